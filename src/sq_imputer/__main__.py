@@ -1,0 +1,3 @@
+from sq_imputer.cli import main
+
+main()

@@ -1,0 +1,218 @@
+"""The nouns that readers, models and writers share: what a model asks to see, sees, and gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from sq_imputer.errors import BadInput
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """A square of tissue and the tensor made of it.
+
+    Parameters
+    ----------
+    extent_um
+        Side of the square on the tissue, in µm.
+    size_px
+        Side of the tensor, in pixels.
+    """
+
+    extent_um: float = 112.0
+    size_px: int = 224
+
+    def __post_init__(self) -> None:
+        if not self.extent_um > 0:
+            raise BadInput(f"CropSpec.extent_um is {self.extent_um}; it is a length in µm and must be positive.")
+        if int(self.size_px) != self.size_px or self.size_px < 1:
+            raise BadInput(f"CropSpec.size_px is {self.size_px}; it is a number of pixels, 1 or more.")
+
+    @property
+    def mpp(self) -> float:
+        """Resolution of the tensor, in µm per pixel."""
+        return self.extent_um / self.size_px
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a model asks to see of every row; all reading follows from it.
+
+    Parameters
+    ----------
+    crop
+        The crop at the center of the row. With `encoders`, what the encoders see; without, the pixels themselves.
+    encoders
+        Names of frozen image encoders whose features replace the pixels, concatenated in this order.
+    context_um
+        Sides, in µm, of further and wider crops around the same center, seen by the same encoders.
+    neighbors
+        `k`: the k × k block of crops around the row (the row's own crop is the middle one).
+    whole_slide
+        Tokens and positions of the whole section.
+    maps
+        Maps rendered beside the crop, in the same geometry: `"edges"`, `"nuclei"`.
+    knowledge
+        Gene vectors.
+    sequence
+        Base pairs around the transcription start site.
+    per_section
+        Center and scale the features within each section, which takes its stain and scanner out.
+    """
+
+    crop: CropSpec | None = None
+    encoders: tuple[str, ...] = ()
+    context_um: tuple[float, ...] = ()
+    neighbors: int = 0
+    whole_slide: bool = False
+    maps: tuple[str, ...] = ()
+    knowledge: bool = False
+    sequence: int = 0
+    per_section: bool = False
+
+    @property
+    def views(self) -> tuple[CropSpec, ...]:
+        """The crop and its wider contexts, narrowest first, all with the crop's size in pixels."""
+        if self.crop is None:
+            return ()
+        return (self.crop, *(CropSpec(extent, self.crop.size_px) for extent in self.context_um))
+
+
+@dataclass
+class Batch:
+    """Rows as tensors. A field is None where the model's `Needs` do not ask for it.
+
+    Parameters
+    ----------
+    index
+        `(B,)` row numbers in the source.
+    crops
+        `(B, 3, S, S)` uint8, or `(B, k * k, 3, S, S)` with neighbors.
+    features
+        `(B, F)` float32, or `(B, k * k, F)` with neighbors.
+    xy_um
+        `(B, 2)` centers in µm.
+    expression
+        `(B, G)` targets in the source's unit; None when predicting.
+    section
+        `(B,)` number of the section within this fit; 0 when predicting.
+    """
+
+    index: Tensor
+    crops: Tensor | None = None
+    features: Tensor | None = None
+    xy_um: Tensor | None = None
+    expression: Tensor | None = None
+    section: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def _map(self, change) -> Batch:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
+
+    def __getitem__(self, rows) -> Batch:
+        """The batch of these rows, in this order."""
+        return self._map(lambda tensor: tensor[rows])
+
+    def to(self, device) -> Batch:
+        """The batch on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    @staticmethod
+    def cat(batches: Sequence[Batch]) -> Batch:
+        """Batches stacked in the order given."""
+        import torch
+
+        first = batches[0]
+        names = [f.name for f in fields(first) if getattr(first, f.name) is not None]
+        return replace(first, **{name: torch.cat([getattr(batch, name) for batch in batches]) for name in names})
+
+
+@dataclass
+class Prediction:
+    """What a model says of some rows.
+
+    Parameters
+    ----------
+    mean
+        `(B, G)` prediction in the unit that the model was fitted in.
+    std
+        `(B, G)` predictive standard deviation, for models that have one.
+    samples
+        `(B, n, G)` draws from the predictive distribution, for generative models.
+    embedding
+        `(B, D)` what the model made of the image.
+    ood
+        `(B,)` applicability in [0, 1]: the share of training rows that lie nearer to the training mean. Near 1: unlike
+        anything seen in training.
+    """
+
+    mean: Tensor
+    std: Tensor | None = None
+    samples: Tensor | None = None
+    embedding: Tensor | None = None
+    ood: Tensor | None = None
+
+    def cpu(self) -> Prediction:
+        """The prediction in float32 on the CPU."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Prediction(**{name: part.detach().float().cpu() for name, part in parts.items() if part is not None})
+
+    def __getitem__(self, rows) -> Prediction:
+        """The prediction of these rows, in this order."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Prediction(**{name: part[rows] for name, part in parts.items() if part is not None})
+
+    @staticmethod
+    def gather(parts: Sequence[Prediction], index: Sequence[Tensor]) -> Prediction:
+        """Parts whose rows are numbered by `index`, put back in row order."""
+        import torch
+
+        names = [f.name for f in fields(Prediction) if getattr(parts[0], f.name) is not None]
+        stacked = Prediction(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+        return stacked[torch.argsort(torch.cat(list(index)))]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Rows that a model can be fitted on or asked about: spots of a section (`Slide`), or genes.
+
+    `genes`, `unit` and `expression` describe the targets; `expression` is `(n, G)` float32 with NaN in rows that were
+    not `measured`, or None. `group` is the individual (patient, mouse) that the rows come from, `section` the cut,
+    `xy_um` where rows lie, `fingerprint` the identity of what was measured.
+    """
+
+    genes: tuple[str, ...]
+    unit: str
+    group: str
+    section: str
+    fingerprint: str
+    measured: np.ndarray
+    xy_um: np.ndarray
+    expression: np.ndarray | None
+
+    def __len__(self) -> int: ...
+
+    def batches(
+        self,
+        needs: Needs,
+        batch_size: int = 64,
+        *,
+        rows=None,
+        generator: np.random.Generator | None = None,
+        device: str = "auto",
+    ) -> Iterator[Batch]:
+        """Batches of `rows` in the cheapest reading order, or shuffled by `generator`."""
+        ...
+
+    def moments(self, needs: Needs, *, device: str = "auto") -> tuple[np.ndarray, np.ndarray] | None:
+        """Mean and standard deviation of the features of this section, or None if there are too few rows to tell."""
+        ...
