@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sq_imputer as sqi
+from sq_imputer.data.slide import Slide
+
+REAL_DATA = Path(os.environ.get("SQ_IMPUTER_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of public data; tests on real tissue are skipped where it is not."""
+    if not (REAL_DATA / "her2st").is_dir():
+        pytest.skip(f"no public data at '{REAL_DATA}'; set SQ_IMPUTER_DATA to test on real tissue")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def toy_slides() -> tuple[Slide, ...]:
+    """Three small sections of one toy patient with 12 genes as targets. Shared: not to be changed."""
+    from sq_imputer.testing import toy_slides
+
+    return toy_slides()
+
+
+@pytest.fixture
+def section():
+    """A small toy section, fresh for every test."""
+    return sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=11)["P1"]
+
+
+@pytest.fixture
+def stored(section, tmp_path):
+    """The same section, backed by a store."""
+    import spatialdata
+
+    section.write(tmp_path / "section.zarr")
+    return spatialdata.read_zarr(tmp_path / "section.zarr")
+
+
+@dataclass
+class Arrays:
+    """A source made of arrays, in which features or pixels, and expression, are planted."""
+
+    expression: np.ndarray | None
+    features: np.ndarray | None = None
+    crops: np.ndarray | None = None
+    measured: np.ndarray | None = None
+    xy_um: np.ndarray | None = None
+    group: str = "P1"
+    section: str = "A"
+    genes: tuple[str, ...] = ()
+    unit: str = "log1p_cp10k"
+    fingerprint: str = "arrays"
+
+    def __post_init__(self) -> None:
+        if self.expression is not None:
+            self.expression = np.asarray(self.expression, dtype=np.float32)
+            self.genes = self.genes or tuple(f"G{g}" for g in range(self.expression.shape[1]))
+        if self.measured is None:
+            self.measured = np.full(len(self), self.expression is not None)
+        if self.xy_um is None:
+            self.xy_um = np.stack(np.divmod(np.arange(len(self)), 10), axis=1) * 100.0
+
+    def __len__(self) -> int:
+        return len(self.crops if self.features is None else self.features)
+
+    def all_features(self, needs, *, device="auto") -> np.ndarray:
+        return np.asarray(self.features, dtype=np.float32)
+
+    def moments(self, needs, *, device="auto"):
+        values = self.all_features(needs)[self.measured if self.measured.any() else slice(None)].astype(float)
+        return values.mean(axis=0), values.std(axis=0)
+
+    def batches(self, needs, batch_size=64, *, rows=None, generator=None, device="auto"):
+        rows = np.arange(len(self)) if rows is None else rows
+        order = rows if generator is None else generator.permutation(rows)
+        for start in range(0, len(order), batch_size):
+            yield self._batch(order[start : start + batch_size])
+
+    def _batch(self, index: np.ndarray) -> sqi.Batch:
+        import torch
+
+        parts = {"features": self.features, "crops": self.crops, "expression": self.expression}
+        seen = {name: torch.from_numpy(np.asarray(part[index])) for name, part in parts.items() if part is not None}
+        if "features" in seen:
+            seen["features"] = seen["features"].float()
+        section = torch.zeros(len(index), dtype=torch.long)
+        return sqi.Batch(torch.from_numpy(index), xy_um=torch.from_numpy(self.xy_um[index]), section=section, **seen)
+
+
+@pytest.fixture(scope="session")
+def arrays() -> type[Arrays]:
+    """Makes a source of planted arrays: `arrays(expression, features=...)` or `arrays(expression, crops=...)`."""
+    return Arrays
+
+
+@pytest.fixture
+def digest() -> Callable:
+    """A function that hashes everything a SpatialData object holds, but for named elements."""
+
+    def of(sdata, without: tuple[str, ...] = ()) -> str:
+        found = hashlib.sha256()
+        for kind, name, element in sdata.gen_elements():
+            if name in without:
+                continue
+            found.update(f"{kind}/{name}".encode())
+            for part in _parts(element):
+                found.update(np.ascontiguousarray(part).tobytes())
+        return found.hexdigest()
+
+    return of
+
+
+def _parts(element):
+    import anndata
+    import geopandas
+
+    if isinstance(element, anndata.AnnData):
+        x = element.X
+        yield x.toarray() if hasattr(x, "toarray") else x
+        for frame in (element.obs, element.var):
+            yield np.frombuffer(frame.to_csv().encode(), dtype=np.uint8)
+        yield np.frombuffer(
+            f"{sorted(map(str, element.layers))}{sorted(element.obsm)}{element.uns}".encode(), dtype=np.uint8
+        )
+    elif isinstance(element, geopandas.GeoDataFrame):
+        yield np.frombuffer(element.to_wkb().to_csv().encode(), dtype=np.uint8)
+    else:
+        level = next(iter(element["scale0"].ds.values())) if hasattr(element, "children") else element
+        yield np.asarray(level.data)

@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import shapely
+from geopandas import GeoDataFrame
+from scipy.sparse import csc_matrix
+from spatialdata import SpatialData
+from spatialdata.transformations import Affine, Identity, Scale, Sequence, Translation, set_transformation
+
+from sq_imputer.contract import CropSpec
+from sq_imputer.data import read
+from sq_imputer.data.crops import Crops
+from sq_imputer.errors import BadInput, MissingKey
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (4, 30, 40), dtype=np.uint8)
+SHEAR = Affine([[1, 0.1, 0], [0, 1, 0], [0, 0, 1]], ("x", "y"), ("x", "y"))
+SINGULAR = Affine([[1, 1, 0], [1, 1, 0], [0, 0, 1]], ("x", "y"), ("x", "y"))
+
+
+def scaled(x, y):
+    return Scale([x, y], axes=("x", "y"))
+
+
+@pytest.fixture
+def sdata(planted):
+    return planted.section()
+
+
+def seen(element) -> np.ndarray:
+    """The whole image as crops see it."""
+    pyramid = read.read_pyramid(SpatialData(images={"he": element}), "he")
+    side = max(pyramid.shape)
+    crop = Crops(pyramid, np.array([[side / 2, side / 2]]), CropSpec(side, side), mpp=1.0)[0]
+    return crop[:, : pyramid.shape[0], : pyramid.shape[1]]
+
+
+# Names -------------------------------------------------------------------------------------------
+
+
+def test_the_only_image_needs_no_name(sdata):
+    assert read.find_image(sdata, None) == "he"
+
+
+def test_of_several_images_one_must_be_named(sdata):
+    sdata.images["other"] = sdata.images["he"]
+    with pytest.raises(MissingKey, match="2 images: 'he', 'other'. Pass image_key="):
+        read.find_image(sdata, None)
+    assert read.find_image(sdata, "other") == "other"
+
+
+def test_a_missing_image_is_answered_with_those_there_are(sdata):
+    with pytest.raises(MissingKey, match="no image 'HE'; sdata has 'he'. Pass image_key="):
+        read.find_image(sdata, "HE")
+    with pytest.raises(MissingKey, match="sdata has no image"):
+        read.find_image(SpatialData(), None)
+
+
+def test_the_shapes_that_the_table_annotates_need_no_name(sdata, planted):
+    sdata.shapes["a_region"] = planted.squares(planted.centers_um[:2])
+    assert read.find_shapes(sdata, None, "table") == "spots"
+    with pytest.raises(MissingKey, match="sdata has 2 shapes elements: 'spots', 'a_region'. Pass shapes_key="):
+        read.find_shapes(sdata, None, None)
+    with pytest.raises(MissingKey, match="no shapes 'cells'; sdata has 'spots', 'a_region'"):
+        read.find_shapes(sdata, "cells", "table")
+
+
+def test_a_table_of_several_elements_does_not_choose_one(planted):
+    sdata = planted.section()
+    sdata.shapes["more"] = planted.circles(planted.centers_um)
+    sdata.tables["table"] = planted.table([0, 1, 0, 1], ["spots", "spots", "more", "more"])
+    with pytest.raises(MissingKey, match="table 'table' annotates 2 shapes elements: 'more', 'spots'"):
+        read.find_shapes(sdata, None, "table")
+
+
+def test_the_table_must_exist_and_annotate_the_shapes(sdata, planted):
+    assert read.find_table(sdata, "table", "spots") is sdata.tables["table"]
+    with pytest.raises(MissingKey, match="no table 'counts'; sdata has 'table'. Pass table_key="):
+        read.find_table(sdata, "counts", "spots")
+    sdata.shapes["more"] = planted.circles(planted.centers_um)
+    with pytest.raises(MissingKey, match="table 'table' annotates 'spots', not shapes 'more'"):
+        read.find_table(sdata, "table", "more")
+
+
+# Transformations ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("element", ["image 'he'", "shapes 'spots'"])
+@pytest.mark.parametrize(
+    ("transformation", "message"),
+    [
+        (scaled(np.nan, 1), "cannot be inverted"),
+        (scaled(0, 1), "cannot be inverted"),
+        (SINGULAR, "cannot be inverted"),
+        (SHEAR, "is sheared, or scaled by"),
+        (scaled(1, 1.1), "scaled by 1.1 and 1 along two directions.*rasterize"),
+    ],
+)
+def test_transformations_that_are_no_similarity_are_refused(sdata, element, transformation, message):
+    set_transformation(sdata["he" if "image" in element else "spots"], transformation, "um")
+    with pytest.raises(BadInput, match=f"{element} in 'um'.*{message}"):
+        read.geometry(sdata, "he", "spots", None)
+
+
+def test_a_chain_of_transformations_is_one(sdata):
+    chain = Sequence([scaled(2, 2), Translation([30, 10], axes=("x", "y"))])
+    set_transformation(sdata["spots"], chain, "um")
+    place = read.geometry(sdata, "he", "spots", None)
+    np.testing.assert_allclose(read.apply(place.to_image, np.array([[1.0, 2.0]])), [[32, 14]])
+
+
+def test_elements_that_share_no_system_are_named_with_the_systems_they_have(sdata):
+    set_transformation(sdata["spots"], {"elsewhere": Identity()}, set_all=True)
+    with pytest.raises(BadInput, match=r"image 'he' \('um'\) and shapes 'spots' \('elsewhere'\) share no coordinate"):
+        read.geometry(sdata, "he", "spots", None)
+    with pytest.raises(MissingKey, match="do not meet in 'um': the image has 'um', the shapes have 'elsewhere'"):
+        read.geometry(sdata, "he", "spots", "um")
+
+
+def test_systems_that_disagree_must_be_chosen_from(sdata):
+    for name, size in {"aligned": 2, "global": 1}.items():
+        set_transformation(sdata["spots"], scaled(size, size), name)
+        set_transformation(sdata["he"], Identity(), name)
+    with pytest.raises(MissingKey, match="'global' and '.*' place shapes 'spots' differently on image 'he'"):
+        read.geometry(sdata, "he", "spots", None)
+    aligned = read.geometry(sdata, "he", "spots", "aligned")
+    assert aligned.coordinate_system == "aligned"
+    np.testing.assert_allclose(aligned.to_image, np.diag([2, 2, 1]))
+
+
+def test_systems_that_agree_need_no_choice_and_global_comes_first(sdata):
+    for name in ("another", "global"):
+        for element in ("he", "spots"):
+            set_transformation(sdata[element], Identity(), name)
+    assert read.geometry(sdata, "he", "spots", None).coordinate_system == "global"
+
+
+# Pixels ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [("r", "g", "b"), ("b", "g", "r"), ("Green", "Red", "Blue"), None])
+def test_channels_are_put_in_order_by_name_where_they_have_one(planted, names):
+    order = [0, 1, 2] if names is None else [[n[0].lower() for n in names].index(c) for c in "rgb"]
+    element = planted.image(PIXELS[:3], {"um": Identity()}, channels=names)
+    np.testing.assert_array_equal(seen(element), PIXELS[:3][order])
+
+
+@pytest.mark.parametrize("names", [("r", "g", "b", "a"), ("alpha", "red", "green", "blue"), None])
+@pytest.mark.parametrize("as_float", [False, True])
+def test_alpha_is_composited_over_white(planted, names, as_float):
+    alpha, rgb = (0, [1, 2, 3]) if names and names[0] == "alpha" else (3, [0, 1, 2])
+    opacity = PIXELS[alpha] / 255
+    pixels = (PIXELS / 255).astype(np.float32) if as_float else PIXELS
+    expected = PIXELS[rgb] * opacity + 255 * (1 - opacity)
+    np.testing.assert_allclose(seen(planted.image(pixels, {"um": Identity()}, channels=names)), expected, atol=0.51)
+
+
+def test_a_float_image_is_the_uint8_image(planted):
+    element = planted.image((PIXELS[:3] / 255).astype(np.float32), {"um": Identity()})
+    np.testing.assert_array_equal(seen(element), PIXELS[:3])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x * 255, "float image with values from .* to 255.*Divide it by its white"),
+        (lambda x: np.where(x > 0.5, np.nan, x), "float image with values from nan"),
+    ],
+)
+def test_floats_outside_0_to_1_are_refused_when_they_are_read(planted, change, message):
+    element = planted.image(change(PIXELS[:3] / 255), {"um": Identity()})
+    with pytest.raises(BadInput, match=message):
+        seen(element)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "channels", "message"),
+    [
+        (PIXELS[:1], None, r"has 1 channels \('0'\); expected 3 \(r, g, b\), or 4 with alpha"),
+        (np.concatenate([PIXELS, PIXELS[:1]]), ["dapi", "cd3", "cd8", "ck", "af"], "has 5 channels .'dapi', 'cd3'"),
+        (PIXELS, ["dapi", "r", "g", "b"], "has 4 channels"),
+        (PIXELS[:3], ["r", "r", "b"], "duplicate channel names"),
+        (PIXELS.transpose(1, 2, 0), None, r"has 30 channels.*Is it \(y, x, c\)\? Parse it with dims="),
+        (PIXELS[:3].astype(np.uint16), None, "has dtype uint16; expected uint8, or float"),
+        (PIXELS[:3] > 9, None, "has dtype bool"),
+    ],
+)
+def test_images_that_are_not_rgb_are_refused_before_any_pixel_is_read(planted, pixels, channels, message):
+    sdata = SpatialData(images={"he": planted.image(pixels, {"um": Identity()}, channels=channels)})
+    with pytest.raises(BadInput, match=f"image 'he' .*{message}"):
+        read.read_pyramid(sdata, "he")
+
+
+def test_levels_of_a_pyramid_come_finest_first(planted):
+    sdata = planted.section(scales=[2, 2])
+    assert [level.shape for level in read.read_pyramid(sdata, "he").levels] == [
+        (3, 240, 320),
+        (3, 120, 160),
+        (3, 60, 80),
+    ]
+
+
+# Centers -----------------------------------------------------------------------------------------
+
+
+def test_circles_and_squares_have_the_same_centers_and_sizes(planted):
+    circles, squares = planted.circles(planted.centers_um, 5), planted.squares(planted.centers_um, 10)
+    np.testing.assert_allclose(read.centers(circles, "a"), read.centers(squares, "b"))
+    np.testing.assert_allclose(read.sizes(circles), read.sizes(squares))
+
+
+def broken(planted, kind):
+    shapes = planted.circles(planted.centers_um).astype({"radius": float})
+    if kind == "radius":
+        shapes.loc[[3], "radius"] = np.nan
+    elif kind == "duplicate":
+        shapes.index = [0, 1, 2, 3, 3, 5, 6, 7]
+    elif kind == "no rows":
+        shapes = shapes.iloc[:0]
+    else:
+        places = {
+            "nan": shapely.Point(np.nan, 5),
+            "inf": shapely.Point(5, np.inf),
+            "none": None,
+            "empty": shapely.Point(),
+        }
+        geometry = [places[kind] if i == 3 else point for i, point in enumerate(shapes.geometry)]
+        shapes = GeoDataFrame({"radius": np.ones(len(shapes))}, geometry=geometry)
+    return shapes
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("nan", "has 1 .*: '3'"),
+        ("inf", "has 1 rows with NaN or infinite coordinates or radii: '3'"),
+        ("radius", "has 1 rows with NaN or infinite coordinates or radii: '3'"),
+        ("none", "has 1 empty geometries: '3'"),
+        ("empty", "has 1 empty geometries: '3'"),
+        ("duplicate", "has duplicate ids: '3'. Make its index unique"),
+        ("no rows", "has no rows; expected at least one"),
+    ],
+)
+def test_shapes_without_a_place_are_named(planted, kind, message):
+    with pytest.raises(BadInput, match=f"shapes 'spots' {message}"):
+        read.centers(broken(planted, kind), "spots")
+
+
+# Counts ------------------------------------------------------------------------------------------
+
+
+def test_rows_of_a_table_find_their_shapes_in_any_order(planted):
+    table, shapes = planted.table([5, 2, 7]), planted.circles(planted.centers_um)
+    rows, where = read.rows_of(table, shapes, "spots", "table")
+    assert rows.tolist() == [0, 1, 2]
+    assert where.tolist() == [5, 2, 7]
+
+
+def test_rows_of_other_regions_are_left_out(planted):
+    table = planted.table([0, 1, 0, 1], ["a", "b", "b", "a"])
+    shapes = planted.circles(planted.centers_um)
+    assert [part.tolist() for part in read.rows_of(table, shapes, "b", "table")] == [[1, 2], [1, 0]]
+    with pytest.raises(BadInput, match="no row of obs.'region'. says so: it has 'a', 'b'"):
+        read.rows_of(table, shapes, "c", "table")
+
+
+def test_ids_of_another_type_are_shown_beside_each_other(planted):
+    table, shapes = planted.table(["0", "1"]), planted.circles(planted.centers_um)
+    with pytest.raises(BadInput, match="2 of 2 values of 'spot_id' are not in shapes 'spots'.*int64.*same type"):
+        read.rows_of(table, shapes, "spots", "table")
+
+
+def test_ids_that_are_not_in_the_shapes_are_named(planted):
+    table, shapes = planted.table([0, 1, 99]), planted.circles(planted.centers_um)
+    with pytest.raises(BadInput, match="1 of 3 values of 'spot_id' are not in shapes 'spots' .table: '99'"):
+        read.rows_of(table, shapes, "spots", "table")
+
+
+def test_a_shape_annotated_twice_is_named(planted):
+    table, shapes = planted.table([0, 1, 2]), planted.circles(planted.centers_um)
+    table.obs["spot_id"] = [0, 2, 2]
+    with pytest.raises(BadInput, match="annotates the same shape more than once: '2'"):
+        read.rows_of(table, shapes, "spots", "table")
+
+
+@pytest.mark.parametrize("form", [np.asarray, csc_matrix, np.int64, np.uint8])
+def test_counts_are_the_same_however_they_are_stored(planted, form):
+    table = planted.table(np.arange(8))
+    table.X = form(planted.counts)
+    counts = read.read_counts(table, np.array([6, 1]), None, "table")
+    assert (counts.format, counts.dtype) == ("csr", np.float32)
+    np.testing.assert_array_equal(counts.toarray(), planted.counts[[6, 1]])
+
+
+def test_counts_can_lie_in_a_layer(planted):
+    table = planted.table(np.arange(8))
+    table.layers["counts"], table.X = planted.counts, np.log1p(planted.counts)
+    np.testing.assert_array_equal(read.read_counts(table, np.arange(8), "counts", "table").toarray(), planted.counts)
+    with pytest.raises(MissingKey, match="no layer 'raw' in table 'table'; it has 'counts'. Pass layer="):
+        read.read_counts(table, np.arange(8), "raw", "table")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (np.log1p, r"48 of 48, such as [\d.]+\).*look log-transformed. Pass layer="),
+        (lambda x: -x.astype(float), r"48 of 48, such as -\d+\); expected non-negative integers"),
+        (lambda x: np.where(x == 3, np.nan, x), "such as nan"),
+        (lambda x: np.where(x == 3, np.inf, x), "such as inf"),
+        (lambda x: x + 0.5, r"such as \d.5"),
+    ],
+)
+def test_values_that_are_not_counts_are_refused(planted, change, message):
+    table = planted.table(np.arange(8))
+    table.X = change(planted.counts)
+    with pytest.raises(BadInput, match=f"table 'table', X holds values that are not counts .*{message}"):
+        read.read_counts(table, np.arange(8), None, "table")
+
+
+def test_a_table_without_values_is_refused(planted):
+    table = planted.table(np.arange(8))
+    for empty in (table[:, :0].copy(), table.copy()):
+        empty.X = None if empty.n_vars else empty.X
+        with pytest.raises(BadInput, match="table 'table', X is empty"):
+            read.read_counts(empty, np.arange(8), None, "table")
+
+
+def test_duplicate_genes_and_spots_are_named(planted):
+    for what, index in (("genes", "var_names"), ("spots", "obs_names")):
+        table = planted.table(np.arange(8))
+        setattr(table, index, [*getattr(table, index)[:-1], getattr(table, index)[0]])
+        with pytest.raises(BadInput, match=rf"duplicate {what} \({index}\): '{getattr(table, index)[0]}'"):
+            read.read_counts(table, np.arange(8), None, "table")
+
+
+def test_counts_are_put_at_their_shapes(planted):
+    table = planted.table([5, 2])
+    counts, measured = read.spread(read.read_counts(table, np.arange(2), None, "table"), np.array([5, 2]), 8)
+    assert np.flatnonzero(measured).tolist() == [2, 5]
+    np.testing.assert_array_equal(counts.toarray()[[5, 2]], planted.counts[:2])
+    assert counts.sum() == planted.counts[:2].sum()
