@@ -1,0 +1,109 @@
+"""Frozen image encoders by name: `texture` needs no weights, the others run through timm. Imports neither by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sq_imputer.encoders._cards import BUILTIN, EncoderCard
+from sq_imputer.errors import BadInput, MissingKey, listed
+
+if TYPE_CHECKING:
+    from sq_imputer.encoders._base import Encoder
+
+__all__ = ["Encoder", "EncoderCard", "encoder_card", "get_encoder", "list_encoders", "register_encoder"]
+
+_registered: dict[str, tuple[EncoderCard, Callable[..., Encoder]]] = {}
+
+
+def __getattr__(name: str):
+    if name == "Encoder":
+        from sq_imputer.encoders._base import Encoder
+
+        return Encoder
+    raise AttributeError(f"module 'sq_imputer.encoders' has no attribute '{name}'")
+
+
+def list_encoders() -> list[str]:
+    """Names of the encoders with a card; besides these, every timm model is `timm:<name>`. Imports no heavy library."""
+    return sorted({*BUILTIN, *_registered})
+
+
+def encoder_card(name: str) -> EncoderCard:
+    """The card of an encoder. Imports no heavy library, except for `timm:<name>`, whose card timm itself holds.
+
+    Raises
+    ------
+    MissingKey
+        If there is no such encoder.
+    """
+    if name in BUILTIN:
+        return BUILTIN[name]
+    if name in _registered:
+        return _registered[name][0]
+    if name.startswith("timm:"):
+        from sq_imputer.encoders._timm import timm_card
+
+        return timm_card(name)
+    raise MissingKey(f"no encoder '{name}'; there are {listed(list_encoders(), 20)}, and 'timm:<any timm model>'.")
+
+
+def _build_timm(card: EncoderCard, weights=None, revision=None) -> Encoder:
+    from sq_imputer.encoders._timm import build
+
+    return build(card, weights, revision)
+
+
+def register_encoder(card: EncoderCard, build: Callable[..., Encoder] | None = None) -> EncoderCard:
+    """Add an encoder under its card's name, for this process.
+
+    Parameters
+    ----------
+    card
+        What it sees and gives.
+    build
+        Called as `build(card, weights, revision)`; returns the encoder. If left out, the card's `architecture` is built
+        with timm.
+
+    Raises
+    ------
+    BadInput
+        If the name is taken, or there is neither `build` nor an `architecture`.
+    """
+    if card.name in BUILTIN or card.name.startswith("timm:") or _registered.get(card.name, (card,))[0] != card:
+        raise BadInput(f"an encoder named '{card.name}' exists already; give the card another name.")
+    if build is None and not card.architecture:
+        raise BadInput(f"encoder '{card.name}' has no `architecture` in its card; pass build=.")
+    _registered[card.name] = (card, build or _build_timm)
+    return card
+
+
+def get_encoder(name: str, *, weights: str | Path | None = None, revision: str | None = None) -> Encoder:
+    """A frozen encoder, ready to be called with uint8 crops.
+
+    Parameters
+    ----------
+    name
+        One of :func:`list_encoders`, or `timm:<name>` for any timm model.
+    weights
+        A safetensors file. If left out, it is downloaded from the Hugging Face Hub, or taken from its cache.
+    revision
+        Branch, tag or commit in the hub; the card's if left out.
+
+    Raises
+    ------
+    MissingKey
+        If there is no such encoder.
+    BadInput
+        If timm or the weights are missing, or the weights do not fit.
+    """
+    card = encoder_card(name)
+    if name == "texture":
+        if weights is not None or revision is not None:
+            raise BadInput("encoder 'texture' has no weights; leave out weights= and revision=.")
+        from sq_imputer.encoders.texture import Texture
+
+        return Texture()
+    build = _registered[name][1] if name in _registered else _build_timm
+    return build(card, weights, revision)

@@ -1,0 +1,75 @@
+"""What every image encoder is to the rest of the package: uint8 crops in, float features out, always the same."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sq_imputer.encoders._cards import EncoderCard
+from sq_imputer.errors import BadInput
+
+
+class Encoder(ABC):
+    """A frozen image encoder. Subclasses override `encode` and nothing else.
+
+    Parameters
+    ----------
+    card
+        What it sees and gives.
+    provenance
+        Name, revision and hash of the weights, and the versions that ran them: enough to redo the features.
+    """
+
+    def __init__(self, card: EncoderCard, provenance: dict[str, Any]) -> None:
+        self.card = card
+        self.provenance = provenance
+
+    @abstractmethod
+    def encode(self, crops: Tensor) -> Tensor:
+        """`(B, dim)` features of `(B, 3, S, S)` uint8 crops, on the device of the crops."""
+
+    @torch.no_grad()
+    def __call__(self, crops: Tensor) -> Tensor:
+        """Features of crops, without gradients; a crop's features do not depend on the others in its batch.
+
+        Parameters
+        ----------
+        crops
+            `(B, 3, S, S)` uint8 on any device: red, green, blue.
+
+        Returns
+        -------
+        `(B, dim)` float32 on the same device.
+
+        Raises
+        ------
+        BadInput
+            If the crops have another type or size than the encoder takes, or the features another width than the
+            card says.
+        """
+        self._check(crops)
+        if not len(crops):
+            return torch.empty(0, self.card.dim, device=crops.device)
+        features = self.encode(crops).float()
+        if features.shape != (len(crops), self.card.dim):
+            raise BadInput(
+                f"encoder '{self.card.name}' gave features of shape {tuple(features.shape)} for {len(crops)} crops; "
+                f"its card says {self.card.dim} each. Correct `dim` or `pool` in the card."
+            )
+        return features
+
+    def _check(self, crops: Tensor) -> None:
+        name, size = self.card.name, self.card.size_px
+        if crops.dtype != torch.uint8 or crops.ndim != 4 or crops.shape[1] != 3:
+            raise BadInput(
+                f"encoder '{name}' takes uint8 crops of shape (B, 3, S, S), got {crops.dtype} {tuple(crops.shape)}; "
+                "it normalizes them itself."
+            )
+        if not self.card.any_size and crops.shape[2:] != (size, size):
+            raise BadInput(
+                f"encoder '{name}' takes crops of {size} x {size} pixels, got {tuple(crops.shape[2:])}. "
+                f"Pass CropSpec(extent_um={self.card.extent_um:g}, size_px={size})."
+            )
