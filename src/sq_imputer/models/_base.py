@@ -1,0 +1,391 @@
+"""What every model is: a card, what it needs to see, a loss or a closed form, a prediction, and a folder on disk."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields, is_dataclass, replace
+from importlib.metadata import version
+from inspect import isabstract
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sq_imputer import train
+from sq_imputer.contract import Batch, Needs, Prediction, Source
+from sq_imputer.device import pick_device
+from sq_imputer.errors import BadInput, MissingKey, SqImputerError, listed
+from sq_imputer.nn.applicability import Applicability
+from sq_imputer.progress import track
+from sq_imputer.registry import ModelCard, get_model
+from sq_imputer.train import Plan
+
+FORMAT = 1
+SETTINGS, WEIGHTS = "model.json", "weights.safetensors"
+CLIP_SD = 10.0  # features farther out than this are artifacts, not tissue
+
+
+class Predictor(nn.Module, ABC):
+    """A model of gene expression, fitted on sources and asked about others.
+
+    A subclass is final and named `Model`. It sets `card` and `Config`, and overrides `needs`, :meth:`build`,
+    :meth:`loss` and :meth:`predict_step`; a model that is not trained by gradient steps overrides :meth:`optimize`
+    instead of :meth:`loss`. Its file never touches SpatialData.
+
+    Features reach :meth:`loss` and :meth:`predict_step` scaled: by the training rows, or within each section if
+    `needs.per_section`.
+
+    Parameters
+    ----------
+    config
+        An instance of `Config`; the defaults if left out.
+    """
+
+    card: ClassVar[ModelCard]
+    Config: ClassVar[type]
+
+    def __init__(self, config=None) -> None:
+        super().__init__()
+        self.config = self.Config() if config is None else config
+        if not isinstance(self.config, self.Config):
+            raise BadInput(
+                f"config of '{self.card.name}' is a {type(config).__name__}; expected {self.card.name}.Config(...)."
+            )
+        self.genes: tuple[str, ...] = ()
+        self.unit = ""
+        self.sizes: dict[str, int] = {}
+        self.provenance: dict = {}
+        self.history: dict = {}
+
+    # What a model says ----------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def needs(self) -> Needs:
+        """What the model asks to see."""
+
+    @abstractmethod
+    def build(self) -> None:
+        """Make the layers, from `config`, `genes` and `sizes`."""
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Named parts of the training loss, which are summed."""
+        raise NotImplementedError(f"{self.card.name} has no loss: it is fitted by optimize().")
+
+    @abstractmethod
+    def predict_step(self, batch: Batch) -> Prediction:
+        """Predict the rows of a batch."""
+
+    def optimizer(self):
+        """AdamW with the config's `lr` and `weight_decay`."""
+        return torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
+
+    def optimize(self, sources: Sequence[Source], plan: Plan) -> None:
+        """Set the weights: gradient steps on :meth:`loss` by the shared harness."""
+        self.history = train.fit(self, sources, plan)
+
+    # What users call ------------------------------------------------------------------------------
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the model has been fitted or loaded."""
+        return bool(self.genes)
+
+    def fit(self, sources: Sequence[Source] | Source, plan: Plan | None = None) -> Predictor:
+        """Fit on the measured rows of some sources.
+
+        Parameters
+        ----------
+        sources
+            Sources with `expression` of the same genes in the same unit (`slide.with_genes(...)`).
+        plan
+            How to train.
+
+        Returns
+        -------
+        The predictor itself. If fitting fails or is interrupted, it is left as it was.
+        """
+        sources = [sources] if isinstance(sources, Source) else list(sources)
+        _check_sources(sources)
+        fresh = type(self)(self.config)
+        fresh._fit(sources, plan or Plan())
+        self.__dict__.update(fresh.__dict__)
+        return self
+
+    def predict(self, source: Source, *, rows=None, batch_size: int = 64, device: str = "auto") -> Prediction:
+        """Predict rows of a source.
+
+        Parameters
+        ----------
+        source
+            Where to predict; its expression, if it has any, is not looked at.
+        rows
+            Which rows; all if left out.
+        batch_size
+            Rows per step. The prediction does not depend on it.
+        device
+            Where to run.
+
+        Returns
+        -------
+        One row per row asked for, in the order asked for, on the CPU.
+        """
+        if not self.fitted:
+            raise BadInput(
+                f"'{self.card.name}' is not fitted; call .fit(sources), or load one with sq_imputer.load(folder)."
+            )
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise BadInput(f"batch_size is {batch_size!r}; expected a whole number, 1 or more.")
+        device = pick_device(device)
+        every = np.arange(len(source))
+        rows, place = np.unique(every if rows is None else every[rows], return_inverse=True)
+        if not len(rows):
+            raise BadInput(f"no row of section '{source.section}' is asked for; it has {len(source)}.")
+        self.to(device).eval()
+        parts, index = [], []
+        batches = self.seen(source, batch_size, rows=rows, device=device)
+        for batch in track(batches, f"{self.card.name} on {source.section}", len(rows), size=len):
+            batch = replace(batch, expression=None).to(device)
+            with torch.inference_mode():
+                part = self.predict_step(batch)
+                part.ood = self.applicability(_summary(batch))
+            parts.append(part.cpu())
+            index.append(batch.index.cpu())
+        return Prediction.gather(parts, index)[torch.from_numpy(place)]
+
+    def save(self, path: str | Path) -> None:
+        """Write `model.json` and `weights.safetensors` into a folder, which is made if needed."""
+        if not self.fitted:
+            raise BadInput(f"'{self.card.name}' is not fitted; there is nothing to save.")
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = self._weights()
+        settings = {
+            "format": FORMAT,
+            "model": self.card.name,
+            "config": asdict(self.config),
+            "genes": list(self.genes),
+            "unit": self.unit,
+            "sizes": self.sizes,
+            "provenance": self.provenance,
+            "history": self.history,
+            "sha256": hashlib.sha256(weights).hexdigest(),
+        }
+        text = json.dumps(settings, indent=1)
+        (folder / WEIGHTS).write_bytes(weights)
+        (folder / SETTINGS).write_text(text)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the weights, as `model.json` and the provenance of a prediction name it."""
+        return hashlib.sha256(self._weights()).hexdigest()
+
+    def _weights(self) -> bytes:
+        from safetensors.torch import save
+
+        return save({name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Predictor:
+        """Read a folder written by :meth:`save`; see :func:`sq_imputer.load`. The class need not be registered."""
+        own = {} if isabstract(cls) else {cls.card.name: cls}
+        predictor = _load(path, lambda name: own.get(name) or get_model(name))
+        if not isinstance(predictor, cls):
+            raise BadInput(f"'{path}' holds a '{predictor.card.name}', not a '{cls.card.name}'. Use sq_imputer.load().")
+        return predictor
+
+    # What the harness calls -----------------------------------------------------------------------
+
+    def seen(
+        self, source: Source, batch_size: int, *, rows=None, generator=None, device: str = "auto"
+    ) -> Iterator[Batch]:
+        """Batches of a source as the model sees them: features scaled."""
+        if not self.needs.encoders:
+            yield from source.batches(self.needs, batch_size, rows=rows, generator=generator)
+            return
+        moments = source.moments(self.needs, device=device) if self.needs.per_section else None
+        mean, std = moments or (self.feature_mean.cpu().numpy(), self.feature_std.cpu().numpy())
+        mean = torch.from_numpy(np.asarray(mean, dtype=np.float32))
+        scale = torch.from_numpy(_safe(np.asarray(std, dtype=np.float32)))
+        for batch in source.batches(self.needs, batch_size, rows=rows, generator=generator, device=device):
+            yield replace(batch, features=((batch.features - mean) / scale).clamp(-CLIP_SD, CLIP_SD))
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Memory that one row takes in a batch."""
+        needs, block = self.needs, max(self.needs.neighbors, 1) ** 2
+        seen = 4 * self.sizes["features"] if needs.encoders else 3 * needs.crop.size_px**2
+        return seen * block + 4 * len(self.genes) + 64
+
+    def _fit(self, sources: list[Source], plan: Plan) -> None:
+        self.genes, self.unit = tuple(sources[0].genes), sources[0].unit
+        n_rows = sum(int(source.measured.sum()) for source in sources)
+        self.sizes = {"rows": n_rows, "features": self._read_features(sources, plan)}
+        with torch.random.fork_rng():
+            torch.manual_seed(plan.seed)
+            self._take_statistics(sources)
+            self.build()
+        self.optimize(sources, plan)
+        self.eval()
+        self.provenance = _provenance(sources, plan)
+
+    def _read_features(self, sources: list[Source], plan: Plan) -> int:
+        """Compute the features once, where they are needed, and return their number."""
+        if not self.needs.encoders:
+            return 0
+        device = pick_device(plan.device)
+        return [source.all_features(self.needs, device=device).shape[-1] for source in sources][0]
+
+    def _register_statistics(self) -> None:
+        genes, width = len(self.genes), self.sizes["features"]
+        for name, size in (
+            ("expression_mean", genes),
+            ("expression_std", genes),
+            ("feature_mean", width),
+            ("feature_std", width),
+        ):
+            self.register_buffer(name, torch.zeros(size))
+        self.applicability = Applicability(width or 6)
+
+    def _take_statistics(self, sources: list[Source]) -> None:
+        """Mean and spread of targets and inputs over the training rows."""
+        self._register_statistics()
+        measured = np.concatenate([source.expression[source.measured] for source in sources]).astype(np.float64)
+        self.expression_mean.copy_(torch.from_numpy(measured.mean(axis=0)))
+        self.expression_std.copy_(torch.from_numpy(_safe(measured.std(axis=0))))
+        if self.needs.encoders:
+            raw = [source.all_features(self.needs)[source.measured] for source in sources]
+            flat = np.concatenate([values.reshape(-1, values.shape[-1]) for values in raw]).astype(np.float64)
+            self.feature_mean.copy_(torch.from_numpy(flat.mean(axis=0)))
+            self.feature_std.copy_(torch.from_numpy(flat.std(axis=0)))
+        seen = (batch for source in sources for batch in self.seen(source, 256, rows=np.flatnonzero(source.measured)))
+        seen = track(seen, f"{self.card.name}: statistics", self.sizes["rows"], size=len)
+        self.applicability.fit(torch.cat([_summary(batch) for batch in seen]))
+
+
+def load(path: str | Path) -> Predictor:
+    """Read a fitted model from a folder written by `predictor.save(folder)`.
+
+    Parameters
+    ----------
+    path
+        The folder.
+
+    Raises
+    ------
+    MissingKey
+        If the folder, a file in it, or the model's name is not there.
+    BadInput
+        If the folder is damaged or of a newer version.
+    """
+    return _load(path, get_model)
+
+
+def _load(path: str | Path, find: Callable[[str], type[Predictor]]) -> Predictor:
+    from safetensors import SafetensorError
+    from safetensors.torch import load as read_tensors
+
+    folder = Path(path)
+    absent = [name for name in (SETTINGS, WEIGHTS) if not (folder / name).is_file()]
+    if absent:
+        raise MissingKey(
+            f"'{folder}' is no model folder: {listed(absent)} not there. Give a folder written by predictor.save()."
+        )
+    try:
+        settings = json.loads((folder / SETTINGS).read_text())
+        if settings["format"] > FORMAT:
+            raise BadInput(
+                f"'{folder}' has format {settings['format']}; this version reads up to {FORMAT}. Upgrade sq-imputer."
+            )
+        model = find(settings["model"])
+        predictor = model(_thaw(model.Config, settings["config"]))
+        predictor.genes, predictor.unit = tuple(settings["genes"]), settings["unit"]
+        predictor.sizes, predictor.provenance, predictor.history = (
+            settings[k] for k in ("sizes", "provenance", "history")
+        )
+        digest = settings["sha256"]
+    except SqImputerError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"'{folder / SETTINGS}' is damaged: {type(error).__name__} {error}. Save or download the model again."
+        ) from error
+    content = (folder / WEIGHTS).read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise BadInput(
+            f"'{folder / WEIGHTS}' does not have the sha256 that {SETTINGS} names. Save or download the model again."
+        )
+    predictor._register_statistics()
+    predictor.build()
+    try:
+        predictor.load_state_dict(read_tensors(content))
+    except (SafetensorError, RuntimeError) as error:
+        raise BadInput(f"'{folder / WEIGHTS}' does not fit the model '{settings['model']}': {error}") from error
+    return predictor.eval()
+
+
+def _thaw(config: type, values: dict):
+    """A frozen config from JSON: lists become tuples, dictionaries the dataclass they came from."""
+    known = {field.name: field for field in fields(config)}
+    strange = set(values) - set(known)
+    if strange:
+        raise BadInput(
+            f"{config.__qualname__} has no {listed(sorted(strange))}; the model was saved by another version."
+        )
+    thawed = {}
+    for name, value in values.items():
+        default = known[name].default
+        if isinstance(value, dict) and is_dataclass(default):
+            value = type(default)(**value)
+        thawed[name] = tuple(value) if isinstance(value, list) else value
+    return config(**thawed)
+
+
+def _safe(std: np.ndarray) -> np.ndarray:
+    """Standard deviations to divide by: 1 where nothing varies."""
+    return np.where(std > 1e-6, std, 1.0).astype(std.dtype)
+
+
+def _summary(batch: Batch) -> Tensor:
+    """What a row looks like in few numbers: its features, or mean and spread of the optical density of its pixels."""
+    if batch.features is not None:
+        return batch.features if batch.features.ndim == 2 else batch.features.mean(dim=1)
+    pixels = batch.crops.float()
+    density = -torch.log10((pixels + 1) / 256)
+    aside = [dim for dim in range(1, density.ndim) if dim != density.ndim - 3]
+    return torch.cat([density.mean(dim=aside), density.std(dim=aside, correction=0)], dim=1)
+
+
+def _check_sources(sources: list[Source]) -> None:
+    if not sources:
+        raise BadInput("no sources to fit on; expected at least one section.")
+    for source in sources:
+        if source.expression is None:
+            raise BadInput(f"section '{source.section}' has no targets; call .with_genes(genes) first.")
+        if (source.genes, source.unit) != (sources[0].genes, sources[0].unit):
+            raise BadInput(
+                f"sections '{sources[0].section}' and '{source.section}' have different genes or units "
+                f"({sources[0].unit}, "
+                f"{source.unit}); give both the same by .with_genes(genes, unit)."
+            )
+    if sum(int(source.measured.sum()) for source in sources) < 2:
+        raise BadInput("fewer than 2 measured rows to fit on.")
+
+
+def _provenance(sources: list[Source], plan: Plan) -> dict:
+    packages = ("sq-imputer", "torch", "spatialdata", "anndata")
+    return {
+        "sections": [source.section for source in sources],
+        "groups": [source.group for source in sources],
+        "fingerprints": [source.fingerprint for source in sources],
+        "rows": [int(source.measured.sum()) for source in sources],
+        "plan": asdict(plan),
+        "versions": {name: version(name) for name in packages},
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }

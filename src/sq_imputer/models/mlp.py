@@ -1,0 +1,138 @@
+r"""MLP: a small ensemble of networks on frozen features of a crop and its neighborhood.
+
+Each of M members sees the same features, of the crop and of wider contexts around it, and has a linear path beside a
+gated hidden one:
+
+.. math::
+
+    \hat y_m = L_m x + W_m\,\mathrm{drop}(\mathrm{GELU}(V_m\,\mathrm{drop}(x))) + b_m, \qquad
+    \hat y = \tfrac1M \sum_m \hat y_m, \qquad
+    \mathrm{sd}^2 = \mathrm{var}_m(\hat y_m) + \sigma^2
+
+on expression standardized per gene; members differ by their initial weights and dropout and are trained in one pass.
+The loss is the squared error of every member, plus the negative log-likelihood that fits :math:`\sigma` to the
+residuals. There is no publication of its own; everything here is ours. It is the smallest model that the shared
+training harness trains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sq_imputer.contract import Batch, CropSpec, Needs, Prediction
+from sq_imputer.models._base import Predictor
+from sq_imputer.registry import ModelCard
+
+# B rows, M members, F features, H hidden units, G genes
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the MLP is made of.
+
+    Parameters
+    ----------
+    encoders
+        Frozen encoders of the crops.
+    extent_um
+        Side of the crop, in µm.
+    size_px
+        Side of the crop and of the contexts, in pixels.
+    context_um
+        Sides of wider crops around the same center, in µm.
+    per_section
+        Scale features within each section.
+    hidden
+        Hidden units.
+    members
+        Networks in the ensemble.
+    dropout
+        Share of features and hidden units dropped in training.
+    lr, weight_decay, epochs, batch_size, validation
+        Training; `validation` is the share of rows held out to stop early.
+    """
+
+    encoders: tuple[str, ...] = ("texture",)
+    extent_um: float = 150.0
+    size_px: int = 224
+    context_um: tuple[float, ...] = (400.0, 800.0)
+    per_section: bool = True
+    hidden: int = 256
+    members: int = 8
+    dropout: float = 0.5
+    lr: float = 1e-3
+    weight_decay: float = 0.1
+    epochs: int = 200
+    batch_size: int = 64
+    validation: float = 0.15
+
+    @classmethod
+    def small(cls) -> Config:
+        """For tests and the demo: one context, fewer pixels, units and members."""
+        return cls(size_px=64, context_um=(300.0,), hidden=32, members=4, epochs=40)
+
+
+class Linear(nn.Module):
+    """M independent linear maps."""
+
+    def __init__(self, members: int, inputs: int, outputs: int, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(members, inputs, outputs) * scale / inputs**0.5)
+        self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
+
+    def forward(self, x_MBF: Tensor) -> Tensor:
+        """`(M, B, inputs)` to `(M, B, outputs)`."""
+        return torch.baddbmm(self.bias, x_MBF, self.weight)
+
+
+class Model(Predictor):
+    """A small ensemble of networks on frozen features of a crop and its neighborhood."""
+
+    Config = Config
+    card = ModelCard(
+        name="mlp",
+        summary="An ensemble of small networks on frozen features of a crop and its wider contexts.",
+        paper="No publication of its own.",
+        established="Deep ensembles for predictive uncertainty (Lakshminarayanan et al. 2017).",
+        ours="Architecture, training and the noise level.",
+        limits="Predicts a mean. Needs some hundred training rows; with fewer, ridge is safer.",
+        uncertainty="Spread of the ensemble, and a noise level per gene learned in training.",
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """Features of the crop and its contexts."""
+        c = self.config
+        return Needs(CropSpec(c.extent_um, c.size_px), c.encoders, c.context_um, per_section=c.per_section)
+
+    def build(self) -> None:
+        """The two paths of every member, and the noise level."""
+        c, width, genes = self.config, self.sizes["features"], len(self.genes)
+        self.straight = Linear(c.members, width, genes, scale=0.1)
+        self.hidden = Linear(c.members, width, c.hidden, scale=1.0)
+        self.out = Linear(c.members, c.hidden, genes, scale=0.1)
+        self.drop = nn.Dropout(c.dropout)
+        self.log_noise = nn.Parameter(torch.zeros(genes))
+
+    def members(self, x_BF: Tensor) -> Tensor:
+        """Standardized expression by every member, `(M, B, G)`."""
+        x = self.drop(x_BF.expand(self.config.members, *x_BF.shape))
+        return self.straight(x) + self.out(self.drop(nn.functional.gelu(self.hidden(x))))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Squared error of the members, and the likelihood of the residuals under the noise level."""
+        target = (batch.expression - self.expression_mean) / self.expression_std
+        square = (self.members(batch.features) - target).pow(2).mean(dim=0)
+        noise = self.log_noise + 0.5 * square.detach() * torch.exp(-2 * self.log_noise)
+        return {"mse": square.mean(), "noise": 0.01 * noise.mean()}
+
+    def predict_step(self, batch: Batch) -> Prediction:
+        """Mean of the ensemble, its spread and the noise."""
+        said = self.members(batch.features)
+        spread = said.var(dim=0, unbiased=False) + torch.exp(2 * self.log_noise)
+        return Prediction(
+            mean=self.expression_mean + self.expression_std * said.mean(dim=0), std=self.expression_std * spread.sqrt()
+        )
