@@ -1,0 +1,176 @@
+"""`sq-imputer demo | fit | predict | score | models`: the same verbs, on stores instead of objects."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sq_imputer.errors import BadInput, SqImputerError
+
+app = typer.Typer(help="Gene expression from H&E, on SpatialData stores.", no_args_is_help=True, add_completion=False)
+
+Store = Annotated[Path, typer.Argument(help="SpatialData store (.zarr).")]
+Genes = Annotated[
+    str, typer.Option(help="Number of genes to choose on the training sections, or names, separated by commas.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+ImageKey = Annotated[str | None, typer.Option(help="Image; needed if there are several.")]
+ShapesKey = Annotated[str | None, typer.Option(help="Spots, bins, cells or grid; needed if there are several.")]
+TableKey = Annotated[str, typer.Option(help="Table with counts.")]
+Mpp = Annotated[float | None, typer.Option(help="µm per pixel, if the store does not say it.")]
+
+
+def _open(path: Path):
+    from spatialdata import read_zarr
+
+    if not any((path / name).is_file() for name in ("zarr.json", ".zgroup")):
+        found = "another folder or file" if path.exists() else "nothing"
+        raise BadInput(f"no SpatialData store at '{path}', but {found}; give the folder of a store (.zarr).")
+    return read_zarr(path)
+
+
+def _open_all(paths: Sequence[Path]) -> dict:
+    """Sections by the name of their store, or by its path where two have one name."""
+    names = [path.stem for path in paths]
+    return {str(path) if names.count(path.stem) > 1 else path.stem: _open(path) for path in paths}
+
+
+def _genes(genes: str) -> list[str] | int:
+    return int(genes) if genes.isdigit() else [name.strip() for name in genes.split(",") if name.strip()]
+
+
+def _print(table, title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title)
+    for number, column in enumerate(table.columns):
+        shown.add_column(str(column), justify="left" if number == 0 else "right", overflow="fold")
+    for row in table.itertuples(index=False):
+        shown.add_row(*[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row])
+    Console().print(shown)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the results go.")] = Path("demo"),
+    overwrite: Annotated[bool, typer.Option(help="Replace a folder from an earlier run.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """Make toy tissue of three patients, fit on two, predict the third at its spots and between them, score it."""
+    from sq_imputer._demo import run
+
+    _print(run(folder, overwrite=overwrite, seed=seed), f"third patient, {folder / 'score.csv'}")
+
+
+@app.command()
+def fit(
+    stores: Annotated[list[Path], typer.Argument(help="SpatialData stores with counts.")],
+    model: Annotated[str, typer.Option(help="Name of a model; see `sq-imputer models`.")] = "ridge",
+    out: Annotated[Path, typer.Option(help="Folder for the fitted model.")] = Path("model"),
+    genes: Genes = "250",
+    image_key: ImageKey = None,
+    shapes_key: ShapesKey = None,
+    table_key: TableKey = "table",
+    mpp: Mpp = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Fit a model on the measured spots of some stores and save it."""
+    from sq_imputer import Plan, tl
+
+    if out.exists():
+        raise BadInput(f"'{out}' exists already; pass --out another folder.")
+    keys = {"image_key": image_key, "shapes_key": shapes_key, "table_key": table_key, "mpp": mpp}
+    sections = _open_all(stores)
+    predictor = tl.fit(sections, model, genes=_genes(genes), plan=Plan(device=device, seed=seed), **keys)
+    predictor.save(out)
+    typer.echo(f"{predictor.card.name} of {len(predictor.genes)} genes, fitted on {len(stores)} sections: {out}")
+
+
+@app.command()
+def predict(
+    store: Store,
+    model: Annotated[str, typer.Option(help="Name of a model, or folder of a fitted one.")] = "ridge",
+    reference: Annotated[list[Path] | None, typer.Option(help="Stores to fit a named model on.")] = None,
+    genes: Genes = "250",
+    key_added: Annotated[str, typer.Option(help="Table to write.")] = "imputed",
+    overwrite: Annotated[bool, typer.Option(help="Replace a prediction of this name.")] = False,
+    image_key: ImageKey = None,
+    shapes_key: ShapesKey = None,
+    table_key: TableKey = "table",
+    mpp: Mpp = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Predict expression into a store: by a fitted model, fitted on references, or out of fold."""
+    from sq_imputer import Plan, tl
+
+    sdata = _open(store)
+    keys = {"image_key": image_key, "shapes_key": shapes_key, "table_key": table_key, "mpp": mpp}
+    references = _open_all(reference) if reference else None
+    plan = Plan(device=device, seed=seed)
+    tl.predict(
+        sdata,
+        model,
+        reference=references,
+        genes=_genes(genes),
+        key_added=key_added,
+        overwrite=overwrite,
+        plan=plan,
+        **keys,
+    )
+    table = sdata.tables[key_added]
+    typer.echo(f"{table.n_obs} rows x {table.n_vars} genes: {store}/tables/{key_added}")
+
+
+@app.command()
+def score(
+    store: Store,
+    key: Annotated[str, typer.Option(help="Table with predictions.")] = "imputed",
+    reference: Annotated[list[Path] | None, typer.Option(help="Stores that the model was fitted on.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Compute the baselines.")] = True,
+    csv: Annotated[Path | None, typer.Option(help="Write the scores of every gene here.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Score predictions against what was measured, beside baselines."""
+    from sq_imputer import tl
+
+    sdata = _open(store)
+    references = _open_all(reference) if reference else None
+    how = {"key": key, "reference": references, "baselines": baselines, "seed": seed}
+    if csv is not None:
+        tl.score(sdata, **how).to_csv(csv, index=False)
+    _print(tl.score(sdata, per="section", **how), f"{store}/tables/{key}")
+
+
+@app.command()
+def models() -> None:
+    """List the models, with what they are and where not to trust them."""
+    import pandas as pd
+
+    from sq_imputer import get_model, list_models
+
+    cards = [get_model(name).card for name in list_models()]
+    _print(
+        pd.DataFrame(
+            {"model": [c.name for c in cards], "what": [c.summary for c in cards], "limits": [c.limits for c in cards]}
+        ),
+        "models",
+    )
+
+
+def main() -> None:
+    """Run the command line; expected errors are one line, not a traceback."""
+    warnings.filterwarnings("ignore", message="zarr v3 autosharding")  # anndata's note on every array it writes
+    try:
+        app()
+    except SqImputerError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

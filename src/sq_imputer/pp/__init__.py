@@ -1,0 +1,8 @@
+"""Preprocessing: how large a pixel is, crops, features of crops, places to predict at."""
+
+from sq_imputer.pp._crops import crops
+from sq_imputer.pp._embed import embed
+from sq_imputer.pp._grid import grid
+from sq_imputer.pp._pixel_size import pixel_size
+
+__all__ = ["crops", "embed", "grid", "pixel_size"]

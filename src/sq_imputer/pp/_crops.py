@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sq_imputer.contract import CropSpec
+from sq_imputer.data.slide import Slide
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from spatialdata import SpatialData
+
+    from sq_imputer.data.crops import Crops
+    from sq_imputer.data.slide import SlideKeys
+
+
+def crops(sdata: SpatialData, spec: CropSpec | None = None, **keys: Unpack[SlideKeys]) -> Crops:
+    """Crops of true size around every shape. Lazy: reads nothing until indexed or iterated.
+
+    Parameters
+    ----------
+    sdata
+        The object; it is not changed.
+    spec
+        Side on the tissue in µm and in pixels; 112 µm in 224 pixels if left out.
+    **keys
+        Where to find image and shapes, as :meth:`sq_imputer.data.slide.Slide.from_sdata` takes them.
+
+    Returns
+    -------
+    `len(crops)` crops, uint8 `(3, S, S)` each: index them, iterate `.batches()` in the order that reads every chunk
+    once, or go on with `.to_dask()`.
+    """
+    return Slide.from_sdata(sdata, **keys).crops(spec or CropSpec())

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sq_imputer.contract import CropSpec
+from sq_imputer.data import embeddings, read, write
+from sq_imputer.data.slide import Slide
+from sq_imputer.encoders import get_encoder
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from spatialdata import SpatialData
+
+    from sq_imputer.data.slide import SlideKeys
+
+
+def embed(
+    sdata: SpatialData,
+    encoder: str = "texture",
+    *,
+    spec: CropSpec | None = None,
+    key_added: str | None = None,
+    weights: str | Path | None = None,
+    revision: str | None = None,
+    device: str = "auto",
+    **keys: Unpack[SlideKeys],
+) -> None:
+    """Write features of the crop of every spot into the table that annotates them.
+
+    Models that need the same encoder on the same crop of the same image use them instead of computing them again.
+
+    Parameters
+    ----------
+    sdata
+        The object; `tables[table_key].obsm[key_added]` is written, and `uns["sq_imputer"]["embeddings"]`.
+    encoder
+        Name of an encoder, see :func:`sq_imputer.encoders.list_encoders`.
+    spec
+        What it sees; 112 µm in 224 pixels if left out.
+    key_added
+        Name in `obsm`; `"X_<encoder>"` if left out.
+    weights, revision
+        A safetensors file, or a revision in the hub, as :func:`sq_imputer.encoders.get_encoder` takes them.
+    device
+        Where the encoder runs.
+    **keys
+        Where to find image, shapes and table, as :meth:`sq_imputer.data.slide.Slide.from_sdata` takes them.
+    """
+    spec = spec or CropSpec()
+    slide = Slide.from_sdata(sdata, **keys)
+    shapes_key, table_key = slide.keys["shapes_key"], keys.get("table_key", "table")
+    table = read.find_table(sdata, table_key, shapes_key)
+    rows, where = read.rows_of(table, sdata.shapes[shapes_key], shapes_key, table_key)
+    encode = get_encoder(encoder, weights=weights, revision=revision)
+    values = embeddings.compute(slide.crops(spec), encode, device=device, label=f"{encoder} of {slide.section}")
+    slide.remember(encoder, spec, values, encode.provenance)
+    key_added = key_added or embeddings.key(encoder, spec)
+    full = embeddings.in_rows(table, key_added, rows, values[where])
+    record = {key_added: embeddings.record(slide, encoder, spec)}
+    known = table.uns.get("sq_imputer", {}).get("embeddings", {})
+    write.put_layers(
+        sdata, table_key, {}, obsm={key_added: full}, uns={"sq_imputer": {"embeddings": {**known, **record}}}
+    )

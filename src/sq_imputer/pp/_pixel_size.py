@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sq_imputer.data import pixel_size as sizes
+from sq_imputer.data import read
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+    from sq_imputer.data.pixel_size import PixelSize
+
+
+def pixel_size(
+    sdata: SpatialData,
+    image_key: str | None = None,
+    *,
+    mpp: float | None = None,
+    technology: str | None = None,
+    table_key: str | None = "table",
+    coordinate_system: str | None = None,
+) -> PixelSize:
+    """µm per pixel of an image's finest level, and where the number came from.
+
+    The first that applies, in this order:
+
+    1. the argument `mpp`;
+    2. a transformation of the image to a coordinate system in µm (named `um`, `microns`, `micrometers`, ...);
+    3. Visium: `microns_per_pixel` or `spot_diameter_fullres` (65 µm) in `uns["spatial"]`, the bin size of Visium HD in
+       the name of its shapes, or spots whose diameter and pitch agree with Visium's;
+    4. the lattice pitch of a named technology, fitted over `array_row` and `array_col`.
+
+    Parameters
+    ----------
+    sdata
+        The object; it is not changed.
+    image_key
+        The image; may be left out if there is one.
+    mpp
+        µm per pixel, if known.
+    technology
+        `"visium"` (pitch 100 µm), `"st"` (200 µm) or `"st2k"` (150 µm).
+    table_key
+        Table with `array_row` and `array_col`, for the lattice.
+    coordinate_system
+        Where spots and image meet. May be left out if all common systems say the same.
+
+    Returns
+    -------
+    `mpp` and `source`.
+
+    Raises
+    ------
+    BadInput
+        If none applies; the message says how to give it.
+    MissingKey
+        If the coordinate systems that spots and image share disagree, and none was named.
+    """
+    image_key = read.find_image(sdata, image_key)
+    known = {"mpp": mpp, "technology": technology, "table_key": table_key}
+    return sizes.pixel_size(sdata, image_key, coordinate_system=coordinate_system, **known)

@@ -1,0 +1,7 @@
+"""Tools: fit a model, predict into the object, score what was predicted."""
+
+from sq_imputer.tl._fit import fit
+from sq_imputer.tl._predict import predict
+from sq_imputer.tl._score import score
+
+__all__ = ["fit", "predict", "score"]

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sq_imputer.data.genes import LOG1P_CP10K
+from sq_imputer.tl._sections import pick_genes, read_sections, resolve_model
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from sq_imputer.data.slide import SlideKeys
+    from sq_imputer.models._base import Predictor
+    from sq_imputer.tl._sections import Sections
+    from sq_imputer.train import Plan
+
+
+def fit(
+    sdata: Sections,
+    model: str | Predictor | type[Predictor],
+    *,
+    genes: Sequence[str] | int = 250,
+    unit: str = LOG1P_CP10K,
+    config: Mapping | object | None = None,
+    plan: Plan | None = None,
+    **keys: Unpack[SlideKeys],
+) -> Predictor:
+    """Fit a model on the measured spots of one section or several.
+
+    Parameters
+    ----------
+    sdata
+        A SpatialData object, a list of them, or a dict of section names to them. They are not changed.
+    model
+        Name of a registered model (:func:`sq_imputer.list_models`), a `Predictor` class, or an instance, of which an
+        unfitted copy with the same config is fitted.
+    genes
+        Names of genes, or how many to choose on these sections (:func:`sq_imputer.data.genes.choose_genes`).
+    unit
+        Expression unit: `"log1p_cp10k"` over the full library, `"log1p_counts"` or `"log2_counts"`.
+    config
+        The model's `Config`, or a dict of the fields that differ from its defaults.
+    plan
+        How to train: device, epochs, seed, early stopping.
+    **keys
+        Where to find image, shapes and counts, as :meth:`sq_imputer.data.slide.Slide.from_sdata` takes them.
+
+    Returns
+    -------
+    The fitted predictor: `.save(folder)` keeps it, `tl.predict(sdata, model=...)` uses it.
+
+    Raises
+    ------
+    MissingKey
+        If a key or a gene is missing.
+    BadInput
+        If a section cannot be used.
+    """
+    slides = read_sections(sdata, keys)
+    predictor = resolve_model(model, config)
+    chosen = pick_genes(slides, genes)
+    fresh = type(predictor)(predictor.config)
+    return fresh.fit([slide.with_genes(chosen, unit) for slide in slides], plan)

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sq_imputer import metrics, scoring
+from sq_imputer.data import embeddings, read, write
+from sq_imputer.data import genes as gene_units
+from sq_imputer.data.slide import Slide
+from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.progress import track
+from sq_imputer.registry import get_model
+from sq_imputer.splits import folds, spatial_blocks
+from sq_imputer.tl._sections import read_sections, records
+from sq_imputer.train import Plan
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from pandas import DataFrame
+    from spatialdata import SpatialData
+
+    from sq_imputer.data.slide import SlideKeys
+    from sq_imputer.tl._sections import Sections
+
+BASELINES = ("mean", "depth only", "ridge on texture")
+
+
+def score(
+    sdata: SpatialData,
+    models: Sequence[str] | str | None = None,
+    *,
+    key: str = "imputed",
+    reference: Sections | None = None,
+    baselines: bool = True,
+    per: str = "gene",
+    device: str = "auto",
+    seed: int = 0,
+    **keys: Unpack[SlideKeys],
+) -> DataFrame:
+    """Score what :func:`sq_imputer.tl.predict` wrote against what was measured, beside baselines.
+
+    The baselines are fitted as the model was: on the other spatial blocks (same folds, same buffer) where it was
+    predicted out of fold, else on `reference`. The mean knows nothing of the spot; depth only knows its total counts,
+    which no image model is told; ridge on texture is the registered `ridge` with its defaults.
+
+    Parameters
+    ----------
+    sdata
+        The object; `tables[key].var` gets columns `<model>_pearson`, `<model>_pearson_given_depth` and `ceiling`.
+    models
+        Names of layers; all predictions in the table if left out.
+    key
+        The table that `tl.predict` wrote.
+    reference
+        The sections that the model was fitted on, for the baselines.
+    baselines
+        Compute the baselines.
+    per
+        `"gene"`: a row per predictor and gene. `"section"`: means over genes with bootstrap intervals over spatial
+        blocks.
+    device
+        Where encoders run.
+    seed
+        Of the bootstrap and of the noise ceiling.
+    **keys
+        Where the counts are, if not where `tl.predict` found them.
+
+    Returns
+    -------
+    With `per="gene"`: gene, predictor, section, pearson, pearson_given_depth (partial, on log total counts),
+    spearman, mse, r2, n_spots, ceiling (highest Pearson that the counting noise allows). With `per="section"`:
+    predictor, metric, mean, low, high, n_units, n_genes, n_nan, nan_genes. A gene that does not vary has NaN, and is
+    counted and named.
+
+    Raises
+    ------
+    MissingKey
+        If there is no such table or layer.
+    BadInput
+        If nothing was measured at the predicted shapes, or the baselines lack their training sections.
+    """
+    if per not in ("gene", "section"):
+        raise BadInput(f"per is '{per}'; expected 'gene' or 'section'.")
+    if key not in sdata.tables or not records(sdata.tables[key]):
+        raise MissingKey(
+            f"no prediction in tables['{key}']; sdata has {listed(sdata.tables)}. Call tl.predict first, or pass key=."
+        )
+    table = sdata.tables[key]
+    found = records(table)
+    models = [models] if isinstance(models, str) else list(models or found)
+    missing = [name for name in models if name not in found]
+    if missing:
+        raise MissingKey(f"no prediction {listed(missing)} in tables['{key}']; it has {listed(found)}.")
+    fit = _one_fit({name: found[name] for name in models}) if baselines else None
+    spots = _measured(sdata, key, found[models[0]], keys)
+    slide, rows, genes = spots.slide, spots.rows, spots.genes
+    predicted = {name: np.asarray(table.layers[name])[np.ix_(spots.at, spots.columns)] for name in models}
+    if fit is not None:
+        fold = table.obs[f"{models[0]}_fold"].to_numpy()[spots.at] if fit["n_folds"] else None
+        training = None if fit["n_folds"] else _references(reference, keys, fit, genes)
+        predicted |= _baselines(spots, fold, fit["buffer_um"], training, Plan(seed=seed, device=device))
+    measured, depth = slide.expression[rows], slide.depth[rows]
+    counts = gene_units.align(slide.counts[rows], slide.var_names, genes, f"section '{slide.section}'")
+    section = np.full(len(rows), slide.section)
+    scores = scoring.score_table(measured, predicted, genes, depth=depth, section=section, counts=counts, seed=seed)
+    _keep(sdata, key, scores, models)
+    if per == "gene":
+        return scores
+    blocks = spatial_blocks(slide.xy_um[rows], min(10, len(rows)))
+    return scoring.aggregate_blocks(measured, predicted, genes, depth=depth, blocks=blocks, seed=seed)
+
+
+@dataclass(frozen=True)
+class Spots:
+    """What is scored: rows of the slide with counts, where they are in the table, genes and their columns there."""
+
+    slide: Slide
+    rows: np.ndarray
+    at: np.ndarray
+    genes: list[str]
+    columns: list[int]
+
+
+def _measured(sdata: SpatialData, key: str, record: dict, keys: Mapping) -> Spots:
+    """The rows with counts that the table predicts, and the genes that were measured."""
+    places = ("image_key", "shapes_key", "table_key", "coordinate_system", "layer")
+    found = {**{name: record[name] or None for name in places}, "mpp": record["mpp"], "outside": "pad", **keys}
+    slide = Slide.from_sdata(sdata, **found)
+    if not slide.measured.any():
+        raise BadInput(
+            f"nothing was measured at shapes '{slide.keys['shapes_key']}', so their prediction cannot be scored. Score "
+            "the prediction at measured spots, or pass table_key=."
+        )
+    table, there = sdata.tables[key], set(slide.var_names)
+    columns = [i for i, gene in enumerate(table.var_names) if gene in there]
+    if not columns:
+        raise BadInput(
+            f"none of the {table.n_vars} predicted genes is in table '{slide.keys['table_key']}'; nothing can be "
+            "scored."
+        )
+    genes = [table.var_names[i] for i in columns]
+    slide = slide.with_genes(genes, record["unit"])
+    shapes_key = slide.keys["shapes_key"]
+    in_table, where = read.rows_of(table, sdata.shapes[shapes_key], shapes_key, key)
+    embeddings.recall(slide, table, in_table, where)
+    at = np.full(len(slide), -1)  # the table may have been sorted or filtered since
+    at[where] = in_table
+    rows = np.flatnonzero(slide.measured & (np.nan_to_num(slide.depth) > 0) & (at >= 0))
+    return Spots(slide, rows, at[rows], genes, columns)
+
+
+def _one_fit(found: dict[str, dict]) -> dict:
+    """How all of these models were fitted, which is how the baselines are to be."""
+    first = next(iter(found.values()))
+    for name, record in found.items():
+        if (record["n_folds"], record["fingerprints"]) != (first["n_folds"], first["fingerprints"]):
+            raise BadInput(
+                f"'{next(iter(found))}' ({first['how']}) and '{name}' ({record['how']}) were not fitted on the same "
+                "rows, so no baseline compares with both. Pass models= of one kind, or baselines=False."
+            )
+    return {**first, "buffer_um": max(record["buffer_um"] for record in found.values())}
+
+
+def _references(reference: Sections | None, keys: Mapping, fit: dict, genes: list[str]) -> list[Slide]:
+    """The sections that the model was fitted on, with the genes scored."""
+    if reference is None:
+        raise BadInput(
+            f"'{fit['model']}' was fitted on sections {listed(fit['training_sections'])}; pass them as reference= so "
+            "that the baselines can be fitted on the same, or baselines=False."
+        )
+    slides = read_sections(reference, keys, reference=True)
+    if {slide.fingerprint for slide in slides} != set(fit["fingerprints"]):
+        raise BadInput(
+            f"reference is {listed(slide.section for slide in slides)}, but '{fit['model']}' was fitted on other "
+            f"counts: {listed(fit['training_sections'])}. Pass these, so that the baselines are fitted on the same."
+        )
+    return [slide.with_genes(genes, fit["unit"]) for slide in slides]
+
+
+def _baselines(
+    spots: Spots, fold: np.ndarray | None, buffer_um: float, training: list[Slide] | None, plan: Plan
+) -> dict[str, np.ndarray]:
+    """Predictions of the three baselines, fitted as the model was: on the other folds, or on its training sections."""
+    slide, rows = spots.slide, spots.rows
+    out = {name: np.empty((len(rows), len(spots.genes)), dtype=np.float32) for name in BASELINES}
+
+    def fill(places, training: list[Slide], which: np.ndarray) -> None:
+        y = np.concatenate([s.expression[s.depth > 0] for s in training])
+        depth = np.concatenate([s.depth[s.depth > 0] for s in training])
+        ridge = get_model("ridge")().fit(training, plan)
+        out["mean"][places] = metrics.mean_only(y, len(which))
+        out["depth only"][places] = metrics.depth_only(y, depth, slide.depth[which])
+        out["ridge on texture"][places] = ridge.predict(slide, rows=which, device=plan.device).mean.numpy()
+
+    if training is not None:
+        fill(slice(None), training, rows)
+        return out
+    splits = folds(slide.xy_um[rows], buffer_um=buffer_um, blocks=fold)
+    for split in track(splits, "baselines", len(splits)):
+        fill(split.test, [slide.take(rows[split.train])], rows[split.test])
+    return out
+
+
+def _keep(sdata: SpatialData, key: str, scores: DataFrame, models: Sequence[str]) -> None:
+    """Put the models' scores into `var`."""
+    import pandas as pd
+
+    table = sdata.tables[key]
+    var = pd.DataFrame(index=table.var_names)
+    for name in models:
+        mine = scores[scores["predictor"] == name].set_index("gene")
+        for metric in ("pearson", "pearson_given_depth"):
+            var[f"{name}_{metric}"] = mine[metric].reindex(table.var_names)
+        var["ceiling"] = mine["ceiling"].reindex(table.var_names)
+    write.put_layers(sdata, key, {}, var=var)

@@ -1,0 +1,106 @@
+"""Sections and models as verbs accept them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sq_imputer.data.genes import choose_genes
+from sq_imputer.data.provenance import pythonic
+from sq_imputer.data.read import annotated
+from sq_imputer.data.slide import Slide
+from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.registry import get_model, list_models
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from sq_imputer.models._base import Predictor
+
+    Sections = SpatialData | Slide | Sequence[SpatialData | Slide] | Mapping[str, SpatialData | Slide]
+
+
+def records(table: AnnData) -> dict[str, dict]:
+    """Provenance of the predictions in a table, by layer; empty if `tl.predict` did not write it."""
+    found = pythonic(table.uns.get("sq_imputer", {}))
+    return {name: record for name, record in found.items() if name != "embeddings"}
+
+
+def read_sections(sections: Sections, keys: Mapping, *, reference: bool = False) -> list[Slide]:
+    """Slides of an object, of several, or of named ones; slides are passed on.
+
+    A reference is read where it was measured: `shapes_key` may name a grid that only the object to be predicted has.
+    """
+    from spatialdata import SpatialData
+
+    if isinstance(sections, SpatialData | Slide):
+        sections = [sections]
+    named = sections.items() if isinstance(sections, Mapping) else ((None, section) for section in sections)
+    slides = []
+    for name, section in named:
+        if not isinstance(section, SpatialData | Slide):
+            raise BadInput(
+                f"a section is a {type(section).__name__}; expected SpatialData objects, a list or a dict of them."
+            )
+        if isinstance(section, Slide):
+            slides.append(section)
+            continue
+        found = dict(keys)
+        if reference and found.get("shapes_key") not in annotated(section, found.get("table_key", "table")):
+            found["shapes_key"] = None
+        slides.append(Slide.from_sdata(section, section=name, **found))
+    if not slides:
+        raise BadInput("no sections; expected at least one SpatialData object.")
+    return slides
+
+
+def pick_genes(slides: Sequence[Slide], genes: Sequence[str] | int) -> list[str]:
+    """Genes as named, or this many chosen on these slides, which must be the training sections."""
+    if isinstance(genes, str):
+        raise BadInput(
+            f"genes is the text '{genes}'; expected a list of names, such as ['{genes}'], or a number of genes."
+        )
+    if not isinstance(genes, Integral):
+        return list(genes)
+    if genes < 1:
+        raise BadInput(f"genes is {genes}; expected a positive number of genes, or a list of names.")
+    without = [slide.section for slide in slides if slide.counts is None]
+    if without:
+        raise BadInput(
+            f"sections {listed(without)} have no table of counts for their shapes, so a model cannot be fitted on "
+            f"them. Pass "
+            "table_key= or shapes_key=, or leave them out."
+        )
+    return choose_genes(slides, int(genes))
+
+
+def resolve_model(model: str | Path | Predictor | type[Predictor], config=None) -> Predictor:
+    """A predictor from a name, a folder, a class, or itself.
+
+    Parameters
+    ----------
+    model
+        Registered name, folder written by `save`, `Predictor` class or instance.
+    config
+        A `Config` of the model, or a mapping of some of its fields; only for a name or a class.
+    """
+    from sq_imputer.models._base import Predictor, load
+
+    if isinstance(model, str) and model in list_models():
+        model = get_model(model)
+    if isinstance(model, type) and issubclass(model, Predictor):
+        return model(model.Config(**config) if isinstance(config, Mapping) else config)
+    if config is not None:
+        raise BadInput("config goes with the name of a model; a fitted or saved one has its own.")
+    if isinstance(model, Predictor):
+        return model
+    if isinstance(model, str | Path):
+        if Path(model).is_dir():
+            return load(model)
+        raise MissingKey(
+            f"no model '{model}'; there are {listed(list_models(), 20)}, or give a folder written by predictor.save()."
+        )
+    raise BadInput(f"model is a {type(model).__name__}; expected a name, a folder, or a Predictor.")
