@@ -1,0 +1,213 @@
+"""What keeps the package small and quick to import, read from its source."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sq_imputer
+
+SRC = Path(sq_imputer.__file__).parent
+TEXTS = {str(path.relative_to(SRC)): path.read_text(encoding="utf-8") for path in sorted(SRC.rglob("*.py"))}
+TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
+
+# Who may import whom: a part imports parts of lower levels, and of its own level only where a line below says so.
+LEVELS = [
+    {"errors", "progress", "device", "registry", "contract"},
+    {"data", "nn", "encoders", "knowledge", "metrics", "scoring", "splits"},
+    {"train", "models._base"},
+    {"models"},
+    {"explain", "bench"},
+    {"io", "datasets", "pp", "tl", "pl"},
+    {"_demo", "testing", "widget"},
+    {"cli"},
+    {"__main__"},
+]
+SAME_LEVEL = {
+    ("registry", "errors"),
+    ("contract", "errors"),
+    ("device", "errors"),
+    ("data", "encoders"),  # features of a slide, by the name of an encoder
+    ("scoring", "metrics"),
+    ("models._base", "train"),
+    ("datasets", "io"),
+    ("tl", "pp"),
+}
+HEAVY = {
+    "torch",
+    "lightning",
+    "timm",
+    "torchvision",
+    "diffusers",
+    "squidpy",
+    "scanpy",
+    "napari",
+    "spatialdata",
+    "matplotlib",
+}
+BANNED = {
+    r"\bimport pickle\b|\bpickle\.loads?\(": "pickle runs code",
+    r"\btorch\.load\(": "safetensors only",
+    r"\bjoblib\b": "joblib is pickle",
+    r"allow_pickle": "pickle runs code",
+    r"trust_remote_code": "runs code from a download",
+    r"torch\.hub\b": "runs code from a download",
+    r"\.extractall\(": "archives can write anywhere",
+}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def part(module: str) -> str:
+    """The part of the package that a module belongs to: "data", "models._base", "tl"."""
+    names = module.removeprefix("sq_imputer").strip(".").split(".")
+    return "models._base" if names[:2] == ["models", "_base"] else names[0]
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Modules imported anywhere in a file, `from package import module` resolved to the module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                inner = SRC.parent / f"{node.module}.{alias.name}".replace(".", "/")
+                is_module = inner.is_dir() or inner.with_suffix(".py").is_file()
+                yield f"{node.module}.{alias.name}" if is_module else node.module
+
+
+def at_run_time(tree: ast.Module) -> ast.Module:
+    """The tree without what only a type checker sees."""
+
+    class Drop(ast.NodeTransformer):
+        def visit_If(self, node: ast.If):
+            return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+
+    return Drop().visit(tree)
+
+
+def test_parts_import_only_what_lies_below_them():
+    level = {name: number for number, names in enumerate(LEVELS) for name in names}
+    wrong = []
+    for name, tree in TREES.items():
+        own = part(".".join(Path(name).with_suffix("").parts))
+        if own == "__init__":
+            continue
+        assert own in level, f"say in LEVELS where '{own}' belongs"
+        for module in imports(at_run_time(tree)):
+            other = part(module)
+            if not module.startswith("sq_imputer.") or other == own:
+                continue
+            if level[other] >= level[own] and (own, other) not in SAME_LEVEL:
+                wrong.append(f"{name} imports {module}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("folder", ["nn", "models"])
+def test_models_and_their_blocks_know_tensors_only(folder):
+    for name in (name for name in TREES if name.startswith(f"{folder}/")):
+        found = {module.split(".")[0] for module in imports(TREES[name])}
+        assert not found & {"spatialdata", "anndata", "zarr", "dask", "squidpy", "scanpy"}, name
+
+
+def test_models_do_not_import_each_other():
+    for name in (name for name in TREES if name.startswith("models/")):
+        models = {module for module in imports(TREES[name]) if module.startswith("sq_imputer.models.")}
+        assert models <= {"sq_imputer.models._base"}, name
+
+
+def test_one_file_writes_into_spatialdata():
+    writes = re.compile(r"sdata\.write|\.write_consolidated_metadata\(|sdata\.(tables|shapes|images)\[[^]]+\] = ")
+    writers = {name for name, text in TEXTS.items() if writes.search(text)}
+    assert writers <= {"data/write.py"}
+
+
+def test_files_stay_readable():
+    lengths = {name: len(text.splitlines()) for name, text in TEXTS.items()}
+    assert not {name: length for name, length in lengths.items() if length > 400}
+
+
+def test_functions_stay_short():
+    long = []
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, FUNCTIONS):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                long += [f"{name}: {node.name} has {lines} lines"] if lines > 40 else []
+    assert not long
+
+
+def test_nothing_dangerous_is_called():
+    found = []
+    for name, text in TEXTS.items():
+        found += [f"{name}: {pattern}: {why}" for pattern, why in BANNED.items() if re.search(pattern, text)]
+    assert not found
+
+
+def test_no_error_is_swallowed():
+    hidden = []
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ExceptHandler):
+                broad = node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"}
+                silent = all(isinstance(line, ast.Pass) for line in node.body)
+                hidden += [f"{name}:{node.lineno}"] if broad and silent else []
+    assert not hidden
+
+
+def public(tree: ast.Module) -> Iterator[ast.AST]:
+    """Public functions and classes of a file, and the public methods of these."""
+    for node in tree.body:
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef)) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from (n for n in node.body if isinstance(n, FUNCTIONS) and not n.name.startswith("_"))
+
+
+def test_everything_public_says_what_it_does():
+    inherited = {"forward", "loss", "predict_step", "build", "needs", "optimize", "optimizer"}  # said in the base class
+    silent = []
+    for name, tree in TREES.items():
+        silent += [f"{name}: {n.name}" for n in public(tree) if not ast.get_docstring(n) and n.name not in inherited]
+    assert not silent
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has after running some code."""
+    tail = "; import sys, json; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    result = subprocess.run([sys.executable, "-c", code + tail], capture_output=True, text=True, check=True)
+    return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("code", ["import sq_imputer", "import sq_imputer as sqi; sqi.list_models(); dir(sqi)"])
+def test_importing_and_listing_models_loads_nothing_heavy(code):
+    assert not loaded_after(code) & HEAVY
+
+
+def test_listing_encoders_loads_no_torch():
+    assert not loaded_after("from sq_imputer.encoders import list_encoders; list_encoders()") & {"torch", "timm"}
+
+
+def test_every_public_name_resolves():
+    for name in sq_imputer.__all__:
+        assert getattr(sq_imputer, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'stem'"):
+        _ = sq_imputer.stem
+
+
+def test_every_source_file_has_a_test_file():
+    tests = Path(__file__).parent
+    sources = [Path(name) for name in TEXTS if not Path(name).name.startswith("_")]
+    missing = [str(name) for name in sources if not (tests / name).with_name(f"test_{name.name}").exists()]
+    assert not missing

@@ -1,0 +1,57 @@
+"""The examples of docs/extending.md keep the contracts that the page speaks of."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """Runs a file of docs/_examples as a module."""
+
+    def run(name: str):
+        spec = spec_from_file_location(f"example_{name}", DOCS / "_examples" / f"{name}.py")
+        module = module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return run
+
+
+def test_the_example_model_keeps_the_contract(example, monkeypatch):
+    from sq_imputer import register_model
+    from sq_imputer.testing import check_predictor
+
+    monkeypatch.setattr("sq_imputer.registry._registered", {})
+    assert check_predictor(register_model(example("bottleneck").Model))
+
+
+def test_the_example_encoder_sees_colors(example, monkeypatch):
+    import torch
+
+    from sq_imputer.encoders import get_encoder, list_encoders
+
+    monkeypatch.setattr("sq_imputer.encoders._registered", {})
+    example("mean_color")
+    assert "mean_color" in list_encoders()
+    red = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    red[:, 0] = 255
+    assert get_encoder("mean_color")(red).tolist() == [[1, 0, 0, 0, 0, 0]] * 2
+
+
+def test_every_public_verb_is_in_the_api_page():
+    import sq_imputer as sqi
+
+    page = (DOCS / "api.md").read_text()
+    verbs = [
+        f"{space}.{name}" for space in ("datasets", "io", "pp", "tl", "pl") for name in getattr(sqi, space).__all__
+    ]
+    top = [name for name in sqi.__all__ if name not in ("bench", "datasets", "io", "pp", "tl", "pl") and name[0] != "_"]
+    assert [name for name in (*verbs, *top) if f"   {name}\n" not in page] == []
