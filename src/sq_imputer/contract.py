@@ -213,6 +213,10 @@ class Source(Protocol):
         """Batches of `rows` in the cheapest reading order, or shuffled by `generator`."""
         ...
 
+    def all_features(self, needs: Needs, *, device: str = "auto") -> np.ndarray:
+        """Features `(n, F)` of every row by all encoders that a model needs, unscaled."""
+        ...
+
     def moments(self, needs: Needs, *, device: str = "auto") -> tuple[np.ndarray, np.ndarray] | None:
         """Mean and standard deviation of the features of this section, or None if there are too few rows to tell."""
         ...

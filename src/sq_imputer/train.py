@@ -61,7 +61,7 @@ class Plan:
     clip: float = 1.0
     validation: float | None = None
     patience: int = 20
-    refit: bool = False
+    refit: bool = True
     seed: int = 0
     memory_mb: int = 2048
     progress: bool = True
@@ -145,15 +145,30 @@ def fit(predictor: Predictor, sources: Sequence[Source], plan: Plan) -> dict:
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(plan.seed)
         if held is None:
-            return _run(predictor, sources, rows, None, plan)
-        inner = [r[~h] for r, h in zip(rows, held, strict=True)]
-        outer = [r[h] for r, h in zip(rows, held, strict=True)]
+            inner, outer = rows, None
+        else:
+            inner = [r[~h] for r, h in zip(rows, held, strict=True)]
+            outer = [r[h] for r, h in zip(rows, held, strict=True)]
         history = _run(predictor, sources, inner, outer, plan)
-        if plan.refit:
+        found = _calibrate(predictor, sources, outer or rows, plan)
+        if plan.refit and held is not None:
             predictor.load_state_dict(start)
             torch.manual_seed(plan.seed)
             _run(predictor, sources, rows, None, replace(plan, epochs=history["epochs"]))
+        predictor.load_state_dict(found, strict=False)
     return history
+
+
+def _calibrate(predictor: Predictor, sources: Sequence[Source], rows: Sequence[np.ndarray], plan: Plan) -> dict:
+    """What the trained predictor finds on held-out rows, or on all if none were held out."""
+    import torch
+
+    device = pick_device(plan.device)
+    predictor.to(device).eval()
+    with torch.no_grad():
+        return predictor.calibrate(
+            batch.to(device) for k, source in enumerate(sources) for batch in predictor.seen(source, 256, rows=rows[k])
+        )
 
 
 def _hold_out(sources: Sequence[Source], rows: Sequence[np.ndarray], share: float, seed: int) -> list | None:
@@ -193,6 +208,7 @@ def _run(predictor: Predictor, sources, rows, held, plan: Plan) -> dict:
         enable_progress_bar=False,  # one bar for the whole training instead, like those of the other steps
         num_sanity_val_steps=0,
     )
+    predictor.train()  # Lightning keeps the mode that it finds
     try:
         with _interruptible():
             trainer.fit(steps, training, validation)
@@ -237,7 +253,7 @@ def _steps(predictor: Predictor):
             parts = predictor.loss(batch)
             total = sum(parts.values())
             if not total.isfinite():
-                values = {name: float(part) for name, part in parts.items()}
+                values = {name: part.detach().item() for name, part in parts.items()}
                 raise SqImputerError(
                     f"the loss of '{predictor.card.name}' is not finite in epoch {self.current_epoch}: {values}. Lower "
                     "Config.lr, or look for extreme values in the input."

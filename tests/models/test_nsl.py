@@ -179,7 +179,9 @@ def test_4_the_identity_variant_trained_to_the_end_is_least_squares(monkeypatch)
     y = rng.normal(size=(100, 2))
     model = built(2, activation="identity").double()
     batch = sqi.Batch(torch.arange(100), crops=torch.from_numpy(crops), expression=torch.from_numpy(y))
-    steps = torch.optim.LBFGS(model.parameters(), max_iter=1000, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe")
+    steps = torch.optim.LBFGS(
+        model.parameters(), max_iter=1000, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> torch.Tensor:
         steps.zero_grad()

@@ -132,10 +132,10 @@ def test_rbf_learns_what_linear_cannot(arrays) -> None:
 # What is chosen -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_the_penalty_chosen_is_near_the_best_on_fresh_rows(arrays, kernel) -> None:
-    """More features than a line needs, and much noise: neither end of the range is good."""
-    x, y = planted(600, 2, noise=6.0, width=40)
+@pytest.mark.parametrize(("kernel", "width"), [("linear", 40), ("rbf", 4)])
+def test_the_penalty_chosen_is_near_the_best_on_fresh_rows(arrays, kernel, width) -> None:
+    """Much noise, and more freedom than the truth needs: neither end of the range is good."""
+    x, y = planted(600, 2, noise=6.0, width=width)
     train, fresh = arrays(y[:80], features=x[:80]), arrays(None, features=x[80:])
 
     def error(alpha) -> float:
@@ -198,21 +198,29 @@ def test_a_section_without_measured_rows_changes_nothing(train, test, arrays) ->
     assert torch.equal(one.predict(test, device="cpu").mean, two.predict(test, device="cpu").mean)
 
 
-def test_std_is_the_left_out_error_and_covers_fresh_measurements(arrays) -> None:
-    x, y = planted(1400, 5, noise=2.0)
-    model = ridge.Model(config()).fit(arrays(y[:400], features=x[:400]), PLAN)
-    mean, std = said(model, arrays(None, features=x[400:]))
-    np.testing.assert_allclose(model.noise.numpy(), 2.0, rtol=0.1)
-    inside = np.abs(y[400:] - mean) < 1.96 * std
-    assert (inside.mean(axis=0) > 0.92).all() and (inside.mean(axis=0) < 0.98).all()
+@pytest.mark.parametrize(("kernel", "width", "n"), [("linear", 6, 400), ("linear", 100, 300), ("rbf", 3, 400)])
+def test_std_covers_fresh_measurements(arrays, kernel, width, n) -> None:
+    """Also where there are many features for the rows, and much of the error is the model's."""
+    x, y = planted(n + 1000, 5, noise=2.0, width=width)
+    model = ridge.Model(config(kernel=kernel)).fit(arrays(y[:n], features=x[:n]), PLAN)
+    mean, std = said(model, arrays(None, features=x[n:]))
+    inside = np.abs(y[n:] - mean) < 1.96 * std
+    assert (inside.mean(axis=0) > 0.91).all() and (inside.mean(axis=0) < 0.99).all()
 
 
-def test_std_is_larger_far_from_the_training_rows(train, arrays) -> None:
-    model = ridge.Model(config()).fit(train, PLAN)
+def test_with_many_rows_the_noise_is_that_of_the_measurement(arrays) -> None:
+    x, y = planted(2000, 5, noise=2.0)
+    np.testing.assert_allclose(ridge.Model(config()).fit(arrays(y, features=x), PLAN).noise.numpy(), 2.0, rtol=0.05)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_std_is_larger_far_from_the_training_rows(train, arrays, kernel) -> None:
+    model = ridge.Model(config(kernel=kernel)).fit(train, PLAN)
     middle = train.features.mean(axis=0)
-    _, std = said(model, arrays(None, features=np.stack([middle, middle + 5 * train.features.std(axis=0)])))
-    np.testing.assert_allclose(std[0], model.noise.numpy(), rtol=1e-3)
-    assert (std[1] > 1.2 * std[0]).all()
+    _, std = said(model, arrays(None, features=middle + np.array([[0], [2], [5]]) * train.features.std(axis=0)))
+    if kernel == "linear":  # nothing is unsure in the middle but the noise
+        np.testing.assert_allclose(std[0], model.noise.numpy(), rtol=1e-3)
+    assert (std[1] > 1.02 * std[0]).all() and (std[2] > 1.05 * std[1]).all()
 
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
@@ -221,7 +229,7 @@ def test_features_that_never_vary_give_the_mean(arrays, kernel) -> None:
     source = arrays(y, features=np.full((40, 5), 3.0))
     mean, std = said(ridge.Model(config(kernel=kernel)).fit(source, PLAN), source)
     np.testing.assert_allclose(mean, np.tile(y.mean(axis=0), (40, 1)), atol=1e-5)
-    np.testing.assert_allclose(std, np.tile(y.std(axis=0), (40, 1)), rtol=0.1)
+    np.testing.assert_allclose(std, np.tile(y.std(axis=0), (40, 1)), rtol=0.15)
 
 
 def test_two_rows_are_enough(arrays) -> None:

@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from importlib.metadata import version
 from inspect import isabstract
@@ -82,6 +82,10 @@ class Predictor(nn.Module, ABC):
     def predict_step(self, batch: Batch) -> Prediction:
         """Predict the rows of a batch."""
 
+    def calibrate(self, held: Iterable[Batch]) -> dict[str, Tensor]:
+        """Buffers to be set by what the trained model says of rows held out of training; none by default."""
+        return {}
+
     def optimizer(self):
         """AdamW with the config's `lr` and `weight_decay`."""
         return torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
@@ -144,7 +148,7 @@ class Predictor(nn.Module, ABC):
             raise BadInput(f"batch_size is {batch_size!r}; expected a whole number, 1 or more.")
         device = pick_device(device)
         every = np.arange(len(source))
-        rows, place = np.unique(every if rows is None else every[rows], return_inverse=True)
+        rows, place = np.unique(every if rows is None else np.atleast_1d(every[rows]), return_inverse=True)
         if not len(rows):
             raise BadInput(f"no row of section '{source.section}' is asked for; it has {len(source)}.")
         self.to(device).eval()

@@ -58,12 +58,12 @@ class Config:
     """
 
     extent_um: float = 112.0
-    size_px: int = 32
+    size_px: int = 16
     shared: bool = False
     activation: str = "relu"
     lr: float = 1e-2
     weight_decay: float = 1e-4
-    epochs: int = 200
+    epochs: int = 150
     batch_size: int = 64
     validation: float = 0.0
 

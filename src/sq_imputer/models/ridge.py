@@ -12,9 +12,10 @@ With features :math:`x` of the crop and of wider contexts, scaled within each se
 :math:`\varphi` is the identity for `kernel="linear"`. For `kernel="rbf"` it is the Nyström map of a Gaussian kernel
 on at most `landmarks` training rows; with as many landmarks as rows this is exact kernel ridge regression, and the
 mean and standard deviation are those of a Gaussian process; the last term of :math:`h`, which only this kernel has,
-is what no landmark is near to. :math:`\alpha` (and the width of the kernel) is the one
-of least squared error when whole individuals, sections or blocks of the training data are left out in turn.
-:math:`\sigma^2` is that error per gene, each row's divided by its :math:`1 + h`.
+is what no landmark is near to. :math:`\alpha` is the one of least squared error when whole individuals, sections or
+blocks of the training data are left out in turn.
+:math:`\sigma^2` is that error per gene, divided by the mean of :math:`1 + h` over training rows, each left out of
+:math:`h`: a row as unusual as they are has the error of the left-out data.
 
 Ridge on frozen features is the common baseline of the field (HEST-Benchmark); scales, scaling within sections and the
 choice of :math:`\alpha` are ours.
@@ -128,10 +129,12 @@ class Model(Predictor):
         x, y = seen.features, seen.expression
         mapped = self._fit_map(x, plan.seed)
         alphas = (self.config.alpha,) if self.config.alpha else ALPHAS
-        error, noise = _left_out_error(mapped, self.missed(mapped), y, _left_out(sources), alphas)
+        error = _left_out_error(mapped, y, _left_out(sources), alphas)
         best = int(error.mean(dim=1).argmin())
         self._solve(mapped, y, alphas[best])
-        self.noise.copy_(noise[best].sqrt())
+        inside = self.leverage(mapped)
+        outside = inside / (1 - inside).clamp_min(1e-6) + self.missed(mapped)  # had the row been left out
+        self.noise.copy_((error[best] / (1 + outside.mean())).sqrt())
         self.history = {"alpha": alphas[best], "left_out_mse": float(error[best].mean())}
 
     def _fit_map(self, x_NF: Tensor, seed: int) -> Tensor:
@@ -156,11 +159,16 @@ class Model(Predictor):
             return x_BF
         return torch.exp(-self.gamma * torch.cdist(x_BF, self.landmarks).pow(2)) @ self.whiten
 
+    def leverage(self, mapped_BD: Tensor) -> Tensor:
+        """Variance of the mean in units of the noise's, `(B,)`, within what the map holds."""
+        centered = mapped_BD - self.mapped_mean
+        return ((centered @ self.posterior) * centered).sum(dim=1).clamp_min(0)
+
     def missed(self, mapped_BD: Tensor) -> Tensor:
-        """What the map leaves out of the kernel of a row with itself, `(B,)`; nothing if that is linear."""
+        """The same, `(B,)`, outside of what the map holds; nothing if the kernel is linear."""
         if self.config.kernel == "linear":
             return mapped_BD.new_zeros(len(mapped_BD))
-        return (1 - mapped_BD.pow(2).sum(dim=1)).clamp_min(0)
+        return (1 - mapped_BD.pow(2).sum(dim=1)).clamp_min(0) / self.penalty
 
     def _solve(self, mapped_ND: Tensor, y_NG: Tensor, alpha: float) -> None:
         values, vectors, mean = _spectrum(mapped_ND)
@@ -174,10 +182,9 @@ class Model(Predictor):
     def predict_step(self, batch: Batch) -> Prediction:
         """Posterior mean and standard deviation."""
         mapped = self.map(batch.features)
-        centered = mapped - self.mapped_mean
-        leverage = ((centered @ self.posterior) * centered).sum(dim=1).clamp_min(0) + self.missed(mapped) / self.penalty
-        std = self.noise * (1 + leverage).sqrt()[:, None]
-        return Prediction(mean=self.expression_mean + centered @ self.weight, std=std)
+        mean = self.expression_mean + (mapped - self.mapped_mean) @ self.weight
+        spread = 1 + self.leverage(mapped) + self.missed(mapped)
+        return Prediction(mean=mean, std=self.noise * spread.sqrt()[:, None])
 
 
 def _left_out(sources: Sequence[Source]) -> list[np.ndarray]:
@@ -207,12 +214,9 @@ def _penalty(values: Tensor, alpha: float) -> Tensor:
     return alpha * values.mean().clamp_min(1e-6)
 
 
-def _left_out_error(
-    mapped_ND: Tensor, missed_N: Tensor, y_NG: Tensor, folds: Sequence[np.ndarray], alphas: Sequence[float]
-) -> tuple[Tensor, Tensor]:
-    """Mean squared error `(alphas, G)` on rows that were left out of the fit, and the same relative to `1 + h`."""
+def _left_out_error(mapped_ND: Tensor, y_NG: Tensor, folds: Sequence[np.ndarray], alphas: Sequence[float]) -> Tensor:
+    """Mean squared error `(alphas, G)` on rows that were left out of the fit."""
     error = torch.zeros(len(alphas), y_NG.shape[1], dtype=torch.float64)
-    relative = torch.zeros_like(error)
     for fold in track(folds, "ridge: penalty", len(folds)):
         out = torch.from_numpy(fold)
         values, vectors, mean = _spectrum(mapped_ND[~out])
@@ -221,9 +225,6 @@ def _left_out_error(
         target = rotated.T @ (y_NG[~out].double() - y_mean)
         left_out = (mapped_ND[out].double() - mean) @ vectors
         for i, alpha in enumerate(alphas):
-            penalty = _penalty(values, alpha)
-            square = (y_mean + left_out @ (target / (values + penalty)[:, None]) - y_NG[out].double()).pow(2)
-            leverage = left_out.pow(2) @ (1 / (values + penalty)) + missed_N[out].double() / penalty
-            error[i] += square.sum(dim=0)
-            relative[i] += (square / (1 + leverage)[:, None]).sum(dim=0)
-    return error / len(y_NG), relative / len(y_NG)
+            guess = y_mean + left_out @ (target / (values + _penalty(values, alpha))[:, None])
+            error[i] += (guess - y_NG[out].double()).pow(2).sum(dim=0)
+    return error / len(y_NG)

@@ -1,0 +1,434 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+
+import sq_imputer as sqi
+from sq_imputer.models import _base, mlp, ridge
+
+PLAN = sqi.Plan(device="cpu", progress=False, seed=5)
+CONFIG = ridge.Config(context_um=(), per_section=False, alpha=0.1)
+N = 50
+
+
+@pytest.fixture
+def source(arrays):
+    """50 rows whose expression is a line in their features; the last ten were not measured."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(N, 4)) * [1, 2, 3, 4] + [0, 5, 0, -5]
+    y = x @ rng.normal(size=(4, 3)) + 0.1 * rng.normal(size=(N, 3))
+    y[40:] = np.nan
+    return arrays(y, features=x, measured=np.arange(N) < 40)
+
+
+@pytest.fixture
+def fitted(source) -> sqi.Predictor:
+    return ridge.Model(CONFIG).fit(source, PLAN)
+
+
+@pytest.fixture
+def folder(fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+class Spy(ridge.Model):
+    """Ridge that keeps the batches it is asked about."""
+
+    def predict_step(self, batch):
+        self.__dict__.setdefault("asked", []).append(batch)
+        return super().predict_step(batch)
+
+
+# Fitting ------------------------------------------------------------------------------------------
+
+
+def test_fit_returns_the_model_itself_in_eval_mode(source) -> None:
+    model = ridge.Model(CONFIG)
+    assert not model.fitted
+    assert model.fit(source, PLAN) is model
+    assert model.fitted and not model.training
+    assert (model.genes, model.unit) == (source.genes, source.unit)
+    assert model.sizes == {"rows": 40, "features": 4}
+
+
+def test_statistics_are_of_measured_rows(source, fitted) -> None:
+    y, x = source.expression[:40], source.features[:40]
+    np.testing.assert_allclose(fitted.expression_mean, y.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(fitted.expression_std, y.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(fitted.feature_mean, x.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(fitted.feature_std, x.std(axis=0), rtol=1e-5)
+
+
+def test_a_gene_that_never_varies_is_divided_by_1(arrays) -> None:
+    y = np.column_stack([np.full(20, 3.0), np.arange(20.0)])
+    model = ridge.Model(CONFIG).fit(arrays(y, features=np.arange(40.0).reshape(20, 2)), PLAN)
+    assert model.expression_std[0] == 1
+    prediction = model.predict(arrays(y, features=np.arange(40.0).reshape(20, 2)), device="cpu")
+    np.testing.assert_allclose(prediction.mean[:, 0], 3, rtol=1e-5)
+    assert prediction.std.isfinite().all()
+
+
+def test_several_sources_are_fitted_together(source, arrays) -> None:
+    other = arrays(source.expression[:20] + 1, features=source.features[:20] * 2, group="P2", section="B")
+    model = ridge.Model(CONFIG).fit([source, other], PLAN)
+    np.testing.assert_allclose(
+        model.feature_mean, np.concatenate([source.features[:40], other.features]).mean(axis=0), rtol=1e-4, atol=1e-5
+    )
+    assert model.sizes["rows"] == 60
+
+
+def test_provenance_is_enough_to_redo_it(source, arrays) -> None:
+    other = arrays(source.expression[:20], features=source.features[:20], group="P2", section="B", fingerprint="f2")
+    found = ridge.Model(CONFIG).fit([source, other], PLAN).provenance
+    assert found["sections"] == ["A", "B"] and found["groups"] == ["P1", "P2"] and found["rows"] == [40, 20]
+    assert found["fingerprints"] == ["arrays", "f2"]
+    assert found["plan"]["seed"] == 5
+    assert (
+        found["versions"]["torch"] == torch.__version__.split("+")[0] or torch.__version__ in found["versions"]["torch"]
+    )
+    assert set(found["versions"]) == {"sq-imputer", "torch", "spatialdata", "anndata"}
+
+
+def bad_sources(kind: str, source, arrays) -> list:
+    blind = arrays(None, features=source.features)
+    return {
+        "none": [],
+        "no targets": [source, blind],
+        "other genes": [source, replace(source, genes=("A", "B", "C"))],
+        "other unit": [source, replace(source, unit="log1p_counts")],
+        "one row": [replace(source, measured=np.arange(N) == 3)],
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("none", "no sources to fit on; expected at least one section"),
+        ("no targets", r"section 'A' has no targets; call \.with_genes"),
+        ("other genes", "sections 'A' and 'A' have different genes or units"),
+        ("other unit", r"different genes or units \(log1p_cp10k, log1p_counts\)"),
+        ("one row", "fewer than 2 measured rows"),
+    ],
+)
+def test_sources_that_cannot_be_fitted_are_named_and_the_model_stays(fitted, source, arrays, kind, message) -> None:
+    before = fitted.sha256
+    with pytest.raises(sqi.BadInput, match=message):
+        fitted.fit(bad_sources(kind, source, arrays), PLAN)
+    assert fitted.sha256 == before and fitted.genes == source.genes
+
+
+def test_a_fit_that_breaks_off_leaves_the_model_as_it_was(source) -> None:
+    class Breaks(ridge.Model):
+        def optimize(self, sources, plan):
+            super().optimize(sources, plan)
+            if plan.seed == 13:
+                raise OSError("the disk is gone")
+
+    model = Breaks(CONFIG).fit(source, PLAN)
+    before, said = model.sha256, model.predict(source, device="cpu").mean
+    with pytest.raises(OSError, match="the disk is gone"):
+        model.fit(replace(source, expression=source.expression[:, :2], genes=("A", "B")), replace(PLAN, seed=13))
+    assert model.sha256 == before and model.genes == source.genes
+    assert torch.equal(model.predict(source, device="cpu").mean, said)
+
+
+def test_fitting_again_starts_afresh_on_other_genes(fitted, source) -> None:
+    fewer = replace(source, expression=source.expression[:, 1:], genes=("A", "B"))
+    assert fitted.fit(fewer, PLAN) is fitted
+    assert fitted.genes == ("A", "B") and fitted.sha256 == ridge.Model(CONFIG).fit(fewer, PLAN).sha256
+
+
+def test_a_config_of_another_model_is_named() -> None:
+    with pytest.raises(sqi.BadInput, match=r"config of 'ridge' is a Config; expected ridge\.Config"):
+        ridge.Model(mlp.Config())
+
+
+def test_a_closed_form_has_no_loss(fitted) -> None:
+    with pytest.raises(NotImplementedError, match="ridge has no loss"):
+        fitted.loss(sqi.Batch(torch.arange(2)))
+
+
+# What models see ----------------------------------------------------------------------------------
+
+
+def test_features_are_scaled_by_the_training_rows(fitted, source) -> None:
+    seen = next(fitted.seen(source, N)).features.numpy()
+    expected = (source.features - source.features[:40].mean(axis=0)) / source.features[:40].std(axis=0)
+    np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_or_within_each_section(source) -> None:
+    model = ridge.Model(replace(CONFIG, per_section=True)).fit(source, PLAN)
+    other = replace(source, features=source.features * [2, 3, 4, 5] + 7)
+    a, b = (next(model.seen(part, N)).features for part in (source, other))
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_features_far_out_are_cut_off_at_10_standard_deviations(fitted, source, arrays) -> None:
+    far = arrays(None, features=np.array([[1e6] * 4, [-1e6] * 4]))
+    assert next(fitted.seen(far, 2)).features.tolist() == [[10] * 4, [-10] * 4]
+
+
+def test_a_feature_that_never_varied_is_divided_by_1(arrays) -> None:
+    x = np.column_stack([np.full(20, 4.0), np.arange(20.0)])
+    source = arrays(np.arange(20.0)[:, None], features=x)
+    assert next(ridge.Model(CONFIG).fit(source, PLAN).seen(source, 20)).features[:, 0].eq(0).all()
+
+
+# Predicting ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[3, 0, 7], [7, 3, 7, 7, 0, 3], slice(None, None, -1), np.arange(N) % 3 == 0, np.array([-1]), 5],
+    ids=["order", "repeated", "reversed", "mask", "last", "one"],
+)
+def test_rows_come_as_they_are_asked_for(fitted, source, rows) -> None:
+    full, part = fitted.predict(source, device="cpu"), fitted.predict(source, rows=rows, batch_size=2, device="cpu")
+    index = np.atleast_1d(np.arange(N)[rows]).copy()
+    for name in ("mean", "std", "ood"):
+        torch.testing.assert_close(getattr(part, name), getattr(full, name)[torch.from_numpy(index)])
+
+
+def test_no_row_is_an_error_that_says_so(fitted, source) -> None:
+    with pytest.raises(sqi.BadInput, match="no row of section 'A' is asked for; it has 50"):
+        fitted.predict(source, rows=[])
+
+
+def test_expression_never_reaches_the_prediction(source) -> None:
+    model = Spy(CONFIG).fit(source, PLAN)
+    model.predict(source, batch_size=20, device="cpu")
+    assert [len(batch) for batch in model.asked] == [20, 20, 10]
+    assert all(batch.expression is None and batch.features is not None for batch in model.asked)
+
+
+def test_what_is_said_is_float32_on_the_cpu_without_gradient(fitted, source) -> None:
+    prediction = fitted.predict(source, device="cpu")
+    assert prediction.samples is None and prediction.embedding is None
+    for part in (prediction.mean, prediction.std, prediction.ood):
+        assert part.dtype == torch.float32 and part.device.type == "cpu" and not part.requires_grad
+
+
+def test_ood_is_low_in_the_middle_and_1_far_away(fitted, arrays) -> None:
+    middle = fitted.feature_mean.numpy()
+    far = middle + 9 * fitted.feature_std.numpy()
+    assert fitted.predict(arrays(None, features=np.stack([middle, far])), device="cpu").ood.tolist() == [0, 1]
+
+
+def test_ood_of_pixels_sees_their_color(toy_slides) -> None:
+    from sq_imputer.models import nsl
+
+    model = nsl.Model(nsl.Config(size_px=8, epochs=1)).fit(toy_slides[0], PLAN)
+    crops = torch.stack([torch.full((3, 8, 8), 0), torch.full((3, 8, 8), 255)]).to(torch.uint8)
+    usual = next(model.seen(toy_slides[0], 108))
+    assert model.applicability(_base._summary(usual)).median() < 0.6
+    assert model.applicability(_base._summary(sqi.Batch(torch.arange(2), crops=crops)))[0] == 1
+
+
+def test_crops_of_one_pixel_have_no_spread() -> None:
+    crops = torch.tensor([[[[255]], [[127]], [[0]]]], dtype=torch.uint8)
+    summary = _base._summary(sqi.Batch(torch.arange(1), crops=crops))
+    torch.testing.assert_close(summary, torch.tensor([[0, np.log10(2), np.log10(256), 0, 0, 0]], dtype=torch.float32))
+
+
+def test_a_block_of_neighbors_is_summed_up_over_all_of_it() -> None:
+    rng = torch.Generator().manual_seed(0)
+    crops = torch.randint(0, 256, (2, 9, 3, 4, 4), dtype=torch.uint8, generator=rng)
+    together = crops.permute(0, 2, 1, 3, 4).reshape(2, 3, 36, 4)
+    one, two = (_base._summary(sqi.Batch(torch.arange(2), crops=part)) for part in (crops, together))
+    torch.testing.assert_close(one, two)
+    features = torch.randn(2, 9, 5, generator=rng)
+    assert torch.equal(_base._summary(sqi.Batch(torch.arange(2), features=features)), features.mean(dim=1))
+
+
+def test_unfitted_models_say_how_to_fit(source, tmp_path) -> None:
+    with pytest.raises(sqi.BadInput, match=r"'ridge' is not fitted; call \.fit\(sources\), or load one"):
+        ridge.Model().predict(source)
+    with pytest.raises(sqi.BadInput, match="'ridge' is not fitted; there is nothing to save"):
+        ridge.Model().save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("size", [0, -3, 2.5, None])
+def test_a_batch_size_that_is_no_positive_number_is_named(fitted, source, size) -> None:
+    with pytest.raises(sqi.BadInput, match=f"batch_size is {size}; expected a whole number, 1 or more"):
+        fitted.predict(source, batch_size=size)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps", "gpu"])
+def test_a_device_that_is_not_there_is_named(fitted, source, device, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(sqi.BadInput, match=f"device '{device}' is not available here; there is cpu"):
+        fitted.predict(source, device=device)
+    with pytest.raises(sqi.BadInput, match=f"device '{device}' is not available here"):
+        fitted.fit(source, replace(PLAN, device=device))
+
+
+def test_random_states_of_the_caller_stay(source) -> None:
+    torch.manual_seed(1)
+    before, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()
+    model = ridge.Model(replace(CONFIG, kernel="rbf", landmarks=20)).fit(source, PLAN)
+    model.predict(source, device="cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numbers)
+
+
+# On disk ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read", [sqi.load, ridge.Model.load, sqi.Predictor.load], ids=["load", "Model", "Predictor"])
+def test_a_saved_model_is_the_same_when_read(fitted, folder, source, read) -> None:
+    loaded = read(folder)
+    assert type(loaded) is ridge.Model and not loaded.training
+    for name in ("config", "genes", "unit", "sizes", "provenance", "history", "sha256"):
+        assert getattr(loaded, name) == getattr(fitted, name)
+    assert torch.equal(loaded.predict(source, device="cpu").std, fitted.predict(source, device="cpu").std)
+
+
+def test_the_folder_holds_json_and_safetensors_and_nothing_else(folder, fitted) -> None:
+    from safetensors.numpy import load_file
+
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "weights.safetensors"]
+    settings = json.loads((folder / "model.json").read_text())
+    assert (settings["model"], settings["genes"], settings["format"]) == ("ridge", list(fitted.genes), 1)
+    assert settings["sha256"] == fitted.sha256
+    assert set(load_file(folder / "weights.safetensors")) == set(fitted.state_dict())
+
+
+def test_saving_again_replaces_what_was_there(folder, fitted, source) -> None:
+    other = ridge.Model(replace(CONFIG, alpha=9.0)).fit(source, PLAN)
+    other.save(str(folder))
+    assert sqi.load(str(folder)).sha256 == other.sha256 != fitted.sha256
+
+
+def test_a_model_that_is_not_registered_is_read_by_its_class(source, tmp_path) -> None:
+    class Own(ridge.Model):
+        card = replace(ridge.Model.card, name="own")
+
+    model = Own(CONFIG).fit(source, PLAN)
+    model.save(tmp_path)
+    assert Own.load(tmp_path).sha256 == model.sha256
+    with pytest.raises(sqi.MissingKey, match="no model 'own'"):
+        sqi.load(tmp_path)
+
+
+def test_another_model_in_the_folder_is_named(folder) -> None:
+    with pytest.raises(sqi.BadInput, match=r"holds a 'ridge', not a 'mlp'. Use sq_imputer.load\(\)"):
+        mlp.Model.load(folder)
+
+
+@pytest.mark.parametrize("name", ["model.json", "weights.safetensors"])
+def test_a_file_that_is_not_there_is_named(folder, name) -> None:
+    (folder / name).unlink()
+    with pytest.raises(sqi.MissingKey, match=f"is no model folder: '{name}' not there"):
+        sqi.load(folder)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path) -> None:
+    with pytest.raises(sqi.MissingKey, match=r"nowhere' is no model folder: 'model.json', 'weights.safetensors' not"):
+        sqi.load(tmp_path / "nowhere")
+
+
+def damaged(content: bytes, how: str) -> bytes:
+    flipped = bytearray(content)
+    flipped[-3] ^= 1
+    return {"truncated": content[:-20], "flipped": bytes(flipped), "empty": b""}[how]
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "empty"])
+def test_weights_that_are_not_those_that_were_saved_are_refused(folder, how) -> None:
+    path = folder / "weights.safetensors"
+    path.write_bytes(damaged(path.read_bytes(), how))
+    with pytest.raises(sqi.BadInput, match="does not have the sha256 that model.json names"):
+        sqi.load(folder)
+
+
+def rewrite(folder, **changes) -> None:
+    settings = json.loads((folder / "model.json").read_text())
+    settings.update(changes)
+    settings = {name: value for name, value in settings.items() if value is not None}
+    (folder / "model.json").write_text(json.dumps(settings))
+
+
+class Bomb:
+    """Runs code where it is unpickled."""
+
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('unpickled')",))
+
+
+@pytest.mark.parametrize("content", [pickle.dumps(Bomb()), b"not tensors"])
+def test_weights_are_read_as_safetensors_whatever_they_are(folder, content) -> None:
+    (folder / "weights.safetensors").write_bytes(content)
+    rewrite(folder, sha256=hashlib.sha256(content).hexdigest())
+    with pytest.raises(sqi.BadInput, match="does not fit the model 'ridge'"):
+        sqi.load(folder)
+
+
+def test_weights_of_other_sizes_are_refused(folder) -> None:
+    rewrite(folder, genes=["A"])
+    with pytest.raises(sqi.BadInput, match="does not fit the model 'ridge': (?s:.*)size mismatch"):
+        sqi.load(folder)
+
+
+def test_a_newer_format_says_to_upgrade_whatever_else_it_holds(folder) -> None:
+    rewrite(folder, format=2, config={"new": 1}, genes=None)
+    with pytest.raises(sqi.BadInput, match="has format 2; this version reads up to 1. Upgrade sq-imputer"):
+        sqi.load(folder)
+
+
+def test_an_unknown_field_of_the_config_is_named(folder) -> None:
+    rewrite(folder, config={"alpha": 1.0, "depth": 3})
+    with pytest.raises(sqi.BadInput, match="Config has no 'depth'; the model was saved by another version"):
+        sqi.load(folder)
+
+
+def test_a_value_that_the_config_refuses_is_named(folder) -> None:
+    rewrite(folder, config={"kernel": "poly"})
+    with pytest.raises(sqi.BadInput, match="kernel is 'poly'"):
+        sqi.load(folder)
+
+
+def test_an_unknown_model_is_named(folder) -> None:
+    rewrite(folder, model="oracle")
+    with pytest.raises(sqi.MissingKey, match="no model 'oracle'; there are .*'ridge'"):
+        sqi.load(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "", "null", "\x00\xff"])
+def test_settings_that_are_no_settings_are_refused(folder, text) -> None:
+    (folder / "model.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(sqi.BadInput, match="model.json' is damaged: .* Save or download the model again"):
+        sqi.load(folder)
+
+
+@pytest.mark.parametrize("name", ["format", "model", "config", "genes", "sizes", "history", "sha256"])
+def test_settings_that_lack_something_are_refused(folder, name) -> None:
+    rewrite(folder, **{name: None})
+    with pytest.raises(sqi.BadInput, match=f"model.json' is damaged: KeyError '{name}'"):
+        sqi.load(folder)
+
+
+def test_configs_come_back_as_they_were() -> None:
+    @dataclass(frozen=True)
+    class Inner:
+        depth: int = 2
+
+    @dataclass(frozen=True)
+    class Config:
+        names: tuple[str, ...] = ("a",)
+        inner: Inner = field(default=Inner())
+        rate: float = 0.1
+
+    assert _base._thaw(Config, {"names": ["x", "y"], "inner": {"depth": 7}, "rate": 1}) == Config(
+        ("x", "y"), Inner(7), 1
+    )
+    assert _base._thaw(Config, {}) == Config()
