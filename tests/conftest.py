@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -129,9 +130,11 @@ def _parts(element):
         yield x.toarray() if hasattr(x, "toarray") else x
         for frame in (element.obs, element.var):
             yield np.frombuffer(frame.to_csv().encode(), dtype=np.uint8)
-        yield np.frombuffer(
-            f"{sorted(map(str, element.layers))}{sorted(element.obsm)}{element.uns}".encode(), dtype=np.uint8
-        )
+        for slot in (element.layers, element.obsm):
+            for name in sorted(key for key in slot if key is not None):  # None is X
+                yield np.frombuffer(name.encode(), dtype=np.uint8)
+                yield slot[name].toarray() if hasattr(slot[name], "toarray") else np.asarray(slot[name])
+        yield np.frombuffer(json.dumps(element.uns, sort_keys=True, default=str).encode(), dtype=np.uint8)
     elif isinstance(element, geopandas.GeoDataFrame):
         yield np.frombuffer(element.to_wkb().to_csv().encode(), dtype=np.uint8)
     else:

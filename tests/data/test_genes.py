@@ -50,12 +50,16 @@ def test_columns_are_found_by_name_in_the_order_asked_for():
 @pytest.mark.parametrize(
     ("genes", "kind", "message"),
     [
-        (["a", "B", "X"], MissingKey, r"2 of 3 genes are not in it: 'a', 'X'; it has 5 genes such as 'A', 'B', 'C'. 1 of them match ignoring case \('a'\)"),
-        (["X", "Y"], MissingKey, "2 of 2 genes are not in it: 'X', 'Y'; it has 5 genes such as 'A', 'B', 'C'. Pass genes="),
+        (
+            ["a", "B", "X"],
+            MissingKey,
+            r"2 of 3 genes are not in it: 'a', 'X'; .* 1 of them match ignoring case \('a'\)",
+        ),
+        (["X", "Y"], MissingKey, "'X', 'Y'; it has 5 genes such as 'A', 'B', 'C'. Pass genes= that all"),
         (["A", "B", "A"], BadInput, "names some more than once: 'A'"),
         ([], BadInput, "genes is empty"),
     ],
-)  # fmt: skip
+)
 def test_genes_that_cannot_be_found_are_named(genes, kind, message):
     with pytest.raises(kind, match=message):
         align(csr_matrix(COUNTS), NAMES, genes, "it")
@@ -75,7 +79,7 @@ def planted(seed=0, names=None, shift=1.0, n=400) -> SimpleNamespace:
         "strong": 300 * wave,
         "weaker": 300 * np.where(np.arange(n) % 2, 1.0, 0.4),
         "between": np.full(n, 300.0 * shift),
-        "rare": np.where(np.arange(n) % 50 == 0, 900.0, 0.0),
+        "rare": np.where(np.arange(n) % 25 == 0, 900.0, 0.0),
         "filler": np.full(n, 5000.0),
     }
     counts = csr_matrix(np.column_stack([rng.poisson(rate) for rate in rates.values()]).astype(np.float32))

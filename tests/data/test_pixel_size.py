@@ -104,6 +104,23 @@ def test_spots_whose_diameter_and_pitch_disagree_are_not_visium(printed, spots):
         pixel_size(printed(**spots), "he")
 
 
+def test_visium_spots_need_circles_and_array_positions(printed, planted):
+    sdata = printed()
+    del sdata.tables["table"].obs["array_col"]
+    with pytest.raises(BadInput, match="no µm per pixel is known"):
+        pixel_size(sdata, "he")
+    sdata = printed()
+    xy = np.column_stack([sdata["spots"].geometry.x, sdata["spots"].geometry.y])
+    sdata.shapes["spots"] = planted.squares(xy, 65 / UNIT_UM)
+    with pytest.raises(BadInput, match="no µm per pixel is known"):
+        pixel_size(sdata, "he")
+
+
+def test_a_lattice_that_no_table_annotates_says_nothing(printed):
+    with pytest.raises(BadInput, match="no µm per pixel is known"):
+        pixel_size(printed("st", 100), "he", technology="st", table_key=None)
+
+
 def test_visium_hd_bins_say_their_size_in_their_name(printed, planted):
     sdata = printed("st", 100)
     bins = planted.squares(ARRAY * 16 / UNIT_UM, 16 / UNIT_UM, {"global": Identity()})

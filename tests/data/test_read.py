@@ -6,6 +6,7 @@ import shapely
 from geopandas import GeoDataFrame
 from scipy.sparse import csc_matrix
 from spatialdata import SpatialData
+from spatialdata.models import Image3DModel
 from spatialdata.transformations import Affine, Identity, Scale, Sequence, Translation, set_transformation
 
 from sq_imputer.contract import CropSpec
@@ -128,6 +129,15 @@ def test_systems_that_disagree_must_be_chosen_from(sdata):
     np.testing.assert_allclose(aligned.to_image, np.diag([2, 2, 1]))
 
 
+def test_systems_that_turn_image_and_shapes_together_are_not_the_same(sdata, planted):
+    turned = planted.affine(np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1.0]]))
+    for element in ("he", "spots"):
+        set_transformation(sdata[element], turned, "turned")
+    with pytest.raises(MissingKey, match="'turned' and 'um' place shapes|'um' and 'turned' place shapes"):
+        read.geometry(sdata, "he", "spots", None)
+    np.testing.assert_allclose(read.geometry(sdata, "he", "spots", "turned").axes, [[0, 1], [-1, 0]], atol=1e-12)
+
+
 def test_systems_that_agree_need_no_choice_and_global_comes_first(sdata):
     for name in ("another", "global"):
         for element in ("he", "spots"):
@@ -189,6 +199,15 @@ def test_images_that_are_not_rgb_are_refused_before_any_pixel_is_read(planted, p
     sdata = SpatialData(images={"he": planted.image(pixels, {"um": Identity()}, channels=channels)})
     with pytest.raises(BadInput, match=f"image 'he' .*{message}"):
         read.read_pyramid(sdata, "he")
+
+
+def test_an_image_of_nothing_or_of_a_volume_is_refused(planted):
+    flat = planted.image(PIXELS[:3], {"um": Identity()})
+    with pytest.raises(BadInput, match="image 'he' is empty: {'c': 3, 'y': 0, 'x': 40}"):
+        read.read_pyramid(SpatialData(images={"he": flat[:, :0]}), "he")
+    volume = Image3DModel.parse(np.zeros((3, 2, 4, 5), np.uint8), dims=("c", "z", "y", "x"))
+    with pytest.raises(BadInput, match=r"has dimensions \('c', 'z', 'y', 'x'\); expected \('c', 'y', 'x'\)"):
+        read.read_pyramid(SpatialData(images={"he": volume}), "he")
 
 
 def test_levels_of_a_pyramid_come_finest_first(planted):

@@ -63,6 +63,12 @@ class Frame:
         """Points `(n, 2)` in µm as pixels of the finest level."""
         return read.apply(np.linalg.inv(self.to_um), xy_um)
 
+    def holds(self, xy_um: np.ndarray) -> np.ndarray:
+        """`(n,)` which points in µm lie on the image."""
+        px = self.to_px(xy_um)
+        height, width = self.pyramid.shape
+        return ((px >= 0) & (px < [width, height])).all(axis=1)
+
 
 def read_frame(
     sdata: SpatialData,
@@ -83,7 +89,7 @@ def read_frame(
     name = coordinate_system or ("global" if "global" in names else names[0])
     known = {"mpp": mpp, "technology": technology, "table_key": table_key}
     pixel = pixel_size(sdata, image_key, coordinate_system=coordinate_system, **known)
-    to_cs = read.affine(sdata.images[image_key], image_key, name)
+    to_cs = read.affine(sdata.images[image_key], name)
     scale, _ = read.similarity(to_cs, f"image '{image_key}' in '{name}'")
     return Frame(read.read_pyramid(sdata, image_key), pixel, np.diag([pixel.mpp / scale] * 2 + [1]) @ to_cs, name)
 
@@ -128,19 +134,24 @@ def tissue(frame: Frame, max_px: int = 2000) -> tuple[np.ndarray, tuple]:
     BadInput
         If no tissue is found.
     """
+    from scipy.ndimage import binary_erosion, distance_transform_edt
     from skimage.filters import gaussian, threshold_otsu
     from skimage.morphology import closing, disk, remove_small_holes, remove_small_objects
 
     rgb, extent = picture(frame, max_px, least_um=TISSUE_UM)
-    um = (extent[1] - extent[0]) / len(rgb)
+    um = (extent[1] - extent[0]) / rgb.shape[1]
     inside = _inside(frame, rgb.shape[:2], extent)
+    whole = binary_erosion(inside)  # the rim is mixed with the white around the image: take the color next to it
+    if not whole.any():
+        raise BadInput("the image is too small to tell tissue from glass. Pass shapes to predict at instead of a grid.")
+    rgb = rgb[tuple(distance_transform_edt(~whole, return_distances=False, return_indices=True))]
     smooth = gaussian(rgb, sigma=max(1.0, TISSUE_UM / um), channel_axis=-1)
     unlike = np.linalg.norm(smooth - _glass(smooth[inside]), axis=-1)
     if np.ptp(unlike[inside]) < 0.02:
         raise BadInput("the image is of one color: no tissue was found. Pass shapes to predict at instead of a grid.")
     mask = closing((unlike > threshold_otsu(unlike[inside])) & inside, disk(2))
     least = int((SMALLEST_UM / um) ** 2) + 1
-    mask = remove_small_objects(remove_small_holes(mask, max_size=least), max_size=least)
+    mask = remove_small_objects(remove_small_holes(mask, max_size=least), max_size=least) & inside
     if not mask.any():
         raise BadInput("no tissue was found in the image. Pass shapes to predict at instead of a grid.")
     return mask, extent
@@ -150,9 +161,7 @@ def _inside(frame: Frame, shape: tuple[int, int], extent: tuple) -> np.ndarray:
     """Which pixels of a picture lie on the image; a turned image does not fill its box."""
     x = extent[0] + (np.arange(shape[1]) + 0.5) * (extent[1] - extent[0]) / shape[1]
     y = extent[3] + (np.arange(shape[0]) + 0.5) * (extent[2] - extent[3]) / shape[0]
-    px = frame.to_px(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2))
-    height, width = frame.pyramid.shape
-    return ((px >= 0) & (px < [width, height])).all(axis=1).reshape(shape)
+    return frame.holds(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)).reshape(shape)
 
 
 def _glass(rgb: np.ndarray) -> np.ndarray:

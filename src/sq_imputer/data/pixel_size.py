@@ -91,7 +91,7 @@ def _from_transformation(sdata: SpatialData, place: Place, *_) -> PixelSize | No
     image_key, _ = place
     for name in read.systems(sdata.images[image_key]):
         if MICRONS.search(name):
-            matrix = read.affine(sdata.images[image_key], image_key, name)
+            matrix = read.affine(sdata.images[image_key], name)
             return PixelSize(read.similarity(matrix, f"image '{image_key}'")[0], f"transformation to '{name}'")
     return None
 

@@ -108,17 +108,11 @@ def find_table(sdata: SpatialData, table_key: str, shapes_key: str) -> AnnData:
     return sdata.tables[table_key]
 
 
-def affine(element, name: str, coordinate_system: str) -> np.ndarray:
+def affine(element, coordinate_system: str) -> np.ndarray:
     """The transformation `(3, 3)` of an element to a coordinate system, on (x, y)."""
     from spatialdata.transformations import get_transformation
 
-    try:
-        matrix = get_transformation(element, coordinate_system).to_affine_matrix(XY, XY)
-    except np.linalg.LinAlgError as error:
-        raise BadInput(
-            f"the transformation of '{name}' to '{coordinate_system}' cannot be inverted: {error}."
-        ) from error
-    return np.asarray(matrix, dtype=np.float64)
+    return np.asarray(get_transformation(element, coordinate_system).to_affine_matrix(XY, XY), dtype=np.float64)
 
 
 def similarity(matrix: np.ndarray, what: str) -> tuple[float, np.ndarray]:
@@ -181,9 +175,9 @@ def geometry(sdata: SpatialData, image_key: str, shapes_key: str, coordinate_sys
 
 
 def _geometry(sdata: SpatialData, image_key: str, shapes_key: str, name: str) -> Geometry:
-    image_to_cs = affine(sdata.images[image_key], image_key, name)
+    image_to_cs = affine(sdata.images[image_key], name)
     scale, turn = similarity(image_to_cs, f"image '{image_key}' in '{name}'")
-    shapes_to_cs = affine(sdata.shapes[shapes_key], shapes_key, name)
+    shapes_to_cs = affine(sdata.shapes[shapes_key], name)
     similarity(shapes_to_cs, f"shapes '{shapes_key}' in '{name}'")
     return Geometry(name, np.linalg.inv(image_to_cs) @ shapes_to_cs, scale, turn.T, image_to_cs)
 
@@ -309,7 +303,8 @@ def read_counts(table: AnnData, rows: np.ndarray, layer: str | None, table_key: 
     where = f"table '{table_key}', {'X' if layer is None else f'layer {layer!r}'}"
     if values is None or table.n_vars == 0:
         raise BadInput(f"{where} is empty; expected counts of spots x genes.")
-    counts = csr_matrix(values[rows] if len(rows) != table.n_obs else values)
+    values = values[rows] if len(rows) != table.n_obs else values
+    counts = csr_matrix(values.astype(np.float32) if values.dtype == np.float16 else values)  # which scipy lacks
     data = counts.data
     bad = ~np.isfinite(data) | (data < 0) | (data != np.round(data))
     if bad.any():

@@ -63,7 +63,7 @@ def grid(
     xy_um = lattice(frame.box_um, spacing_um)
     um = (extent[1] - extent[0]) / mask.shape[1]
     column, row = np.floor((xy_um - [extent[0], extent[3]]) / um).astype(int).T
-    inside = (column >= 0) & (row >= 0) & (column < mask.shape[1]) & (row < mask.shape[0])
+    inside = frame.holds(xy_um) & (column >= 0) & (row >= 0) & (column < mask.shape[1]) & (row < mask.shape[0])
     inside[inside] = mask[row[inside], column[inside]]
     if not inside.any():
         raise BadInput(f"no point of a lattice of {spacing_um:g} µm lies on tissue; pass a smaller spacing_um.")
