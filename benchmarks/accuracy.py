@@ -67,9 +67,10 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(TOPS))
     parser.add_argument("--models", nargs="+", default=["ridge", "mlp", "nsl"])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--csv", type=Path, default=None, help="write the per-gene table here")
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(args.threads)
     tables = []
     for name in args.sets:
         start = time.monotonic()

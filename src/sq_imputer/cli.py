@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -57,6 +59,19 @@ def _print(table, title: str) -> None:
     Console().print(shown)
 
 
+def _print_summary(summary, where: str) -> None:
+    """A row per predictor, a column per score: mean over genes [95 % interval over blocks of spots]."""
+    order, n_genes = list(dict.fromkeys(summary["predictor"])), summary["n_genes"].iloc[0]
+    shown = summary[summary["metric"].isin(["pearson", "pearson_given_depth", "r2"])].copy()
+    shown["value"] = [f"{m:.2f} [{lo:.2f}, {hi:.2f}]" for m, lo, hi in shown[["mean", "low", "high"]].to_numpy()]
+    shown = shown.pivot(index="predictor", columns="metric", values="value").loc[order].reset_index()
+    _print(shown.rename(columns={"pearson_given_depth": "given depth"}), f"mean over {n_genes} genes, {where}")
+    scored = summary[summary["metric"] == "pearson"]
+    for name, n_nan in zip(scored["predictor"], scored["n_nan"], strict=True):
+        if 0 < n_nan < n_genes:
+            typer.echo(f"{name}: {n_nan} genes do not vary and have no correlation")
+
+
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where the results go.")] = Path("demo"),
@@ -66,7 +81,7 @@ def demo(
     """Make toy tissue of three patients, fit on two, predict the third at its spots and between them, score it."""
     from sq_imputer._demo import run
 
-    _print(run(folder, overwrite=overwrite, seed=seed), f"third patient, {folder / 'score.csv'}")
+    _print_summary(run(folder, overwrite=overwrite, seed=seed), f"third patient: {folder / 'score.csv'}")
 
 
 @app.command()
@@ -147,7 +162,7 @@ def score(
     how = {"key": key, "reference": references, "baselines": baselines, "seed": seed}
     if csv is not None:
         tl.score(sdata, **how).to_csv(csv, index=False)
-    _print(tl.score(sdata, per="section", **how), f"{store}/tables/{key}")
+    _print_summary(tl.score(sdata, per="section", **how), f"{store}/tables/{key}")
 
 
 @app.command()
@@ -169,6 +184,8 @@ def models() -> None:
 def main() -> None:
     """Run the command line; expected errors are one line, not a traceback."""
     warnings.filterwarnings("ignore", message="zarr v3 autosharding")  # anndata's note on every array it writes
+    logging.getLogger("ome_zarr").setLevel(logging.ERROR)  # its note on every label image it reads
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not take the cores of a shared machine
     try:
         app()
     except SqImputerError as error:

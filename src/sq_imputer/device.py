@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sq_imputer.errors import BadInput
 
 
@@ -26,3 +29,20 @@ def pick_device(device: str = "auto") -> str:
             f"best."
         )
     return str(device)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread of the CPU meanwhile.
+
+    For many small steps: torch's threads wait for each other after each of them, which gains little on free cores and
+    is ten times slower on shared ones.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

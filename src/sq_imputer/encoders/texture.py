@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sq_imputer.device import one_thread
 from sq_imputer.encoders._base import Encoder
 from sq_imputer.encoders._cards import TEXTURE
 from sq_imputer.errors import BadInput
@@ -298,6 +299,7 @@ class Texture(Encoder):
             raise BadInput(
                 f"encoder 'texture' takes crops of {MIN_SIZE} pixels or more a side, got {size}; pass a larger size_px."
             )
-        step = CHUNK if crops.device.type == "cpu" else len(crops)
-        parts = [torch.stack(list(_describe(part).values()), 1) for part in crops.split(step)]
-        return torch.cat(parts)
+        if crops.device.type != "cpu":
+            return torch.stack(list(_describe(crops).values()), 1)
+        with one_thread():  # a thousand small steps on every chunk
+            return torch.cat([torch.stack(list(_describe(part).values()), 1) for part in crops.split(CHUNK)])

@@ -63,7 +63,7 @@ class Config:
     activation: str = "relu"
     lr: float = 1e-2
     weight_decay: float = 1e-4
-    epochs: int = 150
+    epochs: int = 80
     batch_size: int = 64
     validation: float = 0.0
 
@@ -73,8 +73,8 @@ class Config:
 
     @classmethod
     def small(cls) -> Config:
-        """For tests and the demo: fewer pixels and epochs."""
-        return cls(size_px=16, epochs=60)
+        """For tests and the demo: fewer epochs."""
+        return cls(epochs=60)
 
 
 def optical_density(crops: Tensor) -> Tensor:

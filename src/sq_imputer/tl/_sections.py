@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,7 +93,13 @@ def resolve_model(model: str | Path | Predictor | type[Predictor], config=None) 
     if isinstance(model, str) and model in list_models():
         model = get_model(model)
     if isinstance(model, type) and issubclass(model, Predictor):
-        return model(model.Config(**config) if isinstance(config, Mapping) else config)
+        if isinstance(config, Mapping):
+            known = [field.name for field in fields(model.Config)]
+            strange = [name for name in config if name not in known]
+            if strange:
+                raise BadInput(f"config names {listed(strange)}; {model.card.name}.Config has {listed(known, 20)}.")
+            config = model.Config(**config)
+        return model(config)
     if config is not None:
         raise BadInput("config goes with the name of a model; a fitted or saved one has its own.")
     if isinstance(model, Predictor):

@@ -1,0 +1,118 @@
+"""Cases that leave something out, and the table of scores that comes of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+import sq_imputer as sqi
+from sq_imputer import bench, metrics
+from sq_imputer.data.genes import choose_genes
+from sq_imputer.data.slide import Slide
+
+RIDGE = {"size_px": 32, "context_um": ()}
+
+
+@pytest.fixture(scope="module")
+def slides() -> list[Slide]:
+    """Sections of three patients."""
+    sections = sqi.datasets.toy(3, size_px=640, mpp=1.25, seed=11)
+    return [Slide.from_sdata(sdata) for sdata in sections.values()]
+
+
+@pytest.fixture
+def ridge():
+    model = sqi.get_model("ridge")
+    return model(model.Config(**RIDGE))
+
+
+def test_every_section_is_tested_once_by_the_others(slides):
+    cases = bench.leave_one_out(slides)
+    assert [case.name for case in cases] == ["P1", "P2", "P3"]
+    for k, case in enumerate(cases):
+        assert case.test is slides[k]
+        assert [s.section for s in case.training] == [s.section for s in slides if s is not slides[k]]
+        assert not case.shares_patient and case.rows.tolist() == list(range(len(slides[k])))
+
+
+def test_replicates_are_trained_on_only_when_asked_for_and_are_marked(toy_slides):
+    with pytest.raises(sqi.BadInput, match="share_patient=True"):
+        bench.leave_one_out(toy_slides)
+    cases = bench.leave_one_out(toy_slides, share_patient=True)
+    assert len(cases) == 3 and all(case.shares_patient for case in cases)
+
+
+def test_strips_cover_the_section_once_and_keep_their_distance(slides):
+    slide = slides[0]
+    cases = bench.strips_of(slide, 3, buffer_um=100.0)
+    assert sorted(np.concatenate([case.rows for case in cases])) == list(range(len(slide)))
+    for case in cases:
+        assert case.shares_patient and case.test is slide
+        assert cdist(case.training[0].xy_um, slide.xy_um[case.rows]).min() > 100.0
+
+
+def test_rows_without_counts_are_not_scored(slides):
+    slide = slides[0]
+    measured = slide.measured.copy()
+    measured[:5] = False
+    counts = slide.counts.copy()
+    counts.data[counts.indptr[5] : counts.indptr[6]] = 0
+    partly = replace(slide, measured=measured, counts=counts)
+    assert bench.leave_one_out([partly, slides[1]])[0].rows.tolist() == list(range(6, len(slide)))
+    assert sorted(np.concatenate([c.rows for c in bench.strips_of(partly, 3)])) == list(range(6, len(slide)))
+
+
+def test_models_and_baselines_stand_in_one_table(slides, ridge):
+    cases = bench.leave_one_out(slides)
+    table = bench.run(cases, {"mine": ridge}, n_genes=6)
+    assert len(table) == 3 * 3 * 6
+    assert set(table["predictor"]) == {"mean", "depth only", "mine"}
+    assert not ridge.fitted and not table["shares_patient"].any()
+    for case in cases:
+        genes = choose_genes(case.training, 6)
+        training = [s.with_genes(genes) for s in case.training]
+        test = case.test.with_genes(genes)
+        part = table[table["case"] == case.name].set_index(["predictor", "gene"])
+        assert part.loc["mine", "rank"].to_dict() == {gene: place for place, gene in enumerate(genes)}
+        fitted = type(ridge)(ridge.config).fit(training)
+        expected = {
+            "mine": fitted.predict(test).mean.numpy(),
+            "mean": metrics.mean_only(np.concatenate([s.expression for s in training]), len(test)),
+            "depth only": metrics.depth_only(
+                np.concatenate([s.expression for s in training]),
+                np.concatenate([s.depth for s in training]),
+                test.depth,
+            ),
+        }
+        for name, values in expected.items():
+            found = part.loc[name].loc[genes, "mse"]
+            np.testing.assert_allclose(found, metrics.mse(test.expression, values), rtol=1e-4)
+
+
+def test_the_tested_counts_reach_neither_panel_nor_fit(slides, ridge):
+    case = bench.leave_one_out(slides)[0]
+    rng = np.random.default_rng(0)
+    strange = replace(case.test, counts=type(case.test.counts)(rng.poisson(50, case.test.counts.shape).astype("f4")))
+    a = bench.run([case], {"mine": ridge}, n_genes=6)
+    b = bench.run([replace(case, test=strange)], {"mine": ridge}, n_genes=6)
+    assert a["gene"].tolist() == b["gene"].tolist() and a["rank"].tolist() == b["rank"].tolist()
+    assert (a["mse"] != b["mse"]).all()
+
+
+def test_genes_that_the_tested_section_lacks_are_left_out_of_its_score(slides, ridge):
+    case = bench.leave_one_out(slides)[0]
+    genes = choose_genes(case.training, 6)
+    kept = [i for i, name in enumerate(case.test.var_names) if name != genes[2]]
+    names = tuple(case.test.var_names[i] for i in kept)
+    lacking = replace(case, test=replace(case.test, counts=case.test.counts[:, kept], var_names=names))
+    table = bench.run([lacking], {"mine": ridge}, n_genes=6)
+    assert set(table["gene"]) == set(genes) - {genes[2]}
+    assert table.loc[table["gene"] == genes[5], "rank"].unique() == [5]
+
+
+def test_no_cases_is_an_error(ridge):
+    with pytest.raises(sqi.BadInput, match="no cases; make some with leave_one_out"):
+        bench.run([], {"mine": ridge})

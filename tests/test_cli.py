@@ -1,0 +1,166 @@
+"""The command line: the same verbs on stores, one line for what is expected to go wrong."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import make_dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+import spatialdata
+from typer.testing import CliRunner
+
+import sq_imputer as sqi
+from sq_imputer import cli
+from sq_imputer.data.slide import Slide
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A folder of three stores, one per patient."""
+    folder = tmp_path_factory.mktemp("stores")
+    for name, sdata in sqi.datasets.toy(3, size_px=640, mpp=1.25, seed=11).items():
+        sdata.write(folder / f"{name}.zarr")
+    return folder
+
+
+@pytest.fixture
+def stores(written, tmp_path, monkeypatch):
+    """The stores, as paths from the folder in which the commands run; ridge is quick there."""
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    ridge = sqi.get_model("ridge")
+    defaults = {"size_px": 32, "context_um": ()}
+    small = make_dataclass("Config", [(k, type(v), v) for k, v in defaults.items()], bases=(ridge.Config,), frozen=True)
+    monkeypatch.setattr(ridge, "Config", small)
+    return [f"P{k}.zarr" for k in (1, 2, 3)]
+
+
+def run(*arguments):
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def main(monkeypatch, capsys, *arguments) -> str:
+    """The one line that the command line itself leaves on stderr."""
+    monkeypatch.setattr("sys.argv", ["sq-imputer", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "Traceback" not in err
+    return err
+
+
+def test_fit_predict_and_score_do_what_the_verbs_do(stores):
+    said = run("fit", *stores[:2], "--model", "ridge", "--out", "model", "--genes", "8")
+    assert "ridge of 8 genes, fitted on 2 sections: model" in said
+    fitted = sqi.load("model")
+    assert fitted.provenance["sections"] == ["P1", "P2"]
+    said = run("predict", stores[2], "--model", "model")
+    target = spatialdata.read_zarr(stores[2])
+    assert f"{len(target.shapes['spots'])} rows x 8 genes: P3.zarr/tables/imputed" in said
+    np.testing.assert_array_equal(target.tables["imputed"].X, fitted.predict(Slide.from_sdata(target)).mean)
+    how = ["--reference", stores[0], "--reference", stores[1]]
+    said = run("score", stores[2], *how, "--csv", "score.csv")
+    assert "mean over 8 genes" in said
+    assert all(word in said for word in ("pearson", "given depth", "r2", "depth only", "ridge on texture"))
+    scores = pd.read_csv("score.csv")
+    references = [spatialdata.read_zarr(store) for store in stores[:2]]
+    expected = sqi.tl.score(target, reference=references)
+    np.testing.assert_allclose(scores["pearson"], expected["pearson"])
+    assert "ridge_pearson" in spatialdata.read_zarr(stores[2]).tables["imputed"].var
+
+
+def test_predict_alone_is_out_of_fold(stores):
+    run("predict", stores[0], "--model", "ridge", "--genes", "NUC1, GLD1", "--key-added", "two", "--seed", "3")
+    table = spatialdata.read_zarr(stores[0]).tables["two"]
+    assert list(table.var_names) == ["NUC1", "GLD1"]
+    assert table.obs["ridge_fold"].nunique() == 5 and table.uns["sq_imputer"]["ridge"]["seed"] == 3
+    run("score", stores[0], "--key", "two", "--no-baselines")
+
+
+def test_predict_from_references_fits_there(stores):
+    run("predict", stores[0], "--genes", "5", "--reference", stores[1], "--reference", stores[2])
+    record = spatialdata.read_zarr(stores[0]).tables["imputed"].uns["sq_imputer"]["ridge"]
+    assert list(record["training_sections"]) == ["P2", "P3"]
+    run("predict", stores[0], "--genes", "5", "--reference", stores[1], "--overwrite")
+    record = spatialdata.read_zarr(stores[0]).tables["imputed"].uns["sq_imputer"]["ridge"]
+    assert list(record["training_sections"]) == ["P2"]
+
+
+def test_a_gene_that_does_not_vary_is_counted(stores):
+    sdata = spatialdata.read_zarr(stores[0])
+    table = sdata.tables["table"]
+    counts = table.X.toarray()
+    counts[:, table.var_names == "GLD1"] = 0
+    table.X = type(table.X)(counts)
+    sdata.write("flat.zarr")
+    run("predict", "flat.zarr", "--genes", "NUC1,GLD1,STR1")
+    assert "ridge: 1 genes do not vary" in run("score", "flat.zarr")
+
+
+def test_stores_of_one_name_in_two_folders_are_two_sections(stores, tmp_path):
+    for store, folder in zip(stores[:2], ("a", "b"), strict=True):
+        shutil.move(store, tmp_path / folder / "section.zarr")
+    run("fit", "a/section.zarr", "b/section.zarr", "--out", "model", "--genes", "4")
+    assert sqi.load("model").provenance["sections"] == ["a/section.zarr", "b/section.zarr"]
+
+
+def test_models_says_what_they_are_and_where_not_to_trust_them():
+    said = " ".join(run("models").split())
+    assert all(name in said for name in ("model", "what", "limits", *sqi.list_models()))
+
+
+def test_no_command_shows_the_help():
+    result = CliRunner().invoke(cli.app, [])
+    assert all(name in result.output for name in ("demo", "fit", "predict", "score", "models"))
+
+
+WRONG = {
+    "no store": (["predict", "none.zarr"], "no SpatialData store at 'none.zarr', but nothing"),
+    "no such store": (["predict", "."], "no SpatialData store at '.', but another folder"),
+    "model": (["predict", "P1.zarr", "--model", "stm"], "no model 'stm'"),
+    "genes": (["predict", "P1.zarr", "--genes", "NUC1,nope"], "1 of 2 genes are not in section"),
+    "image": (["fit", "P1.zarr", "--image-key", "HE"], "no image 'HE'; sdata has 'he'"),
+    "shapes": (["predict", "P1.zarr", "--shapes-key", "bins"], "no shapes 'bins'; sdata has 'spots'"),
+    "table": (["predict", "P1.zarr", "--table-key", "counts"], "Three ways out"),
+    "score": (["score", "P1.zarr"], "no prediction in tables['imputed']"),
+    "out": (["fit", "P1.zarr", "--out", "P2.zarr"], "'P2.zarr' exists already"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_an_expected_error_is_one_line_and_exit_code_1(stores, monkeypatch, capsys, case):
+    arguments, message = WRONG[case]
+    said = main(monkeypatch, capsys, *arguments)
+    assert said.startswith("error: ") and message in said
+
+
+def test_nothing_else_is_said_on_stderr(stores):
+    command = [sys.executable, "-m", "sq_imputer", "score", "P1.zarr"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert (
+        result.stderr
+        == "error: no prediction in tables['imputed']; sdata has 'table'. Call tl.predict first, or pass key=.\n"
+    )
+
+
+def test_the_training_section_is_refused(stores, monkeypatch, capsys):
+    run("fit", stores[0], "--out", "model", "--genes", "4")
+    assert "the very section to be predicted" in main(monkeypatch, capsys, "predict", stores[0], "--model", "model")
+
+
+def test_the_demo_does_not_write_over_an_earlier_one(tmp_path, monkeypatch, capsys):
+    (tmp_path / "score.csv").write_text("mine")
+    said = main(monkeypatch, capsys, "demo", "--folder", tmp_path)
+    assert "score.csv' exists already; pass --overwrite, or --folder another one" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["score.csv"]
+    assert (tmp_path / "score.csv").read_text() == "mine"
