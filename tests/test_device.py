@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sq_imputer.device import pick_device
+from sq_imputer.device import one_thread, pick_device
 from sq_imputer.errors import BadInput
 
 
@@ -40,3 +40,17 @@ def test_a_device_that_is_not_there_is_answered_with_those_that_are(machine, nam
     machine()
     with pytest.raises(BadInput, match=f"device '{name}' is not available here; there is cpu. Pass device='auto'"):
         pick_device(name)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_one_thread_is_for_the_moment_only(fails):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(RuntimeError) if fails else one_thread(), one_thread():
+            assert torch.get_num_threads() == 1
+            if fails:
+                raise RuntimeError
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
