@@ -16,12 +16,26 @@ from sq_imputer.data.slide import Slide
 REAL_DATA = Path(os.environ.get("SQ_IMPUTER_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+def pytest_configure() -> None:
+    """Before torch is first imported: its waiting threads must not take the cores of a shared machine."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of public data; tests on real tissue are skipped where it is not."""
     if not (REAL_DATA / "her2st").is_dir():
         pytest.skip(f"no public data at '{REAL_DATA}'; set SQ_IMPUTER_DATA to test on real tissue")
     return REAL_DATA
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Tests are small, so torch runs on one thread, whatever another package set: scanpy's PCA sets the number."""
+    from sq_imputer.device import one_thread
+
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")
