@@ -11,6 +11,7 @@ from sq_imputer import Plan, datasets, pl, pp, tl
 from sq_imputer.data.slide import Slide
 from sq_imputer.device import one_thread
 from sq_imputer.errors import BadInput
+from sq_imputer.tl._score import scored
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -54,9 +55,10 @@ def _run(folder: Path, seed: int) -> DataFrame:
         genes = fitted.genes
         tl.predict(third, fitted, plan=plan)
         tl.predict(third, fitted, shapes_key="grid", key_added="imputed_grid", plan=plan)
-    tl.score(third, reference=training, seed=seed).to_csv(folder / "score.csv", index=False)
+    scores = scored(third, reference=training, seed=seed)
+    scores.per_gene.to_csv(folder / "score.csv", index=False)
     _draw(third, genes, folder / "prediction.png")
-    return tl.score(third, reference=training, per="section", seed=seed)
+    return scores.per_section()
 
 
 def _make_room(folder: Path, overwrite: bool) -> None:

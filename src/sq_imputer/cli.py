@@ -155,14 +155,14 @@ def score(
     seed: Seed = 0,
 ) -> None:
     """Score predictions against what was measured, beside baselines."""
-    from sq_imputer import tl
+    from sq_imputer.tl._score import scored
 
     sdata = _open(store)
     references = _open_all(reference) if reference else None
-    how = {"key": key, "reference": references, "baselines": baselines, "seed": seed}
+    scores = scored(sdata, key=key, reference=references, baselines=baselines, seed=seed)
     if csv is not None:
-        tl.score(sdata, **how).to_csv(csv, index=False)
-    _print_summary(tl.score(sdata, per="section", **how), f"{store}/tables/{key}")
+        scores.per_gene.to_csv(csv, index=False)
+    _print_summary(scores.per_section(), f"{store}/tables/{key}")
 
 
 @app.command()

@@ -31,19 +31,13 @@ class Geometry:
         Where both meet.
     to_image
         `(3, 3)` from shape coordinates to pixels of level 0.
-    image_scale
-        Units of the coordinate system per pixel of level 0.
     axes
         `(2, 2)` orthonormal: columns are the coordinate system's x and y directions in pixel directions.
-    image_to_cs
-        `(3, 3)` from pixels of level 0 to the coordinate system.
     """
 
     coordinate_system: str
     to_image: np.ndarray
-    image_scale: float
     axes: np.ndarray
-    image_to_cs: np.ndarray
 
 
 def apply(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
@@ -176,10 +170,10 @@ def geometry(sdata: SpatialData, image_key: str, shapes_key: str, coordinate_sys
 
 def _geometry(sdata: SpatialData, image_key: str, shapes_key: str, name: str) -> Geometry:
     image_to_cs = affine(sdata.images[image_key], name)
-    scale, turn = similarity(image_to_cs, f"image '{image_key}' in '{name}'")
+    _, turn = similarity(image_to_cs, f"image '{image_key}' in '{name}'")
     shapes_to_cs = affine(sdata.shapes[shapes_key], name)
     similarity(shapes_to_cs, f"shapes '{shapes_key}' in '{name}'")
-    return Geometry(name, np.linalg.inv(image_to_cs) @ shapes_to_cs, scale, turn.T, image_to_cs)
+    return Geometry(name, np.linalg.inv(image_to_cs) @ shapes_to_cs, turn.T)
 
 
 def read_pyramid(sdata: SpatialData, image_key: str) -> Pyramid:

@@ -85,6 +85,41 @@ def score(
     """
     if per not in ("gene", "section"):
         raise BadInput(f"per is '{per}'; expected 'gene' or 'section'.")
+    found = scored(sdata, models, key=key, reference=reference, baselines=baselines, device=device, seed=seed, **keys)
+    return found.per_gene if per == "gene" else found.per_section()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Models and baselines beside what was measured: scores of every gene, and means over them when asked for."""
+
+    per_gene: DataFrame
+    measured: np.ndarray
+    predicted: dict[str, np.ndarray]
+    genes: list[str]
+    depth: np.ndarray
+    xy_um: np.ndarray
+    seed: int
+
+    def per_section(self) -> DataFrame:
+        """Means over genes, with bootstrap intervals over spatial blocks."""
+        blocks = spatial_blocks(self.xy_um, min(10, len(self.xy_um)))
+        known = {"depth": self.depth, "blocks": blocks, "seed": self.seed}
+        return scoring.aggregate_blocks(self.measured, self.predicted, self.genes, **known)
+
+
+def scored(
+    sdata: SpatialData,
+    models: Sequence[str] | str | None = None,
+    *,
+    key: str = "imputed",
+    reference: Sections | None = None,
+    baselines: bool = True,
+    device: str = "auto",
+    seed: int = 0,
+    **keys: Unpack[SlideKeys],
+) -> Scored:
+    """As :func:`score`, for callers that want both tables: the baselines are fitted once."""
     if key not in sdata.tables or not records(sdata.tables[key]):
         raise MissingKey(
             f"no prediction in tables['{key}']; sdata has {listed(sdata.tables)}. Call tl.predict first, or pass key=."
@@ -108,10 +143,7 @@ def score(
     section = np.full(len(rows), slide.section)
     scores = scoring.score_table(measured, predicted, genes, depth=depth, section=section, counts=counts, seed=seed)
     _keep(sdata, key, scores, models)
-    if per == "gene":
-        return scores
-    blocks = spatial_blocks(slide.xy_um[rows], min(10, len(rows)))
-    return scoring.aggregate_blocks(measured, predicted, genes, depth=depth, blocks=blocks, seed=seed)
+    return Scored(scores, measured, predicted, genes, depth, slide.xy_um[rows], seed)
 
 
 @dataclass(frozen=True)
