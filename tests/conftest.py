@@ -88,6 +88,10 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.crops if self.features is None else self.features)
 
+    @property
+    def names(self) -> np.ndarray:
+        return np.array([f"{self.section}-{row}" for row in range(len(self))], dtype=object)
+
     def all_features(self, needs, *, device="auto") -> np.ndarray:
         return np.asarray(self.features, dtype=np.float32)
 

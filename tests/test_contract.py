@@ -101,13 +101,22 @@ def test_a_finished_prediction_is_float32_on_the_cpu_without_gradients():
     assert done.std is None
 
 
+def test_neighbors_stay_whole_numbers():
+    """As float32, rows of a bank beyond 2**24 would be rounded to others."""
+    far = torch.tensor([[2**24 + 1, -1]])
+    parts = [Prediction(torch.zeros(1, 1), neighbors=far + i, weights=torch.ones(1, 2).double()).cpu() for i in (0, 1)]
+    whole = Prediction.gather(parts, [torch.tensor([1]), torch.tensor([0])])
+    assert whole.neighbors.dtype == torch.int64 and whole.weights.dtype == torch.float32
+    assert whole.neighbors.tolist() == [[2**24 + 2, 0], [2**24 + 1, -1]]
+
+
 # Source ------------------------------------------------------------------------------------------
 
 
 def test_a_source_is_whatever_has_rows_targets_and_batches(toy_slides):
     class Genes:
         genes, unit, group, section, fingerprint = ("a",), "log", "yeast", "chrI", "0"
-        measured, xy_um, expression = np.ones(3, bool), np.zeros((3, 2)), None
+        measured, xy_um, expression, names = np.ones(3, bool), np.zeros((3, 2)), None, np.array(["x", "y", "z"])
 
         def __len__(self):
             return 3

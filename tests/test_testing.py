@@ -71,6 +71,57 @@ class Steps(Sound):
         return {"mse": (said - batch.expression).pow(2).mean()}
 
 
+@dataclass(frozen=True)
+class RecallConfig:
+    k: int = 12
+
+    @classmethod
+    def small(cls) -> RecallConfig:
+        return cls()
+
+
+class Recalls(Sound):
+    """The mean of the training rows that look most alike, which it names: a model that retrieves."""
+
+    Config = RecallConfig
+    retrieves = True
+
+    def further_sizes(self, sources) -> dict[str, int]:
+        return {"letters": max(len(name.encode()) for source in sources for name in source.names)}
+
+    def build(self) -> None:
+        rows = self.sizes["rows"]
+        self.register_buffer("keys", torch.zeros(rows, self.sizes["features"]))
+        self.register_buffer("values", torch.zeros(rows, len(self.genes)))
+        self.register_buffer("spots", torch.zeros(rows, self.sizes["letters"], dtype=torch.uint8))
+        self.register_buffer("section", torch.zeros(rows, dtype=torch.int64))
+        self.register_buffer("xy_um", torch.zeros(rows, 2))
+
+    def optimize(self, sources, plan) -> None:
+        where = [np.flatnonzero(source.measured) for source in sources]
+        seen = sqi.Batch.cat([b for s, rows in zip(sources, where, strict=True) for b in self.seen(s, 256, rows=rows)])
+        self.keys.copy_(seen.features), self.values.copy_(seen.expression), self.xy_um.copy_(seen.xy_um)
+        self.section.copy_(torch.from_numpy(np.repeat(np.arange(len(sources)), list(map(len, where)))))
+        names = np.concatenate([source.names[rows] for source, rows in zip(sources, where, strict=True)])
+        letters = np.array([name.encode() for name in names], dtype=f"S{self.sizes['letters']}")
+        self.spots.copy_(torch.from_numpy(letters.view(np.uint8).reshape(self.spots.shape)))
+
+    def predict_step(self, batch) -> sqi.Prediction:
+        rows = torch.cdist(batch.features, self.keys).topk(self.config.k, largest=False).indices
+        weights = torch.full(rows.shape, 1 / self.config.k)
+        return sqi.Prediction(mean=self.values[rows].mean(dim=1), neighbors=rows, weights=weights)
+
+    def bank(self) -> dict[str, np.ndarray]:
+        number = self.section.numpy()
+        return {
+            "section": np.array(self.provenance["sections"], dtype=object)[number],
+            "patient": np.array(self.provenance["groups"], dtype=object)[number],
+            "spot": np.array([bytes(row).rstrip(b"\0").decode() for row in self.spots.numpy()], dtype=object),
+            "x_um": self.xy_um[:, 0].numpy(),
+            "y_um": self.xy_um[:, 1].numpy(),
+        }
+
+
 # Broken ones --------------------------------------------------------------------------------------
 
 
@@ -147,6 +198,87 @@ class StdWithoutAWord(Sound):
 
 class AWordWithoutStd(Sound):
     card = replace(Sound.card, uncertainty="The spread of an ensemble.")
+
+
+class FloatNeighbors(Recalls):
+    def predict_step(self, batch):
+        said = super().predict_step(batch)
+        return replace(said, neighbors=said.neighbors.float())
+
+
+class FlatSamples(Sound):
+    def predict_step(self, batch):
+        mean = super().predict_step(batch).mean
+        return sqi.Prediction(mean=mean, samples=mean)
+
+
+class SaysNotThatItRetrieves(Recalls):
+    retrieves = False
+
+
+class NamesNoNeighbors(Recalls):
+    def predict_step(self, batch):
+        return sqi.Prediction(mean=super().predict_step(batch).mean)
+
+
+class BeyondTheBank(Recalls):
+    def predict_step(self, batch):
+        said = super().predict_step(batch)
+        return replace(said, neighbors=said.neighbors + 1000)
+
+
+class NoWeights(Recalls):
+    def predict_step(self, batch):
+        return replace(super().predict_step(batch), weights=None)
+
+
+class WeighsNothing(Recalls):
+    def predict_step(self, batch):
+        said = super().predict_step(batch)
+        said.neighbors[:, -1] = -1
+        return said
+
+
+class WeighsTooMuch(Recalls):
+    def predict_step(self, batch):
+        said = super().predict_step(batch)
+        return replace(said, weights=said.weights * 1.1)
+
+
+class AddsToWhatItFinds(Recalls):
+    def predict_step(self, batch):
+        said = super().predict_step(batch)
+        return replace(said, mean=said.mean + 5)
+
+
+class BankOfTwoLengths(Recalls):
+    def bank(self):
+        bank = super().bank()
+        return bank | {"x_um": bank["x_um"][1:]}
+
+
+class BankOfStrangers(Recalls):
+    def bank(self):
+        bank = super().bank()
+        return bank | {"section": bank["section"] + "x"}
+
+
+class BankElsewhere(Recalls):
+    def bank(self):
+        bank = super().bank()
+        return bank | {"x_um": bank["y_um"], "y_um": bank["x_um"]}
+
+
+class ForgetsItsBank(Recalls):
+    remembers = False
+
+    def optimize(self, sources, plan):
+        super().optimize(sources, plan)
+        self.remembers = True
+
+    def bank(self):
+        bank = super().bank()
+        return bank if self.remembers else bank | {"spot": bank["spot"][::-1]}
 
 
 class RenamesGenes(Sound):
@@ -288,6 +420,18 @@ BROKEN = [
     (NegativeStd, "check_shapes", "std is not positive"),
     (StdWithoutAWord, "check_shapes", "card.uncertainty and std disagree"),
     (AWordWithoutStd, "check_shapes", "card.uncertainty and std disagree"),
+    (FloatNeighbors, "check_shapes", "neighbors is torch.float32, not torch.int64"),
+    (FlatSamples, "check_shapes", r"samples are not \(rows, n, genes\)"),
+    (SaysNotThatItRetrieves, "check_retrieval", "retrieves is False; neighbors say otherwise"),
+    (NamesNoNeighbors, "check_retrieval", "retrieves is True; neighbors say otherwise"),
+    (BankOfTwoLengths, "check_retrieval", "differ in length: .*'x_um': 213"),
+    (BankOfStrangers, "check_retrieval", "'P1_1x', 'P1', .*no measured training rows"),
+    (BankElsewhere, "check_retrieval", "x_um and y_um of bank.. are not the spots'"),
+    (BeyondTheBank, "check_retrieval", "neighbors lie outside of the 214 rows of bank"),
+    (NoWeights, "check_retrieval", "weights do not go with neighbors"),
+    (WeighsNothing, "check_retrieval", "weights where there is no neighbor"),
+    (WeighsTooMuch, "check_retrieval", "weights are no shares"),
+    (AddsToWhatItFinds, "check_retrieval", "mean lies beyond what was measured in training"),
     (RenamesGenes, "check_genes", "genes differ from the training sources'"),
     (OwnUnit, "check_genes", "unit differs from the training sources'"),
     (DrawsWhenPredicting, "check_deterministic", "mean differs"),
@@ -300,6 +444,7 @@ BROKEN = [
     (DrawsWithoutSeed, "check_seed", "two fits with one seed differ in weight"),
     (KeepsAPartToItself, "check_save_load", "AttributeError: .*shift"),
     (ForgetsAPart, "check_save_load", "mean differs"),
+    (ForgetsItsBank, "check_save_load", "bank.. differs"),
     (FitsInPlace, "check_failed_fit", "the failed fit changed weights"),
     (AcceptsAnything, "check_failed_fit", "a source without targets was accepted"),
     (IdleWeight, "check_loss", r"no gradient reaches \['idle'\]"),
@@ -315,7 +460,7 @@ def slides(toy_slides):
     return tuple(replace(slide, expression=slide.expression.copy()) for slide in toy_slides)
 
 
-@pytest.mark.parametrize("model", [Sound, Steps])
+@pytest.mark.parametrize("model", [Sound, Steps, Recalls])
 def test_a_sound_model_passes_every_check_without_being_registered(model, slides) -> None:
     assert check_predictor(model, slides=slides) == [check.__name__ for check in CHECKS]
 

@@ -104,6 +104,33 @@ def test_batches_mix_sections_or_take_turns(sources, memory_mb) -> None:
         assert sections != sorted(sections)
 
 
+class OneSection(Line):
+    """Its batches are of one section each."""
+
+    mixes_sections = False
+
+
+@pytest.mark.parametrize("memory_mb", [2048, 0], ids=["in memory", "streamed"])
+def test_batches_are_of_one_section_for_models_that_ask_for_it(sources, memory_mb) -> None:
+    model = OneSection().fit(sources, replace(PLAN, memory_mb=memory_mb, epochs=3))
+    assert [sorted(epoch) for epoch in epochs_of(model, 90)] == [EVERY] * 3
+    epochs = [model.trained_on[start : start + 7] for start in (0, 7, 14)]
+    orders = [[section for batch in epoch for section in {section for section, _ in batch}] for epoch in epochs]
+    assert [sorted(order) for order in orders] == [[0, 0, 0, 1, 1, 2, 2]] * 3  # 40, 30 and 20 rows
+    assert orders != [sorted(order) for order in orders] and len(set(map(str, orders))) > 1
+    even = [10, 10, 13, 13, 14, 15, 15]  # where a section is in memory; none is left with a row or two
+    assert sorted(len(batch) for batch in epochs[0]) == (even if memory_mb else [4, 8, 14, 16, 16, 16, 16])
+
+
+@pytest.mark.parametrize("memory_mb", [2048, 0])
+def test_the_number_of_batches_of_one_section_is_known_beforehand(sources, memory_mb) -> None:
+    model = OneSection().fit(sources, replace(PLAN, epochs=1))
+    where = [np.arange(40), np.arange(0), np.arange(20)]  # a section that is held out whole has no batch
+    for shuffle in (True, False):
+        rows = Rows(model, sources, where, replace(PLAN, memory_mb=memory_mb), shuffle)
+        assert len(rows) == len(list(rows)) == 5
+
+
 @pytest.mark.parametrize("memory_mb", [2048, 0])
 def test_the_number_of_batches_is_known_beforehand(sources, memory_mb) -> None:
     model = Line().fit(sources, replace(PLAN, epochs=1))
@@ -223,6 +250,96 @@ def test_a_model_may_take_something_from_held_out_rows(sources) -> None:
     assert again.rows == with_held.rows
 
 
+# The running mean of the weights ------------------------------------------------------------------
+
+
+class Averaged(Line):
+    """Its weight takes planted values, one after each step; it notes down the weight that every batch sees."""
+
+    averaging = 0.4
+    goal = 0.0
+    planted = (8.0, 4.0, 1.0, 3.0, 9.0, 2.0, 7.0, 5.0, 6.0, 0.0, 4.0, 8.0)
+
+    def build(self) -> None:
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.register_buffer("steps", torch.zeros(()))
+        self.trained_at, self.validated_at = [], []
+
+    def optimizer(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    def loss(self, batch):
+        if not self.training:
+            self.validated_at.append(self.weight.item())
+            return {"off": (self.weight - self.goal).abs().sum()}
+        aim = self.planted[len(self.trained_at)]
+        self.trained_at.append(self.weight.item())
+        self.steps += 1
+        return {"step": (self.weight * (self.weight.detach() - aim)).sum()}  # a step of rate 1 ends at the aim
+
+
+def running_means(values, decay: float) -> list[float]:
+    """By the definition: m <- d m + (1 - d) w with d = min(decay, (1 + n) / (10 + n)), beginning with the first w."""
+    means = [values[0]]
+    for n, value in enumerate(values[1:], 1):
+        d = min(decay, (1 + n) / (10 + n))
+        means.append(d * means[-1] + (1 - d) * value)
+    return means
+
+
+@pytest.fixture
+def forty(arrays):
+    """40 rows: with a quarter held out, 2 steps of 15 an epoch."""
+    rng = np.random.default_rng(0)
+    return arrays(rng.normal(size=(40, 2)), features=rng.normal(size=(40, 3)))
+
+
+STEPS = replace(PLAN, clip=0, batch_size=15, validation=0.25)
+
+
+def test_the_mean_warms_up_and_replaces_the_weights_at_the_end(forty) -> None:
+    plan = replace(STEPS, batch_size=40, epochs=3, validation=0.0)
+    model = Averaged().fit(forty, plan)
+    assert model.trained_at == [0, 8, 4]  # before each step; 1 after the last
+    by_hand = 3 / 12 * (2 / 11 * 8 + 9 / 11 * 4) + 9 / 12 * 1
+    assert model.weight.item() == pytest.approx(by_hand) == pytest.approx(running_means([8, 4, 1], 0.4)[-1])
+    long = Averaged().fit(forty, replace(plan, epochs=12))  # 0.4 = (1 + 5) / (10 + 5)
+    assert long.weight.item() == pytest.approx(running_means(Averaged.planted, 0.4)[-1])
+    assert long.weight.item() != pytest.approx(running_means(Averaged.planted, 1.0)[-1])
+    assert long.steps == 12  # buffers are those of the last step
+
+
+def test_the_mean_is_validated_and_training_goes_on_from_the_weights(forty) -> None:
+    model = Averaged().fit(forty, replace(STEPS, epochs=6))
+    assert model.trained_at == [0, *Averaged.planted[:-1]]
+    means = running_means(Averaged.planted, 0.4)
+    np.testing.assert_allclose(model.validated_at, means[1::2], rtol=1e-6)
+    np.testing.assert_allclose(model.history["validation"], means[1::2], rtol=1e-6)
+
+
+def test_what_is_kept_is_the_mean_that_was_validated_best(forty, monkeypatch) -> None:
+    means = running_means(Averaged.planted, 0.4)
+    monkeypatch.setattr(Averaged, "goal", means[3])
+    model = Averaged().fit(forty, replace(STEPS, epochs=6, patience=3))
+    assert model.history["epochs"] == 2 and len(model.history["validation"]) == len(model.history["train"]) == 5
+    assert model.weight.item() == pytest.approx(means[3]) and model.weight.item() != pytest.approx(3.0)
+    assert model.steps == 4
+
+
+class AveragedOverfits(Overfits):
+    averaging = 0.9
+
+
+def test_refit_ends_with_the_mean_as_well(forty) -> None:
+    plan = replace(STEPS, epochs=20, patience=4)
+    again = AveragedOverfits().fit(forty, replace(plan, refit=True))
+    straight = AveragedOverfits().fit(forty, replace(plan, epochs=3, validation=0.0))
+    raw = Overfits().fit(forty, replace(plan, epochs=3, validation=0.0))
+    assert again.history["epochs"] == 3
+    assert torch.equal(again.line.weight, straight.line.weight)
+    assert not torch.equal(raw.line.weight, straight.line.weight)
+
+
 # Steps --------------------------------------------------------------------------------------------
 
 
@@ -301,8 +418,10 @@ def small(arrays):
     return arrays(rng.normal(size=(30, 2)), features=rng.normal(size=(30, 3)))
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.9], ids=["weights", "mean"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("the disk is gone")], ids=["ctrl-c", "error"])
-def test_what_breaks_off_a_fit_comes_through_and_the_model_stays(small, monkeypatch, error) -> None:
+def test_what_breaks_off_a_fit_comes_through_and_the_model_stays(small, monkeypatch, error, decay) -> None:
+    monkeypatch.setattr(Fails, "averaging", decay)
     model = Fails().fit(small, PLAN)
     before, said = model.sha256, model.predict(small, device="cpu").mean
     monkeypatch.setattr(Fails, "error", error)

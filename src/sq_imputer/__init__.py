@@ -11,12 +11,13 @@ from sq_imputer.registry import ModelCard, cite, get_model, list_models, registe
 
 if TYPE_CHECKING:
     from sq_imputer import bench, datasets, io, pl, pp, tl
-    from sq_imputer.models._base import Predictor, load
+    from sq_imputer.models._base import Predictor
+    from sq_imputer.models._folder import load
     from sq_imputer.train import Plan
 
 # Where the lazy names live: importing sq_imputer must not import torch, squidpy or spatialdata.
 _NAMESPACES = ("bench", "datasets", "io", "pl", "pp", "tl")
-_LAZY = {"Predictor": "sq_imputer.models._base", "load": "sq_imputer.models._base", "Plan": "sq_imputer.train"}
+_LAZY = {"Predictor": "sq_imputer.models._base", "load": "sq_imputer.models._folder", "Plan": "sq_imputer.train"}
 
 __all__ = [
     "BadInput",

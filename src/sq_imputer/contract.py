@@ -153,6 +153,11 @@ class Prediction:
     ood
         `(B,)` applicability in [0, 1]: the share of training rows that lie nearer to the training mean. Near 1: unlike
         anything seen in training.
+    neighbors
+        `(B, k)` int64 rows of the model's bank that the prediction is made of, nearest first, for models that
+        retrieve; -1 where the bank has fewer than k.
+    weights
+        `(B, k)` weights of the neighbors, which sum to 1; 0 where there is none.
     """
 
     mean: Tensor
@@ -160,11 +165,14 @@ class Prediction:
     samples: Tensor | None = None
     embedding: Tensor | None = None
     ood: Tensor | None = None
+    neighbors: Tensor | None = None
+    weights: Tensor | None = None
 
     def cpu(self) -> Prediction:
-        """The prediction in float32 on the CPU."""
+        """The prediction on the CPU, numbers in float32."""
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Prediction(**{name: part.detach().float().cpu() for name, part in parts.items() if part is not None})
+        parts = {name: part.detach().cpu() for name, part in parts.items() if part is not None}
+        return Prediction(**{n: part.float() if part.is_floating_point() else part for n, part in parts.items()})
 
     def __getitem__(self, rows) -> Prediction:
         """The prediction of these rows, in this order."""
@@ -187,9 +195,10 @@ class Source(Protocol):
 
     `genes`, `unit` and `expression` describe the targets; `expression` is `(n, G)` float32 with NaN in rows that were
     not `measured`, or None. `group` is the individual (patient, mouse) that the rows come from, `section` the cut,
-    `xy_um` where rows lie, `fingerprint` the identity of what was measured.
+    `names` what rows are called, `xy_um` where they lie, `fingerprint` the identity of what was measured.
     """
 
+    names: np.ndarray
     genes: tuple[str, ...]
     unit: str
     group: str

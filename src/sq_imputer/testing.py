@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from functools import cache, cached_property
@@ -130,12 +131,49 @@ def check_shapes(subject: Subject) -> None:
         part = getattr(subject.prediction, field.name)
         if part is not None:
             assert len(part) == shape[0], f"{field.name} has {len(part)} rows; the source has {shape[0]}"
-            assert part.dtype == torch.float32, f"{field.name} is {part.dtype}"
+            kind = torch.int64 if field.name == "neighbors" else torch.float32
+            assert part.dtype == kind, f"{field.name} is {part.dtype}, not {kind}"
             assert part.isfinite().all(), f"{field.name} is not finite"
     assert tuple(subject.prediction.mean.shape) == shape, f"mean is {tuple(subject.prediction.mean.shape)}, not {shape}"
-    std = subject.prediction.std
+    std, samples = subject.prediction.std, subject.prediction.samples
+    assert samples is None or samples.ndim == 3 and samples.shape[2] == shape[1], "samples are not (rows, n, genes)"
     assert std is None or (std.shape == subject.prediction.mean.shape and (std > 0).all()), "std is not positive"
     assert (std is None) == (not subject.model.card.uncertainty), "card.uncertainty and std disagree"
+
+
+def check_retrieval(subject: Subject) -> None:
+    """Predictions of a model that retrieves are made of the training rows that its bank names."""
+    said, retrieves = subject.prediction, subject.model.retrieves
+    assert (said.neighbors is not None) == retrieves, f"retrieves is {retrieves}; neighbors say otherwise"
+    if not retrieves:
+        return
+    n = _check_bank(subject)
+    assert ((said.neighbors >= -1) & (said.neighbors < n)).all(), f"neighbors lie outside of the {n} rows of bank()"
+    assert said.weights is not None and said.weights.shape == said.neighbors.shape, "weights do not go with neighbors"
+    assert not said.weights[said.neighbors < 0].any(), "there are weights where there is no neighbor"
+    ones = torch.ones(len(said.weights))
+    assert (said.weights >= 0).all() and torch.allclose(said.weights.sum(dim=1), ones, **CLOSE), "weights are no shares"
+    measured = np.concatenate([slide.expression[slide.measured] for slide in subject.training])
+    mean = said.mean.numpy()
+    inside = (mean > measured.min(axis=0) - 1e-4) & (mean < measured.max(axis=0) + 1e-4)
+    assert inside.all(), "mean lies beyond what was measured in training"
+
+
+def _check_bank(subject: Subject) -> int:
+    """Whether the bank names measured training rows, and where they lie. The number of its rows."""
+    bank = subject.fitted.bank()
+    sizes = {name: len(values) for name, values in bank.items()}
+    assert len(set(sizes.values())) == 1, f"the arrays of bank() differ in length: {sizes}"
+    places = {}
+    for slide in subject.training:
+        for row in np.flatnonzero(slide.measured):
+            places[slide.section, slide.group, slide.names[row]] = slide.xy_um[row]
+    named = list(zip(*(bank[name] for name in ("section", "patient", "spot")), strict=True))
+    strange = [name for name in named if name not in places]
+    assert not strange, f"bank() names {strange[:3]}, which are no measured training rows"
+    xy_um = np.column_stack([bank["x_um"], bank["y_um"]])
+    assert np.allclose(xy_um, [places[name] for name in named], atol=0.1), "x_um and y_um of bank() are not the spots'"
+    return len(named)
 
 
 def check_genes(subject: Subject) -> None:
@@ -195,6 +233,9 @@ def check_save_load(subject: Subject) -> None:
     assert asdict(loaded.config) == asdict(subject.fitted.config), "config differs after loading"
     assert loaded.genes == subject.fitted.genes and loaded.unit == subject.fitted.unit, "genes or unit differ"
     assert loaded.provenance == subject.fitted.provenance, "provenance differs after loading"
+    if loaded.retrieves:
+        banks = loaded.bank(), subject.fitted.bank()
+        assert all(np.array_equal(banks[0][name], values) for name, values in banks[1].items()), "bank() differs"
     _same(subject.predict(loaded), subject.prediction, exact=True)
 
 
@@ -236,7 +277,9 @@ def check_learns(subject: Subject) -> None:
         return float(1 - ((prediction.mean.numpy()[rows] - truth) ** 2).mean() / truth.var(axis=0).mean())
 
     rng = np.random.default_rng(0)
-    blind = subject.fit([_shuffled(slide, rng) for slide in subject.training])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a model may say that there was nothing to learn
+        blind = subject.fit([_shuffled(slide, rng) for slide in subject.training])
     real, control = explained(subject.prediction), explained(subject.predict(blind))
     assert real > 0.05, f"the share of variance explained on another toy section is {real:.2f}"
     assert control < real / 2, f"the share explained is {control:.2f} with shuffled targets, {real:.2f} with true ones"
@@ -247,7 +290,7 @@ def _same(one: Prediction, other: Prediction, *, exact: bool = False) -> None:
         a, b = getattr(one, field.name), getattr(other, field.name)
         if exact:
             assert (a is None) == (b is None) and (a is None or torch.equal(a, b)), f"{field.name} differs"
-        elif b is not None and field.name != "ood":  # a rank: rounding may move it by one step
+        elif b is not None and field.name not in ("ood", "neighbors"):  # ranks: rounding may move them by one step
             torch.testing.assert_close(a, b, **CLOSE, msg=lambda text, name=field.name: f"{name} differs. {text}")
 
 
@@ -287,6 +330,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     check_needs,
     check_fits,
     check_shapes,
+    check_retrieval,
     check_genes,
     check_deterministic,
     check_target_unseen,

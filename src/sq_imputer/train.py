@@ -92,7 +92,8 @@ class Rows:
 
     def __len__(self) -> int:
         """Number of batches in an epoch; streamed sources do not share batches."""
-        counts = [sum(map(len, self.rows))] if self.pool is not None else [len(rows) for rows in self.rows]
+        mixed = self.pool is not None and self.predictor.mixes_sections
+        counts = [sum(map(len, self.rows))] if mixed else [len(rows) for rows in self.rows]
         return sum(-(-count // self.size) for count in counts)
 
     def _read(self, k: int, generator: np.random.Generator | None = None) -> Iterator[Batch]:
@@ -112,10 +113,21 @@ class Rows:
     def _pooled(self, generator: np.random.Generator | None) -> Iterator[Batch]:
         import torch
 
-        n = len(self.pool)
-        order = torch.from_numpy(generator.permutation(n)) if generator is not None else torch.arange(n)
-        for start in range(0, n, self.size):
-            yield self.pool[order[start : start + self.size]]
+        order = np.arange(len(self.pool)) if generator is None else generator.permutation(len(self.pool))
+        if self.predictor.mixes_sections:
+            batches = [order[start : start + self.size] for start in range(0, len(order), self.size)]
+        else:
+            batches = self._by_section(order)
+            if generator is not None:  # else sections would come one after the other
+                batches = [batches[k] for k in generator.permutation(len(batches))]
+        for rows in batches:
+            yield self.pool[torch.from_numpy(rows)]
+
+    def _by_section(self, order: np.ndarray) -> list[np.ndarray]:
+        """Batches of one section each, all about as large: a remainder of one row could not be told from others."""
+        section = self.pool.section.numpy()[order]
+        parts = [order[section == k] for k in range(len(self.sources))]
+        return [batch for part in parts if len(part) for batch in np.array_split(part, -(-len(part) // self.size))]
 
     def _stream(self, generator: np.random.Generator | None) -> Iterator[Batch]:
         """Sections interleaved in proportion to what is left of them."""
@@ -167,7 +179,9 @@ def _calibrate(predictor: Predictor, sources: Sequence[Source], rows: Sequence[n
     predictor.to(device).eval()
     with torch.no_grad():
         return predictor.calibrate(
-            batch.to(device) for k, source in enumerate(sources) for batch in predictor.seen(source, 256, rows=rows[k])
+            replace(batch, section=batch.section + k).to(device)
+            for k, source in enumerate(sources)
+            for batch in predictor.seen(source, 256, rows=rows[k])
         )
 
 
@@ -195,13 +209,16 @@ def _run(predictor: Predictor, sources, rows, held, plan: Plan) -> dict:
     epochs = plan.epochs or predictor.config.epochs
     bar = Bar(f"training {predictor.card.name}", epochs * len(training), shown=plan.progress)
     keeper = _keeper(plan.patience, bar)
+    decay = predictor.averaging
     trainer = lightning.Trainer(
         max_epochs=epochs,
         accelerator={"cuda": "gpu"}.get(kind, kind),
         devices=[int(number)] if number else 1,
         precision=_precision(plan.precision, kind),
         gradient_clip_val=plan.clip or None,
-        callbacks=[keeper],
+        callbacks=[keeper, _averager(decay, device)]
+        if decay
+        else [keeper],  # it keeps the mean before that is swapped back
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -274,6 +291,23 @@ def _steps(predictor: Predictor):
     return Steps()
 
 
+def _averager(decay: float, device: str):
+    """A callback that validates and keeps the running mean of the weights instead of the weights themselves.
+
+    The mean begins with the weights after the first step. Its decay warms up as (1 + n) / (10 + n) over n steps: a
+    fixed one would leave the first weights in a short run.
+    """
+    import torch
+    from lightning.pytorch.callbacks import WeightAveraging
+
+    @torch.no_grad()
+    def update(mean, current, n) -> None:
+        n = int(n)
+        torch._foreach_lerp_(mean, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return WeightAveraging(device=device, use_buffers=False, multi_avg_fn=update)
+
+
 def _keeper(patience: int, bar: Bar):
     """A callback that keeps the best weights in memory, stops when nothing better comes, and tells the bar."""
     import lightning.pytorch as lightning
@@ -288,9 +322,10 @@ def _keeper(patience: int, bar: Bar):
 
         def on_train_epoch_end(self, trainer, steps) -> None:
             self.training.append(float(trainer.callback_metrics["train"]))
-            if "validation" not in trainer.callback_metrics:
+            if not self.validation:
                 self.best_epoch = len(self.training)
-                return
+
+        def on_validation_epoch_end(self, trainer, steps) -> None:
             self.validation.append(float(trainer.callback_metrics["validation"]))
             if self.validation[-1] <= min(self.validation):
                 self.best_epoch = len(self.validation)

@@ -6,8 +6,8 @@ import datetime
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, fields, is_dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from inspect import isabstract
 from pathlib import Path
@@ -20,14 +20,13 @@ from torch import Tensor, nn
 from sq_imputer import train
 from sq_imputer.contract import Batch, Needs, Prediction, Source
 from sq_imputer.device import pick_device
-from sq_imputer.errors import BadInput, MissingKey, SqImputerError, listed
+from sq_imputer.errors import BadInput
+from sq_imputer.models._folder import FORMAT, SETTINGS, WEIGHTS, load_as
 from sq_imputer.nn.applicability import Applicability
 from sq_imputer.progress import track
 from sq_imputer.registry import ModelCard, get_model
 from sq_imputer.train import Plan
 
-FORMAT = 1
-SETTINGS, WEIGHTS = "model.json", "weights.safetensors"
 CLIP_SD = 10.0  # features farther out than this are artifacts, not tissue
 
 
@@ -49,6 +48,7 @@ class Predictor(nn.Module, ABC):
 
     card: ClassVar[ModelCard]
     Config: ClassVar[type]
+    retrieves: ClassVar[bool] = False  # predictions are made of training rows, which the model carries along
 
     def __init__(self, config=None) -> None:
         super().__init__()
@@ -85,6 +85,24 @@ class Predictor(nn.Module, ABC):
     def calibrate(self, held: Iterable[Batch]) -> dict[str, Tensor]:
         """Buffers to be set by what the trained model says of rows held out of training; none by default."""
         return {}
+
+    @property
+    def averaging(self) -> float:
+        """Decay of the running mean of the weights, which then replaces them; 0 for no mean."""
+        return 0.0
+
+    @property
+    def mixes_sections(self) -> bool:
+        """Whether a training batch may hold rows of several sections."""
+        return True
+
+    def further_sizes(self, sources: Sequence[Source]) -> dict[str, int]:
+        """What :meth:`build` must know of the sources beside the number of rows and features; goes into `sizes`."""
+        return {}
+
+    def bank(self) -> dict[str, np.ndarray]:
+        """The training rows that `Prediction.neighbors` counts: `section`, `patient`, `spot`, `x_um`, `y_um`."""
+        raise NotImplementedError(f"{self.card.name} does not retrieve.")
 
     def optimizer(self):
         """AdamW with the config's `lr` and `weight_decay`."""
@@ -199,7 +217,7 @@ class Predictor(nn.Module, ABC):
     def load(cls, path: str | Path) -> Predictor:
         """Read a folder written by :meth:`save`; see :func:`sq_imputer.load`. The class need not be registered."""
         own = {} if isabstract(cls) else {cls.card.name: cls}
-        predictor = _load(path, lambda name: own.get(name) or get_model(name))
+        predictor = load_as(path, lambda name: own.get(name) or get_model(name))
         if not isinstance(predictor, cls):
             raise BadInput(f"'{path}' holds a '{predictor.card.name}', not a '{cls.card.name}'. Use sq_imputer.load().")
         return predictor
@@ -230,7 +248,7 @@ class Predictor(nn.Module, ABC):
     def _fit(self, sources: list[Source], plan: Plan) -> None:
         self.genes, self.unit = tuple(sources[0].genes), sources[0].unit
         n_rows = sum(int(source.measured.sum()) for source in sources)
-        self.sizes = {"rows": n_rows, "features": self._read_features(sources, plan)}
+        self.sizes = {"rows": n_rows, "features": self._read_features(sources, plan), **self.further_sizes(sources)}
         with torch.random.fork_rng():
             torch.manual_seed(plan.seed)
             self._take_statistics(sources)
@@ -271,84 +289,6 @@ class Predictor(nn.Module, ABC):
         seen = (batch for source in sources for batch in self.seen(source, 256, rows=np.flatnonzero(source.measured)))
         seen = track(seen, f"{self.card.name}: statistics", self.sizes["rows"], size=len)
         self.applicability.fit(torch.cat([_summary(batch) for batch in seen]))
-
-
-def load(path: str | Path) -> Predictor:
-    """Read a fitted model from a folder written by `predictor.save(folder)`.
-
-    Parameters
-    ----------
-    path
-        The folder.
-
-    Raises
-    ------
-    MissingKey
-        If the folder, a file in it, or the model's name is not there.
-    BadInput
-        If the folder is damaged or of a newer version.
-    """
-    return _load(path, get_model)
-
-
-def _load(path: str | Path, find: Callable[[str], type[Predictor]]) -> Predictor:
-    from safetensors import SafetensorError
-    from safetensors.torch import load as read_tensors
-
-    folder = Path(path)
-    absent = [name for name in (SETTINGS, WEIGHTS) if not (folder / name).is_file()]
-    if absent:
-        raise MissingKey(
-            f"'{folder}' is no model folder: {listed(absent)} not there. Give a folder written by predictor.save()."
-        )
-    try:
-        settings = json.loads((folder / SETTINGS).read_text())
-        if settings["format"] > FORMAT:
-            raise BadInput(
-                f"'{folder}' has format {settings['format']}; this version reads up to {FORMAT}. Upgrade sq-imputer."
-            )
-        model = find(settings["model"])
-        predictor = model(_thaw(model.Config, settings["config"]))
-        predictor.genes, predictor.unit = tuple(settings["genes"]), settings["unit"]
-        predictor.sizes, predictor.provenance, predictor.history = (
-            settings[k] for k in ("sizes", "provenance", "history")
-        )
-        digest = settings["sha256"]
-    except SqImputerError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise BadInput(
-            f"'{folder / SETTINGS}' is damaged: {type(error).__name__} {error}. Save or download the model again."
-        ) from error
-    content = (folder / WEIGHTS).read_bytes()
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise BadInput(
-            f"'{folder / WEIGHTS}' does not have the sha256 that {SETTINGS} names. Save or download the model again."
-        )
-    predictor._register_statistics()
-    predictor.build()
-    try:
-        predictor.load_state_dict(read_tensors(content))
-    except (SafetensorError, RuntimeError) as error:
-        raise BadInput(f"'{folder / WEIGHTS}' does not fit the model '{settings['model']}': {error}") from error
-    return predictor.eval()
-
-
-def _thaw(config: type, values: dict):
-    """A frozen config from JSON: lists become tuples, dictionaries the dataclass they came from."""
-    known = {field.name: field for field in fields(config)}
-    strange = set(values) - set(known)
-    if strange:
-        raise BadInput(
-            f"{config.__qualname__} has no {listed(sorted(strange))}; the model was saved by another version."
-        )
-    thawed = {}
-    for name, value in values.items():
-        default = known[name].default
-        if isinstance(value, dict) and is_dataclass(default):
-            value = type(default)(**value)
-        thawed[name] = tuple(value) if isinstance(value, list) else value
-    return config(**thawed)
 
 
 def _safe(std: np.ndarray) -> np.ndarray:
