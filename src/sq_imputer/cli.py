@@ -21,6 +21,7 @@ Genes = Annotated[
     str, typer.Option(help="Number of genes to choose on the training sections, or names, separated by commas.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+UNIT = "Expression unit: log1p_cp10k, log1p_counts or log2_counts."
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 ImageKey = Annotated[str | None, typer.Option(help="Image; needed if there are several.")]
 ShapesKey = Annotated[str | None, typer.Option(help="Spots, bins, cells or grid; needed if there are several.")]
@@ -90,6 +91,7 @@ def fit(
     model: Annotated[str, typer.Option(help="Name of a model; see `sq-imputer models`.")] = "ridge",
     out: Annotated[Path, typer.Option(help="Folder for the fitted model.")] = Path("model"),
     genes: Genes = "250",
+    unit: Annotated[str, typer.Option(help=UNIT)] = "log1p_cp10k",
     image_key: ImageKey = None,
     shapes_key: ShapesKey = None,
     table_key: TableKey = "table",
@@ -104,7 +106,8 @@ def fit(
         raise BadInput(f"'{out}' exists already; pass --out another folder.")
     keys = {"image_key": image_key, "shapes_key": shapes_key, "table_key": table_key, "mpp": mpp}
     sections = _open_all(stores)
-    predictor = tl.fit(sections, model, genes=_genes(genes), plan=Plan(device=device, seed=seed), **keys)
+    plan = Plan(device=device, seed=seed)
+    predictor = tl.fit(sections, model, genes=_genes(genes), unit=unit, plan=plan, **keys)
     predictor.save(out)
     typer.echo(f"{predictor.card.name} of {len(predictor.genes)} genes, fitted on {len(stores)} sections: {out}")
 
@@ -115,8 +118,12 @@ def predict(
     model: Annotated[str, typer.Option(help="Name of a model, or folder of a fitted one.")] = "ridge",
     reference: Annotated[list[Path] | None, typer.Option(help="Stores to fit a named model on.")] = None,
     genes: Genes = "250",
+    unit: Annotated[str | None, typer.Option(help=UNIT)] = None,
     key_added: Annotated[str, typer.Option(help="Table to write.")] = "imputed",
     overwrite: Annotated[bool, typer.Option(help="Replace a prediction of this name.")] = False,
+    allow_same_patient: Annotated[
+        bool, typer.Option(help="Let a model that retrieves use sections of the patient to be predicted.")
+    ] = False,
     image_key: ImageKey = None,
     shapes_key: ShapesKey = None,
     table_key: TableKey = "table",
@@ -136,8 +143,10 @@ def predict(
         model,
         reference=references,
         genes=_genes(genes),
+        unit=unit,
         key_added=key_added,
         overwrite=overwrite,
+        allow_same_patient=allow_same_patient,
         plan=plan,
         **keys,
     )

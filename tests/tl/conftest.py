@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import sq_imputer as sqi
 from sq_imputer import registry
@@ -59,6 +60,75 @@ class Spy(Predictor):
         colors = self._colors(batch)
         mean = colors @ self.weight
         return Prediction(mean=mean, std=torch.ones_like(mean), embedding=colors)
+
+
+class Draws(Spy):
+    """The same, with draws around its mean."""
+
+    card = sqi.ModelCard(name="draws", summary="s", paper="p", established="e", ours="o", limits="l", uncertainty="u")
+
+    def predict_step(self, batch: Batch) -> Prediction:
+        said = super().predict_step(batch)
+        return replace(said, samples=said.mean[:, None] + torch.arange(-2.0, 3.0)[None, :, None])
+
+
+@dataclass(frozen=True)
+class RecallConfig(Config):
+    k: int = 4
+
+
+class Recalls(Spy):
+    """The weighted mean of the training spots of the nearest mean color, which it names."""
+
+    Config = RecallConfig
+    card = sqi.ModelCard(name="recalls", summary="s", paper="p", established="e", ours="o", limits="l")
+    retrieves = True
+
+    def build(self) -> None:
+        self.register_buffer("keys", torch.zeros(self.sizes["rows"], 4))
+        self.register_buffer("values", torch.zeros(self.sizes["rows"], len(self.genes)))
+
+    def optimize(self, sources, plan) -> None:
+        rows = [np.flatnonzero(source.measured) for source in sources]
+        seen = Batch.cat([b for s, r in zip(sources, rows, strict=True) for b in self.seen(s, 64, rows=r)])
+        order = np.concatenate([np.full(len(r), k) for k, r in enumerate(rows)])
+        index = seen.index.numpy()
+        self.keys.copy_(self._colors(seen)), self.values.copy_(seen.expression)
+        self.known = {
+            "section": np.array([sources[k].section for k in order], dtype=object),
+            "patient": np.array([sources[k].group for k in order], dtype=object),
+            "spot": np.array([sources[k].names[i] for k, i in zip(order, index, strict=True)], dtype=object),
+            "x_um": np.array([sources[k].xy_um[i, 0] for k, i in zip(order, index, strict=True)]),
+            "y_um": np.array([sources[k].xy_um[i, 1] for k, i in zip(order, index, strict=True)]),
+        }
+        self.fits.append(SimpleNamespace(sections=[source.section for source in sources], bank=self.known))
+
+    def bank(self) -> dict[str, np.ndarray]:
+        return self.known
+
+    def predict_step(self, batch: Batch) -> Prediction:
+        k = min(self.config.k, len(self.keys))
+        far, rows = torch.cdist(self._colors(batch), self.keys).topk(k, largest=False)
+        weights = (-far / 0.02).softmax(dim=1)
+        pad = (0, self.config.k - k)
+        mean = (weights[:, :, None] * self.values[rows]).sum(dim=1)
+        return Prediction(
+            mean, neighbors=nn.functional.pad(rows, pad, value=-1), weights=nn.functional.pad(weights, pad)
+        )
+
+
+@pytest.fixture
+def draws(monkeypatch) -> type[Predictor]:
+    """A model with samples, registered as "draws" for one test."""
+    monkeypatch.setattr(registry, "_registered", {})
+    return sqi.register_model(type("Model", (Draws,), {"fits": []}))
+
+
+@pytest.fixture
+def recalls(monkeypatch) -> type[Predictor]:
+    """A model that retrieves, registered as "recalls" for one test; `recalls.fits` lists what it was fitted on."""
+    monkeypatch.setattr(registry, "_registered", {})
+    return sqi.register_model(type("Model", (Recalls,), {"fits": []}))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import sq_imputer as sqi
 from sq_imputer.data import write
 from sq_imputer.data.provenance import pythonic
 from sq_imputer.data.slide import Slide
+from sq_imputer.splits import folds
 
 QUICK = {"n_folds": 3, "buffer_um": 100.0}
 
@@ -157,8 +158,11 @@ def test_the_provenance_is_enough_to_redo_the_prediction(section, spy, genes):
     assert tuple(record[key] for key in keys) == ("he", "spots", "table", "global")
     assert record["how"] == "out of fold" and record["training_sections"] == ["P1"] and record["shares_patient"]
     assert set(record["versions"]) == {"sq-imputer", "torch", "spatialdata", "anndata"}
-    whole = sqi.tl.fit(section, "spy", genes=genes, plan=plan, config={"extent_um": 90.0})
-    assert record["weights_sha256"] == whole.sha256
+    slide = Slide.from_sdata(section)
+    assert record["rows"] == [len(slide)] and record["fingerprints"] == [slide.fingerprint]
+    parts = [slide.take(split.train) for split in folds(slide.xy_um, 3, buffer_um=100.0)]
+    again = [sqi.tl.fit(part, "spy", genes=genes, plan=plan, config={"extent_um": 90.0}) for part in parts]
+    assert record["weights_sha256"] == [member.sha256 for member in again]
 
 
 def test_features_are_kept_with_what_they_were_made_of_and_used_again(section, genes, monkeypatch):
@@ -297,6 +301,20 @@ def test_another_unit_under_the_same_key_is_refused(patients, spy, genes):
     sqi.tl.predict(target, counts, key_added="counts")
     measured = Slide.from_sdata(target).with_genes(genes, "log1p_counts").expression
     np.testing.assert_array_equal(target.tables["counts"].layers["measured"], measured)
+
+
+def test_a_named_model_is_fitted_in_the_unit_asked_for(section, spy, genes):
+    sqi.tl.predict(section, "spy", genes=genes, unit="log2_counts", n_folds=3)
+    table = section.tables["imputed"]
+    counts = section.tables["table"][:, genes].X.toarray()
+    np.testing.assert_allclose(table.layers["measured"], np.log2(counts + 1), rtol=1e-5)
+    assert table.uns["sq_imputer"]["spy"]["unit"] == "log2_counts"
+    sqi.tl.predict(section, "spy", layer_added="again", n_folds=3)  # the panel of the table, in its unit
+    assert table.uns["sq_imputer"]["again"]["unit"] == "log2_counts"
+    with pytest.raises(sqi.BadInput, match="holds another panel or unit"):
+        sqi.tl.predict(section, "spy", genes=genes, unit="log1p_cp10k", layer_added="third")
+    with pytest.raises(sqi.BadInput, match="no unit 'tpm'; there are 'log1p_cp10k'"):
+        sqi.tl.predict(section, "spy", genes=genes, unit="tpm", key_added="other")
 
 
 def test_other_shapes_under_the_same_key_are_refused_before_any_model_runs(section, spy, genes):

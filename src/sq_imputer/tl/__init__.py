@@ -1,7 +1,8 @@
-"""Tools: fit a model, predict into the object, score what was predicted."""
+"""Tools: fit a model, predict into the object, score what was predicted, see what it was made of."""
 
 from sq_imputer.tl._fit import fit
 from sq_imputer.tl._predict import predict
+from sq_imputer.tl._retrieved import retrieved
 from sq_imputer.tl._score import score
 
-__all__ = ["fit", "predict", "score"]
+__all__ = ["fit", "predict", "retrieved", "score"]

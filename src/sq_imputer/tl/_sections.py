@@ -88,7 +88,8 @@ def resolve_model(model: str | Path | Predictor | type[Predictor], config=None) 
     config
         A `Config` of the model, or a mapping of some of its fields; only for a name or a class.
     """
-    from sq_imputer.models._base import Predictor, load
+    from sq_imputer.models._base import Predictor
+    from sq_imputer.models._folder import load
 
     if isinstance(model, str) and model in list_models():
         model = get_model(model)
@@ -101,7 +102,10 @@ def resolve_model(model: str | Path | Predictor | type[Predictor], config=None) 
             config = model.Config(**config)
         return model(config)
     if config is not None:
-        raise BadInput("config goes with the name of a model; a fitted or saved one has its own.")
+        raise BadInput(
+            "config goes with the name of a model; a fitted or saved one has its own. How a fitted stem draws is "
+            "changed by model.sampling(keep_samples=...)."
+        )
     if isinstance(model, Predictor):
         return model
     if isinstance(model, str | Path):
