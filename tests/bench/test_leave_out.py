@@ -116,3 +116,23 @@ def test_genes_that_the_tested_section_lacks_are_left_out_of_its_score(slides, r
 def test_no_cases_is_an_error(ridge):
     with pytest.raises(sqi.BadInput, match="no cases; make some with leave_one_out"):
         bench.run([], {"mine": ridge})
+
+
+def test_outcomes_come_one_by_one_with_what_was_said_and_measured(slides, ridge):
+    missing = replace(slides[2], counts=slides[2].counts[:, 1:], var_names=slides[2].var_names[1:])
+    cases = bench.leave_one_out([*slides[:2], missing])
+    asked = bench.outcomes(cases, {"ridge": ridge}, n_genes=len(missing.var_names) + 1)
+    first = next(asked)
+    assert first.case is cases[0] and set(first.predicted) == {"mean", "depth only", "ridge"}
+    again = type(ridge)(ridge.config).fit([slide.with_genes(first.genes) for slide in cases[0].training])
+    test = slides[0].with_genes(first.genes)
+    np.testing.assert_allclose(first.predicted["ridge"], again.predict(test).mean, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(first.truth, test.expression)
+    last = list(asked)[-1]  # its section lacks a gene of the panel
+    lost = slides[2].var_names[0]
+    assert lost in last.genes and lost not in last.tested and last.truth.shape[1] == len(last.genes) - 1
+    columns = [last.genes.index(gene) for gene in last.tested]
+    other = type(ridge)(ridge.config).fit([slide.with_genes(last.genes) for slide in cases[2].training])
+    mean = other.predict(slides[2].with_genes(last.genes)).mean.numpy()[:, columns]
+    np.testing.assert_allclose(last.predicted["ridge"], mean, rtol=1e-4, atol=1e-4)
+    assert last.table()["gene"].isin(last.tested).all()

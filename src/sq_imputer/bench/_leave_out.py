@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,6 +75,69 @@ def strips_of(slide: Slide, n_strips: int = 5, *, buffer_um: float = 0.0) -> lis
     ]
 
 
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What models and baselines say of a case, and what was measured.
+
+    Parameters
+    ----------
+    case
+        The case.
+    genes
+        The panel, of highest variance on the training sections first.
+    truth
+        `(n, G)` expression of the rows that are scored, of those genes of the panel that the test section has.
+    tested
+        Names of these G genes.
+    predicted
+        `(n, G)` by predictor.
+    depth
+        `(n,)` total counts.
+    """
+
+    case: Case
+    genes: tuple[str, ...]
+    truth: np.ndarray
+    tested: tuple[str, ...]
+    predicted: dict[str, np.ndarray]
+    depth: np.ndarray
+
+    def table(self) -> DataFrame:
+        """Scores per predictor and gene, as :func:`run` says."""
+        table = scoring.score_table(self.truth, self.predicted, self.tested, depth=self.depth)
+        rank = {gene: place for place, gene in enumerate(self.genes)}
+        name, shared = self.case.name, self.case.shares_patient
+        return table.assign(section=name, case=name, rank=table["gene"].map(rank), shares_patient=shared)
+
+
+def outcomes(
+    cases: Sequence[Case],
+    models: Mapping[str, Predictor],
+    *,
+    n_genes: int = 250,
+    unit: str = LOG1P_CP10K,
+    plan: Plan | None = None,
+) -> Iterator[Outcome]:
+    """Fit and ask models on one case after the other, beside the mean and the depth-only baseline. Lazy.
+
+    Parameters are those of :func:`run`.
+    """
+    if not cases:
+        raise BadInput("no cases; make some with leave_one_out(slides) or strips_of(slide).")
+    device = plan.device if plan else "auto"
+    for case in cases:
+        genes = choose_genes(case.training, n_genes)
+        training = [slide.with_genes(genes, unit) for slide in case.training]
+        target = case.test.with_genes([gene for gene in genes if gene in set(case.test.var_names)], unit)
+        predicted = _baselines(training, target, genes, case.rows)
+        for name, model in models.items():
+            fitted = type(model)(model.config).fit(training, plan)
+            mean = fitted.predict(target, rows=case.rows, device=device).mean.numpy()
+            predicted[name] = mean[:, [genes.index(gene) for gene in target.genes]]
+        truth, depth = target.expression[case.rows], target.depth[case.rows]
+        yield Outcome(case, tuple(genes), truth, target.genes, predicted, depth)
+
+
 def run(
     cases: Sequence[Case],
     models: Mapping[str, Predictor],
@@ -96,7 +159,7 @@ def run(
     unit
         Expression unit.
     plan
-        How to train.
+        How to train, and the device to run on.
 
     Returns
     -------
@@ -105,27 +168,8 @@ def run(
     """
     import pandas as pd
 
-    if not cases:
-        raise BadInput("no cases; make some with leave_one_out(slides) or strips_of(slide).")
-    parts = []
-    for case in cases:
-        genes = choose_genes(case.training, n_genes)
-        training = [slide.with_genes(genes, unit) for slide in case.training]
-        test = case.test.with_genes([gene for gene in genes if gene in set(case.test.var_names)], unit)
-        predicted = _baselines(training, test, genes, case.rows)
-        for name, model in models.items():
-            fitted = type(model)(model.config).fit(training, plan)
-            mean = fitted.predict(test, rows=case.rows).mean.numpy()
-            predicted[name] = mean[:, [genes.index(gene) for gene in test.genes]]
-        depth = test.depth[case.rows]
-        table = scoring.score_table(test.expression[case.rows], predicted, test.genes, depth=depth)
-        rank = {gene: place for place, gene in enumerate(genes)}
-        parts.append(
-            table.assign(
-                section=case.name, case=case.name, rank=table["gene"].map(rank), shares_patient=case.shares_patient
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
+    found = outcomes(cases, models, n_genes=n_genes, unit=unit, plan=plan)
+    return pd.concat([outcome.table() for outcome in found], ignore_index=True)
 
 
 def _scored(slide: Slide) -> np.ndarray:
