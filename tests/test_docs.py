@@ -13,10 +13,10 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 @pytest.fixture
 def example(monkeypatch):
-    """Runs a file of docs/_examples as a module."""
+    """Runs a file of docs/_examples, or of another folder, as a module."""
 
-    def run(name: str):
-        spec = spec_from_file_location(f"example_{name}", DOCS / "_examples" / f"{name}.py")
+    def run(name: str, folder: str = "_examples"):
+        spec = spec_from_file_location(f"example_{name}", DOCS / folder / f"{name}.py")
         module = module_from_spec(spec)
         monkeypatch.setitem(sys.modules, spec.name, module)
         spec.loader.exec_module(module)
@@ -55,3 +55,31 @@ def test_every_public_verb_is_in_the_api_page():
     ]
     top = [name for name in sqi.__all__ if name not in ("bench", "datasets", "io", "pp", "tl", "pl") and name[0] != "_"]
     assert [name for name in (*verbs, *top) if f"   {name}\n" not in page] == []
+
+
+def test_a_model_page_shows_its_picture_and_where_that_comes_from(example, monkeypatch, tmp_path):
+    pages = example("model_pages", "_ext")
+    monkeypatch.setattr(pages, "FIGURES", tmp_path)
+    assert "{figure}" not in pages.page("ridge")
+    (tmp_path / "ridge.png").touch()
+    page = pages.page("ridge")
+    assert "```{figure} ../_static/models/ridge.png" in page
+    assert all(said in page for said in ("C2", "same patient", "`python benchmarks/maps.py`", "CC BY 4.0"))
+
+
+def test_a_model_page_lists_the_values_of_every_form_of_its_config(example):
+    from sq_imputer import get_model
+
+    pages, stem = example("model_pages", "_ext"), get_model("stem").Config
+    row = [line for line in pages.page("stem").splitlines() if line.startswith("| `n_steps`")]
+    assert row == [f"| `n_steps` | `{stem().n_steps}` | `{stem.small().n_steps}` | `{stem.paper().n_steps}` |"]
+    assert "Config.paper()` |" in pages.settings(get_model("stem"))
+    assert "Config.paper()` |" not in pages.settings(get_model("ridge"))
+
+
+def test_pictures_of_the_docs_are_small_and_shown():
+    from sq_imputer import list_models
+
+    found = {path.stem: path.stat().st_size for path in (DOCS / "_static" / "models").glob("*.png")}
+    assert {"stem", "mclstexp"} <= set(found) <= {"maps", *list_models()}
+    assert max(found.values()) < 400_000

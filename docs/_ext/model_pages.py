@@ -16,6 +16,39 @@ CARD = {
     "uncertainty": "Uncertainty",
     "license": "License",
 }
+FIGURES = Path(__file__).resolve().parent.parent / "_static" / "models"  # written by benchmarks/maps.py
+CAPTION = (
+    "{what} Rows are genes, spots have their true size, all but the standard deviation share the colors of their row; "
+    "r is Pearson over the spots. Section C2 of her2st, which no model has seen: all were fitted on C3, C4 and C5 of "
+    "the same patient, replicates of one tumor and not new patients. Made by `python benchmarks/maps.py`. Data: her2st "
+    "(Andersson et al. 2021), CC BY 4.0."
+)
+SHOWN = {
+    "stem": "Measured; mean and standard deviation of 20 samples; one of these samples.",
+    "mclstexp": "Measured and predicted; right, where on the training sections the neighbors of the ringed spot lie, "
+    "that of the highest prediction of the first gene. Their areas are weights, their colors that gene as measured.",
+    "maps": "Three genes as measured, and as ridge, Stem and mclSTExp predict them.",
+}
+
+
+def figure(name: str) -> list[str]:
+    """The picture of a model, if there is one."""
+    if not (FIGURES / f"{name}.png").is_file():
+        return []
+    what = SHOWN.get(name, "Measured and predicted.")
+    return [f"```{{figure}} ../_static/models/{name}.png\n:alt: {what}\n\n{CAPTION.format(what=what)}\n```"]
+
+
+def settings(model: type) -> str:
+    """A table of the fields of `Config`: defaults, and those of its named forms."""
+    forms = {"default": model.Config(), "`Config.small()`": model.Config.small()}
+    if hasattr(model.Config, "paper"):
+        forms["`Config.paper()`"] = model.Config.paper()
+    rows = [
+        " | ".join(["", f"`{f.name}`", *(f"`{getattr(form, f.name)!r}`" for form in forms.values()), ""]).strip()
+        for f in fields(model.Config)
+    ]
+    return "\n".join([f"| field | {' | '.join(forms)} |", "|---" * (1 + len(forms)) + "|", *rows])
 
 
 def page(name: str) -> str:
@@ -25,20 +58,17 @@ def page(name: str) -> str:
     paper = f"{card.paper} [doi:{card.doi}](https://doi.org/{card.doi})" if card.doi.startswith("10.") else card.paper
     texts = {title: getattr(card, key) for key, title in CARD.items()} | {"Paper": paper}
     rows = [f"{title}\n: {text}\n" for title, text in texts.items() if text]
-    defaults, small = model.Config(), model.Config.small()
-    values = [
-        f"| `{f.name}` | `{getattr(defaults, f.name)!r}` | `{getattr(small, f.name)!r}` |" for f in fields(defaults)
-    ]
     parts = [
         f"# `{name}`",
         card.summary,
         f"```python\nsqi.tl.predict(sdata, model={name!r})\n```",
+        *figure(name),
         "## Card",
         *rows,
         "## Method",
         f"```{{eval-rst}}\n{sys.modules[module].__doc__}\n```",
         "## Configuration",
-        "\n".join(["| field | default | `Config.small()` |", "|---|---|---|", *values]),
+        settings(model),
         f"```{{eval-rst}}\n.. autoclass:: {module}.Config\n   :no-index:\n   :exclude-members: __init__\n```",
     ]
     if card.citation:
@@ -51,7 +81,8 @@ def index(names: list[str]) -> str:
     rows = [f"| [`{name}`]({name}.md) | {get_model(name).card.summary} |" for name in names]
     table = "\n".join(["| model | |", "|---|---|", *rows])
     tree = "\n".join(["```{toctree}", ":hidden:", "", *names, "```"])
-    return f"# Models\n\nEach model is one file; its page is made from that file.\n\n{table}\n\n{tree}\n"
+    parts = ["# Models", "Each model is one file; its page is made from that file.", table, *figure("maps"), tree]
+    return "\n\n".join(parts) + "\n"
 
 
 def write(app) -> None:

@@ -31,17 +31,20 @@ The neighbors and their weights are the explanation of the prediction. Retrieval
 **Established**: branches, heads, positions, loss and retrieval are those of Min et al. (2024), written from the paper;
 `Config.paper()` has its values (DenseNet-121 trained end to end without its closing ReLU, :math:`\tau = 1`, vectors
 that are not normalized, positions of unit variance, random batches that attend across sections, 200 neighbors).
-**Ours** are the defaults, for which the loss does not stay at chance, as has been reported of the paper's form:
-vectors of length 1, :math:`\tau = 0.07`, positions of standard deviation 0.02, attention within a section, frozen
-features of a crop and its contexts, dropout and strong weight decay, early stopping, the number of neighbors,
-:math:`\varepsilon`, the standard deviation. Crops are mirrored and turned in training, not recolored as in the paper.
+**Ours** are the defaults: vectors of length 1, :math:`\tau = 0.07`, positions of standard deviation 0.02, attention
+within a section, frozen features of a crop and its contexts, dropout and strong weight decay, early stopping, the
+number of neighbors, :math:`\varepsilon`, the standard deviation. Crops are mirrored and turned in training, not
+recolored as in the paper. Of the paper's form a loss that stays at chance has been reported; a warning says so where it
+happens. On frozen features of one tumor it did not happen, the paper's loss was as good as ours, its training without
+early stopping a little worse, and positions made no clear difference (`benchmarks/mclstexp.py`).
 
 Three defects of the published code are not reproduced. It scales every gene over the spots of a section instead of
 every spot over its genes, which leaves the depth of the spot, visible in the image, in what is predicted: here
 expression is in the unit of the source, each spot over its full library. Its keys depend on which spots share a chunk
 of the file, even across sections: here all spots of a section attend to each other, in any order (also in the paper's
 form, in which only training batches are random). It looks positions up by pixel on Visium: here they are counted from
-the section's own corner in steps of the lattice, the median distance of nearest neighbors over the training sections.
+the section's own corner in steps of the lattice, the median distance of nearest neighbors over the training sections
+(on a hexagonal lattice, some neighbors share a step).
 """
 
 from __future__ import annotations
@@ -305,8 +308,8 @@ class Model(Predictor):
         self.history |= {"loss": loss, "chance": chance}
         if chance and loss > AT_CHANCE * chance:
             warnings.warn(
-                f"the loss of mclstexp is {loss:.3f}, not below chance ({chance:.3f}), on rows held out of training (on "
-                "training rows, if none were): it predicts means of arbitrary spots. Fit on more spots, with "
+                f"the loss of mclstexp is {loss:.3f}, not below chance ({chance:.3f}), on rows held out of training "
+                "or, if none were, on training rows: it predicts means of arbitrary spots. Fit on more spots, with "
                 "another Config.lr or, in the paper's form, with l2_normalize=True and temperature=0.07. If it stays, "
                 "the image does not show these genes.",
                 stacklevel=1,
