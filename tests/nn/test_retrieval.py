@@ -149,3 +149,19 @@ def test_a_bank_is_in_the_state_and_has_nothing_to_train() -> None:
     other.load_state_dict(bank.state_dict())
     assert other.names() == bank.names() and torch.equal(other.keys, bank.keys)
     assert not list(bank.parameters())
+
+
+@pytest.mark.parametrize("apart", [1.0, 1e-3, 1e-7, 0.0])
+def test_a_bank_asked_in_float64_answers_in_float64(apart: float) -> None:
+    """Searched in float32, ranked in float64: also where all keys are nearer to each other than float32 can tell."""
+    generator = torch.Generator().manual_seed(0)
+    center = torch.randn(16, generator=generator)
+    bank = retrieval.Bank(300, 16, 2, 1)
+    bank.keys.copy_(center + apart * torch.randn(300, 16, generator=generator))
+    queries = (center + torch.randn(20, 16, generator=generator)).double()
+    cosine = torch.nn.functional.normalize(queries, dim=1) @ torch.nn.functional.normalize(bank.keys.double(), dim=1).T
+    found = bank.ask(queries, 5)[0]
+    np.testing.assert_allclose(cosine.gather(1, found), cosine.sort(dim=1, descending=True).values[:, :5], atol=1e-12)
+    assert all(len(set(row)) == 5 for row in found.tolist())
+    if apart == 0:  # all are equal: the first ones
+        np.testing.assert_array_equal(found, np.tile(np.arange(5), (20, 1)))

@@ -111,7 +111,6 @@ def nearest(
     score = queries_QD.new_full((len(queries_QD), k), -torch.inf)
     for first in range(0, len(keys_ND), key_chunk):
         keys = keys_ND[first : first + key_chunk].to(queries_QD)
-        keys = normalize(keys, dim=1) if metric == "cosine" else keys
         for start in range(0, len(queries_QD), query_chunk):
             rows = slice(start, start + query_chunk)
             found = _scores(queries_QD[rows], keys, metric)
@@ -122,8 +121,8 @@ def nearest(
 
 
 def _scores(queries_QD: Tensor, keys_ND: Tensor, metric: str) -> Tensor:
-    if metric == "cosine":
-        return normalize(queries_QD, dim=1) @ keys_ND.T
+    if metric == "cosine":  # divided by lengths afterwards: no copy of the keys is made
+        return (normalize(queries_QD, dim=1) @ keys_ND.T).div_(keys_ND.norm(dim=1).clamp_min(1e-12))
     squares = queries_QD.pow(2).sum(dim=1, keepdim=True) + keys_ND.pow(2).sum(dim=1)
     return 2 * queries_QD @ keys_ND.T - squares
 
