@@ -1,0 +1,144 @@
+"""Domains over the H&E."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.pl._compare import _background, _panel, _pixels, _scale_bar, _seen, _spots
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from pandas import Series
+    from spatialdata import SpatialData
+
+ROWS_OF_LEGEND = 20
+
+
+def domains(
+    sdata: SpatialData,
+    domain: str = "domain",
+    *,
+    key: str = "imputed",
+    background: bool = True,
+    legend: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw domains, or any other labels of spots, over the image that was predicted from.
+
+    Spots have their true diameter, unless that is a pixel or two. Those without a label are hollow. Colors are what
+    :func:`sq_imputer.tl.domains` or scanpy kept in `uns["<domain>_colors"]`, else scanpy's.
+
+    Parameters
+    ----------
+    sdata
+        An object with labels of spots; it is not changed.
+    domain
+        Column of `tables[key].obs`.
+    key
+        Table that `tl.predict` wrote, or another that annotates shapes.
+    background
+        Draw the image below.
+    legend
+        Draw names and numbers of spots beside.
+    ax
+        Axes to draw on; a new figure if not given.
+
+    Returns
+    -------
+    The Axes.
+
+    Raises
+    ------
+    MissingKey
+        If the table or the column is missing.
+    BadInput
+        If the column holds numbers, or no label.
+    """
+    from matplotlib.colors import ListedColormap
+
+    from sq_imputer.data import read
+    from sq_imputer.data.slide import Slide
+
+    column = _labels(sdata, domain, key)
+    table, names = sdata.tables[key], list(column.cat.categories)
+    made = _made(table, domain)
+    shapes_key = read.find_shapes(sdata, None, key)
+    where = made.get("image_key"), shapes_key, None, made.get("coordinate_system")
+    slide = Slide.from_sdata(sdata, *where, mpp=made.get("mpp"), outside="pad")
+    rows, position = read.rows_of(table, sdata.shapes[shapes_key], shapes_key, key)
+    codes = column.cat.codes.to_numpy()[rows].astype(float)
+    xy_um, radius_um = slide.xy_um[position], slide.size_um[position] / 2
+    ax = _axes(xy_um) if ax is None else ax
+    radius_um = _seen(ax, xy_um, radius_um)
+    _panel(ax, xy_um, radius_um, _background(slide, _pixels(np.array([ax]))) if background else None)
+    codes[codes < 0] = np.nan
+    colors = _colors(table, domain, len(names))
+    _spots(ax, xy_um, radius_um, codes, ListedColormap(colors), (-0.5, len(names) - 0.5))
+    _scale_bar(ax)
+    if legend:
+        _legend(ax, domain, names, colors, codes)
+    return ax
+
+
+def _labels(sdata: SpatialData, domain: str, key: str) -> Series:
+    if key not in sdata.tables:
+        raise MissingKey(f"no table '{key}'; sdata has {listed(sdata.tables)}. Run tl.predict, or pass key=.")
+    obs = sdata.tables[key].obs
+    if domain not in obs:
+        raise MissingKey(f"no '{domain}' in tables['{key}'].obs; it has {listed(obs)}. Pass domain=.")
+    column = obs[domain]
+    if column.dtype.kind in "fiu":
+        raise BadInput(f"'{domain}' holds numbers ({column.dtype}); domains are labels. Make it a categorical.")
+    column = column.astype("category")
+    if not len(column.cat.categories):
+        raise BadInput(f"'{domain}' has no label in any of its {len(column)} rows.")
+    return column
+
+
+def _made(table: AnnData, domain: str) -> dict:
+    """Provenance of the prediction that the domains are of, else of any."""
+    found = table.uns.get("sq_imputer", {})
+    known = table.uns.get(domain, {})
+    layer = known.get("params", {}).get("layer") if isinstance(known, dict) else None
+    others = (record for name, record in found.items() if name != "embeddings")
+    return found.get(layer) or next(others, {})
+
+
+def _colors(table: AnnData, domain: str, n: int) -> list[str]:
+    from scanpy.plotting import palettes
+
+    kept = list(table.uns.get(f"{domain}_colors", []))
+    if len(kept) >= n:
+        return kept[:n]
+    several = (palettes.default_20, palettes.default_28, palettes.default_102)
+    colors = next((found for found in several if len(found) >= n), palettes.default_102)
+    return [colors[k % len(colors)] for k in range(n)]
+
+
+def _axes(xy_um: np.ndarray) -> Axes:
+    import matplotlib.pyplot as plt
+
+    width, height = np.ptp(xy_um, axis=0)
+    aspect = np.clip(height / width if width else 1.0, 0.3, 3)
+    return plt.subplots(figsize=(5.6, 0.5 + 4 * aspect), layout="constrained")[1]
+
+
+def _legend(ax: Axes, title: str, names: list, colors: list[str], codes: np.ndarray) -> None:
+    from matplotlib.lines import Line2D
+
+    counts = [int((codes == k).sum()) for k in range(len(names))]
+    shown = [(f"{name} ({n})", color) for name, color, n in zip(names, colors, counts, strict=True)]
+    if np.isnan(codes).any():
+        shown.append((f"none ({int(np.isnan(codes).sum())})", "none"))
+    dot = {"linestyle": "", "marker": "o", "markersize": 7, "markeredgewidth": 0.5}
+    handles = [
+        Line2D([], [], markerfacecolor=color, markeredgecolor="0.45" if color == "none" else color, label=label, **dot)
+        for label, color in shown
+    ]
+    place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0, "frameon": False}
+    n_columns = -(-len(shown) // ROWS_OF_LEGEND)
+    ax.legend(handles=handles, title=title, ncols=n_columns, alignment="left", handletextpad=0.2, **place)

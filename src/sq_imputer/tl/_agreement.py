@@ -1,0 +1,190 @@
+"""Whether domains say more than their number and shape would by chance, and more than the image alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.tl._clusters import Settings, cluster
+from sq_imputer.tl._domains import check_table, params_of, read_features
+from sq_imputer.tl._sections import records
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from pandas import DataFrame, Series
+    from spatialdata import SpatialData
+
+
+def agreement(
+    sdata: SpatialData,
+    labels: str | Series = "measured",
+    *,
+    domain: str = "domain",
+    key: str = "imputed",
+    n_random: int = 100,
+    seed: int = 0,
+    device: str = "auto",
+) -> DataFrame:
+    """Compare domains with labels, beside controls that know less.
+
+    Labels and domains are both contiguous, so that even domains drawn at random agree with labels more than shuffled
+    ones do. What counts is the distance to random regions, and to domains from texture features alone.
+
+    Parameters
+    ----------
+    sdata
+        An object with domains; it is not changed.
+    labels
+        A column of `obs`, of the measured table or of `tables[key]`, or a series indexed like either; spots without
+        one are left out. `"measured"`: domains of the measured expression of the same genes.
+    domain
+        Column of `tables[key].obs` that :func:`sq_imputer.tl.domains` wrote.
+    key
+        Table that `tl.predict` wrote.
+    n_random
+        Draws of each random control.
+    seed
+        Of the draws.
+    device
+        Where the texture encoder runs, if its features are not in the table.
+
+    Returns
+    -------
+    A row each for the domains; for domains of the same number, made with the same settings, `texture alone` and,
+    unless these are the labels, `measured`; and for `random regions` (compact, of the same number and sizes) and
+    `shuffled`. Columns: predictor, ari (adjusted Rand index), nmi (normalized mutual information), ari_high and
+    nmi_high (the 95th percentile of the draws of a random control), ari_folds (of domains and the folds of the
+    prediction: every fold was predicted by another model, and domains that agree with them more than random regions
+    do are made by that; NaN where nothing is out of fold), n_domains, n_spots.
+
+    Raises
+    ------
+    MissingKey
+        If the table, the domains or the labels are missing.
+    BadInput
+        If fewer than two labels or domains are there to be compared.
+    """
+    table = check_table(sdata, key)
+    if domain not in table.obs:
+        raise MissingKey(f"no '{domain}' in tables['{key}'].obs; it has {listed(table.obs)}. Call tl.domains first.")
+    codes = table.obs[domain].astype("category").cat.codes.to_numpy()
+    n_domains = len(np.unique(codes[codes >= 0]))
+    if n_domains < 2:
+        raise BadInput(f"'{domain}' has {n_domains} domain; two or more can be compared with labels.")
+    again = _maker(sdata, table, key, domain, n_domains, device)
+    truth = again("measured") if isinstance(labels, str) and labels == "measured" else _labels(sdata, table, labels)
+    there = (truth >= 0) & (codes >= 0)
+    if len(np.unique(truth[there])) < 2:
+        raise BadInput(f"the {there.sum()} spots with labels and domains have one label; two or more are needed.")
+    fold = _folds(table, domain)[there]
+    rows = [_row(domain, truth, codes), _row("texture alone", truth, again("texture"))]
+    if not (isinstance(labels, str) and labels == "measured") and np.isfinite(table.layers["measured"]).any():
+        rows.append(_row("measured", truth, again("measured")))
+    rows[0]["ari_folds"] = _scores(fold, codes[there])[0] if len(np.unique(fold)) > 1 else np.nan
+    return _table([*rows, *_random(truth[there], codes[there], fold, table.obsm["spatial"][there], n_random, seed)])
+
+
+def _maker(
+    sdata: SpatialData, table: AnnData, key: str, domain: str, n_domains: int, device: str
+) -> Callable[[str], np.ndarray]:
+    """A function that makes this many domains of something else, with the settings of `domain`; -1 where none."""
+    params = params_of(table, domain)
+    known = {field.name: params[field.name] for field in fields(Settings) if field.name in params}
+    settings = Settings(**{**known, "n_domains": n_domains, "resolution": None})
+    layer = params.get("layer") or next(iter(records(table)))
+
+    def make(use: str) -> np.ndarray:
+        section = read_features(sdata, domain, use, layer, key, device)
+        found, _ = cluster([section.blocks], [table.obsm["spatial"][section.rows]], settings)
+        labels = np.full(table.n_obs, -1)
+        labels[section.rows] = found[0]
+        return labels
+
+    return make
+
+
+def _folds(table: AnnData, domain: str) -> np.ndarray:
+    """The folds of the prediction that domains are of; zeros where there are none."""
+    name = f"{params_of(table, domain).get('layer')}_fold"
+    return table.obs[name].to_numpy() if name in table.obs else np.zeros(table.n_obs, dtype=int)
+
+
+def _labels(sdata: SpatialData, table: AnnData, labels: str | Series) -> np.ndarray:
+    """Numbers of labels for the rows of the table; -1 where there is none."""
+    import pandas as pd
+
+    if isinstance(labels, str):
+        measured = next(iter(records(table).values())).get("table_key", "")
+        places = [table.obs] + [sdata.tables[measured].obs] * (measured in sdata.tables)
+        found = [obs[labels] for obs in places if labels in obs]
+        if not found:
+            there = listed(dict.fromkeys(name for obs in places for name in obs), 20)
+            raise MissingKey(f"no '{labels}' in obs, which has {there}. Pass labels= a column, or 'measured'.")
+        labels = found[0]
+    if not isinstance(labels, pd.Series):
+        raise BadInput(f"labels is a {type(labels).__name__}; expected the name of a column or a pandas Series.")
+    return labels.reindex(table.obs_names).astype("category").cat.codes.to_numpy()
+
+
+def _row(name: str, truth: np.ndarray, labels: np.ndarray) -> dict:
+    there = (truth >= 0) & (labels >= 0)
+    ari, nmi = _scores(truth[there], labels[there])
+    found = {"n_domains": len(np.unique(labels[there])), "n_spots": int(there.sum())}
+    return {"predictor": name, "ari": ari, "nmi": nmi, **found}
+
+
+def _scores(truth: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    return float(adjusted_rand_score(truth, labels)), float(normalized_mutual_info_score(truth, labels))
+
+
+def _random(truth, labels: np.ndarray, fold, xy: np.ndarray, n_random: int, seed: int) -> list[dict]:
+    """Rows of the random controls: means, and 95th percentiles, of draws of the sizes of the domains."""
+    rng = np.random.default_rng(seed)
+    sizes = np.unique(labels, return_counts=True)[1]
+    several = len(np.unique(fold)) > 1
+    made = {
+        "random regions": lambda: random_regions(xy, sizes, rng),
+        "shuffled": lambda: rng.permutation(labels),
+    }
+    rows = []
+    for name, draw in made.items():
+        drawn = [draw() for _ in range(n_random)]
+        scores = np.array([_scores(truth, one) for one in drawn])
+        (ari, nmi), high = scores.mean(axis=0), np.percentile(scores, 95, axis=0)
+        found = {"ari_high": high[0], "nmi_high": high[1], "n_domains": len(sizes), "n_spots": len(truth)}
+        found["ari_folds"] = np.mean([_scores(fold, one)[0] for one in drawn]) if several else np.nan
+        rows.append({"predictor": name, "ari": ari, "nmi": nmi, **found})
+    return rows
+
+
+def random_regions(xy: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Labels `(n,)` of compact regions of these sizes at random places: each is what is nearest to a free spot.
+
+    Parameters
+    ----------
+    xy
+        `(n, 2)` places.
+    sizes
+        Sizes of the regions; they sum to `n`. Their order is drawn.
+    rng
+        Draws.
+    """
+    labels = np.full(len(xy), -1)
+    for name, size in enumerate(rng.permutation(sizes)):
+        free = np.flatnonzero(labels < 0)
+        far = np.linalg.norm(xy[free] - xy[rng.choice(free)], axis=1)
+        labels[free[np.argsort(far, kind="stable")[:size]]] = name
+    return labels
+
+
+def _table(rows: list[dict]) -> DataFrame:
+    import pandas as pd
+
+    columns = ["predictor", "ari", "nmi", "ari_high", "nmi_high", "ari_folds", "n_domains", "n_spots"]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,254 @@
+"""Spatial clustering of arrays: features and places of spots in, numbers of domains out.
+
+Established: Leiden on a graph of expression neighbors to which spatial neighbors are added, k-means, Gaussian mixtures
+of one shared covariance (the EEE of mclust). Ours: the share of the spatial edges is stated as a share of all weight,
+and rows are put in spatial order first, so that the order of a table does not decide about its domains.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sq_imputer.errors import BadInput
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+METHODS = ("leiden", "kmeans", "gmm")
+N_NEIGHBORS = 15  # of expression, as scanpy has it
+# Spots are neighbors where their Delaunay edge is no longer than this many pitches: the diagonal of a square lattice
+# (1.41, and jitter) is in, an edge across a hole or along the border is not.
+REACH = 1.6
+_RESOLUTIONS = (1e-3, 1e2)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How domains are made; see :func:`sq_imputer.tl.domains`."""
+
+    method: str = "leiden"
+    n_domains: int | None = None
+    resolution: float | None = None
+    n_pcs: int = 20
+    spatial_weight: float = 0.3
+    smooth: int = 0
+    seed: int = 0
+
+    def check(self) -> None:
+        """Whether the settings go together."""
+        if self.method not in METHODS:
+            raise BadInput(f"method is '{self.method}'; expected one of {', '.join(map(repr, METHODS))}.")
+        if self.n_domains is not None and self.resolution is not None:
+            raise BadInput("n_domains and resolution are both given; the one decides the other. Pass one of them.")
+        if self.method != "leiden" and self.n_domains is None:
+            raise BadInput(f"method '{self.method}' needs n_domains=, the number of domains; resolution is Leiden's.")
+        if self.n_domains is not None and self.n_domains < 2:
+            raise BadInput(f"n_domains is {self.n_domains}; expected 2 or more.")
+        if self.resolution is not None and not self.resolution > 0:
+            raise BadInput(f"resolution is {self.resolution}; expected a positive number, 1 for a start.")
+        if not 0 <= self.spatial_weight <= 1:
+            raise BadInput(f"spatial_weight is {self.spatial_weight}; expected 0 (features alone) to 1 (places alone).")
+        for name, least in (("n_pcs", 1), ("smooth", 0)):
+            if getattr(self, name) < least:
+                raise BadInput(f"{name} is {getattr(self, name)}; expected {least} or more.")
+
+
+def cluster(
+    features: Sequence[Sequence[np.ndarray]], xy: Sequence[np.ndarray], settings: Settings
+) -> tuple[list[np.ndarray], Settings]:
+    """Domains of all sections together.
+
+    Parameters
+    ----------
+    features
+        For every section its blocks, `(n, D)` each; the same blocks and columns in all sections, without NaN.
+    xy
+        For every section `(n, 2)` places.
+    settings
+        How; `resolution` is filled in where Leiden was asked for a number of domains.
+
+    Returns
+    -------
+    For every section `(n,)` numbers of domains, 0 the largest over all sections; and the settings that made them.
+    """
+    import scipy.sparse as sp
+
+    n_spots = sum(map(len, xy))
+    if settings.n_domains is not None and settings.n_domains > n_spots // 2:
+        raise BadInput(f"n_domains is {settings.n_domains} for {n_spots} spots; expected {n_spots // 2} or less.")
+    orders = [np.lexsort(np.asarray(places).T) for places in xy]
+    sorted_xy = [np.asarray(places)[order] for places, order in zip(xy, orders, strict=True)]
+    spots = _joint([[block[order] for block in parts] for parts, order in zip(features, orders, strict=True)], settings)
+    lattice = sp.block_diag([neighbors(places) for places in sorted_xy], format="csr")
+    if settings.method == "leiden":
+        labels, settings = _leiden(spots, lattice, settings)
+    else:
+        labels = _mixture(spots, lattice, settings)
+    for _ in range(settings.smooth):
+        labels = _majority(labels, lattice)
+    found = np.split(_by_size(labels), np.cumsum([len(places) for places in sorted_xy])[:-1])
+    for numbers, order in zip(found, orders, strict=True):
+        numbers[order] = numbers.copy()
+    return found, settings
+
+
+def neighbors(xy: np.ndarray) -> csr_matrix:
+    """Adjacency `(n, n)`, 0 or 1, of spots beside each other: Delaunay edges of no more than `REACH` pitches."""
+    import squidpy as sq
+    from anndata import AnnData
+
+    reach = REACH * pitch(xy)
+    spots = AnnData(np.zeros((len(xy), 1), np.float32), obsm={"spatial": np.asarray(xy, dtype=float)})
+    with _quiet():
+        return sq.gr.spatial_neighbors_delaunay(spots, radius=(0.0, reach), copy=True).connectivities.tocsr()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without squidpy's note on each graph, which goes to the logger of spatialdata."""
+    logger = logging.getLogger("spatialdata._logging")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def pitch(xy: np.ndarray) -> float:
+    """Median distance to the nearest spot."""
+    from scipy.spatial import cKDTree
+
+    return float(np.median(cKDTree(xy).query(xy, k=2)[0][:, 1]))
+
+
+def _joint(features: Sequence[Sequence[np.ndarray]], settings: Settings) -> np.ndarray:
+    """Principal components `(N, P)` of all sections; every block has the same weight, and its columns no section."""
+    from sklearn.decomposition import PCA
+
+    parts = []
+    for block in zip(*features, strict=True):
+        values = np.concatenate([_scaled(section) for section in block])
+        n_pcs = min(settings.n_pcs, *values.shape)
+        found = PCA(n_pcs, random_state=settings.seed).fit_transform(values)
+        parts.append(found / max(np.sqrt((found**2).sum(axis=1).mean()), 1e-12))
+    return np.concatenate(parts, axis=1)
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Columns of mean 0 and standard deviation 1 within the section; those that do not vary are 0."""
+    values = np.asarray(values, dtype=float)
+    values = values - values.mean(axis=0)
+    spread = values.std(axis=0)
+    return np.divide(values, spread, out=np.zeros_like(values), where=spread > 1e-9)
+
+
+def _leiden(spots: np.ndarray, lattice: csr_matrix, settings: Settings) -> tuple[np.ndarray, Settings]:
+    import scanpy as sc
+    from anndata import AnnData
+
+    adata = AnnData(spots.astype(np.float32))
+    n_neighbors = min(N_NEIGHBORS, len(spots) - 1)
+    sc.pp.neighbors(adata, n_neighbors=n_neighbors, use_rep="X", random_state=settings.seed)
+    similar, share = adata.obsp["connectivities"], settings.spatial_weight
+    graph = (similar * ((1 - share) / similar.sum()) + lattice * (share / max(lattice.sum(), 1))) * len(spots)
+
+    def at(resolution: float) -> np.ndarray:
+        how = {"flavor": "igraph", "n_iterations": -1, "directed": False, "random_state": settings.seed}
+        sc.tl.leiden(adata, resolution, adjacency=graph.tocsr(), **how)
+        return adata.obs["leiden"].cat.codes.to_numpy().astype(int)
+
+    if settings.n_domains is None:
+        settings = replace(settings, resolution=settings.resolution or 1.0)
+        return at(settings.resolution), settings
+    labels, resolution = _bisect(at, settings.n_domains)
+    return _merged(labels, spots, settings.n_domains), replace(settings, resolution=resolution)
+
+
+def _bisect(at, wanted: int) -> tuple[np.ndarray, float]:
+    """The partition of this many domains, or the coarsest seen that has more."""
+    low, high = np.log(_RESOLUTIONS)
+    labels, resolution = at(np.exp(high)), np.exp(high)
+    for _ in range(25):
+        middle = (low + high) / 2
+        found = at(np.exp(middle))
+        if (found.max() + 1) < wanted:
+            low = middle
+            continue
+        high = middle
+        if found.max() <= labels.max():
+            labels, resolution = found, np.exp(middle)
+        if labels.max() + 1 == wanted:
+            break
+    return labels, float(resolution)
+
+
+def _merged(labels: np.ndarray, spots: np.ndarray, wanted: int) -> np.ndarray:
+    """The smallest domain joins the one of the nearest mean, until there are as many as wanted."""
+    labels = labels.copy()
+    while len(names := np.unique(labels)) > wanted:
+        means = np.array([spots[labels == name].mean(axis=0) for name in names])
+        least = np.argmin([(labels == name).sum() for name in names])
+        far = np.linalg.norm(means - means[least], axis=1)
+        far[least] = np.inf
+        labels[labels == names[least]] = names[far.argmin()]
+    return labels
+
+
+def _mixture(spots: np.ndarray, lattice: csr_matrix, settings: Settings) -> np.ndarray:
+    """k-means or a Gaussian mixture of features that are shared with spatial neighbors."""
+    from sklearn.cluster import KMeans
+    from sklearn.mixture import GaussianMixture
+
+    degree = np.asarray(lattice.sum(axis=1)).reshape(-1, 1)
+    around = np.where(degree > 0, lattice @ spots / np.maximum(degree, 1), spots)
+    spots = (1 - settings.spatial_weight) * spots + settings.spatial_weight * around
+    if settings.method == "kmeans":
+        return KMeans(settings.n_domains, n_init=10, random_state=settings.seed).fit_predict(spots)
+    common = {"covariance_type": "tied", "reg_covar": 1e-5, "n_init": 5, "random_state": settings.seed}
+    return GaussianMixture(settings.n_domains, **common).fit_predict(spots)
+
+
+def _majority(labels: np.ndarray, lattice: csr_matrix) -> np.ndarray:
+    """Every spot takes the domain that most of its neighbors and itself have; its own, where that is one of them."""
+    own = np.eye(labels.max() + 1)[labels]
+    return (lattice @ own + 1.001 * own).argmax(axis=1)
+
+
+def _by_size(labels: np.ndarray) -> np.ndarray:
+    """Numbers by size, the largest 0; of equal ones, that of the first spot goes first."""
+    _, first, inverse, counts = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
+    rank = np.empty(len(counts), dtype=int)
+    rank[np.lexsort((first, -counts))] = np.arange(len(counts))
+    return rank[inverse]
+
+
+def outlines(xy: np.ndarray, labels: np.ndarray) -> dict[int, object]:
+    """Polygons of domains: the union of the lattice cells of their spots.
+
+    A cell is what is nearer to its spot than to any other, and within three quarters of the pitch: that covers the
+    corners of a square cell, and ends at holes and at the border.
+
+    Parameters
+    ----------
+    xy
+        `(n, 2)` centers.
+    labels
+        `(n,)` numbers of domains; the cells of negative ones belong to none.
+    """
+    import shapely
+
+    points = shapely.points(xy)
+    cells = np.asarray(shapely.get_parts(shapely.voronoi_polygons(shapely.multipoints(points))))
+    spot, cell = shapely.STRtree(cells).query(points, predicate="intersects")
+    mine = np.empty(len(points), dtype=object)
+    mine[spot] = cells[cell]
+    step = pitch(xy)
+    mine = shapely.intersection(mine, shapely.buffer(points, 0.75 * step))
+    return {int(k): shapely.union_all(mine[labels == k], grid_size=1e-6 * step) for k in np.unique(labels[labels >= 0])}

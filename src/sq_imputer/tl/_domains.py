@@ -1,0 +1,369 @@
+"""Spatial domains of a prediction, and of what it can be compared with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sq_imputer.contract import CropSpec
+from sq_imputer.data import read, write
+from sq_imputer.data.provenance import pythonic
+from sq_imputer.data.slide import Slide
+from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.tl._clusters import Settings, cluster, outlines
+from sq_imputer.tl._sections import records
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from geopandas import GeoDataFrame
+    from pandas import Categorical
+    from spatialdata import SpatialData
+
+    Objects = SpatialData | Sequence[SpatialData] | Mapping[str, SpatialData]
+
+USES = ("prediction", "embedding", "both", "measured", "texture")
+LEAST_SPOTS = 10
+# Okabe and Ito: told apart by colorblind readers. There is no such palette of more colors; scanpy's are used then.
+_EIGHT = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+
+
+def domains(
+    sdata: Objects,
+    *,
+    layer: str | None = None,
+    use: str = "prediction",
+    method: str = "leiden",
+    n_domains: int | None = None,
+    resolution: float | None = None,
+    n_pcs: int = 20,
+    spatial_weight: float = 0.3,
+    smooth: int = 0,
+    key: str = "imputed",
+    key_added: str = "domain",
+    shapes_added: str | None = None,
+    overwrite: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Find spatial domains of a prediction and write them as a categorical column.
+
+    Columns are scaled within each section, so that neither stain nor batch makes a domain: sections that are taken
+    together should hold the same kinds of tissue. Principal components of all sections are then clustered jointly. The
+    order of rows does not matter. Domains are named by size over all sections: `"0"` is the largest. Whether they say
+    more than chance, the image alone, or the folds of the prediction, :func:`sq_imputer.tl.agreement` tells.
+
+    Parameters
+    ----------
+    sdata
+        An object with predictions, or a list or dict of objects whose domains shall be the same.
+    layer
+        The model; the one whose prediction was written last if left out.
+    use
+        `"prediction"`; `"embedding"`, what one model made of the image (`obsm[layer]`); `"both"`; `"measured"`
+        expression of the same genes; `"texture"` features of the image alone.
+    method
+        `"leiden"` on a graph of 15 neighbors in expression and the neighbors in space; `"kmeans"` or `"gmm"`
+        (Gaussian mixture) without a graph.
+    n_domains
+        Number of domains over all sections. Leiden finds the resolution by bisection; where no resolution gives this
+        number, the smallest domains join those of the nearest mean. A mixture may leave some empty, and `smooth` too.
+    resolution
+        Of Leiden; 1 if neither is given.
+    n_pcs
+        Principal components.
+    spatial_weight
+        0 to 1. The share that edges between neighbors in space have in the weight of Leiden's graph, or the mean of
+        these neighbors in the features of a spot (k-means, mixture).
+    smooth
+        Rounds in which every spot takes the domain of most of its neighbors in space.
+    key
+        Table that `tl.predict` wrote.
+    key_added
+        Column of `obs`; colors go to `uns["<key_added>_colors"]`, settings to `uns["<key_added>"]["params"]`.
+    shapes_added
+        Name of a shapes element for the outlines of the domains, in the coordinate systems of the spots; none if left
+        out.
+    overwrite
+        Replace domains, and outlines, of these names.
+    seed
+        Of everything random.
+    device
+        Where the texture encoder runs, if its features are not in the table.
+
+    Raises
+    ------
+    MissingKey
+        If the table, the layer, or its embedding is missing.
+    BadInput
+        If settings do not go together, names are taken, sections differ in genes, unit or model, or the embedding was
+        made by several models, as it is out of fold. Nothing has been computed then.
+
+    Notes
+    -----
+    Out of fold, every block of spots was predicted by another model, and domains may end where the blocks do, along
+    straight lines (`ari_folds` of :func:`sq_imputer.tl.agreement`). What `reference` sections predict has no folds.
+    """
+    settings = Settings(method, n_domains, resolution, n_pcs, spatial_weight, smooth, seed)
+    settings.check()
+    if use not in USES:
+        raise BadInput(f"use is '{use}'; expected one of {listed(USES)}.")
+    if method == "leiden" and find_spec("igraph") is None:
+        raise BadInput("method 'leiden' needs igraph, which is not installed: pip install igraph, or method='kmeans'.")
+    named = _named(sdata)
+    for one in named.values():
+        check_table(one, key)
+        _check_names(one, key, key_added, shapes_added, overwrite)
+    sections = [read_features(one, name, use, layer, key, device) for name, one in named.items()]
+    _check_alike(sections, use)
+    found, settings = cluster(_common(sections), [s.table.obsm["spatial"][s.rows] for s in sections], settings)
+    settings = {"use": use, **asdict(settings), "sections": list(named)}
+    _write(sections, found, settings, key, key_added, shapes_added, overwrite)
+
+
+@dataclass(frozen=True)
+class Section:
+    """What is clustered of one object: blocks of features for these rows of its table."""
+
+    sdata: SpatialData
+    name: str
+    table: AnnData
+    layer: str
+    rows: np.ndarray
+    blocks: list[np.ndarray]
+    columns: list[list[str]]
+
+    @property
+    def record(self) -> dict:
+        """Provenance of the prediction."""
+        return records(self.table)[self.layer]
+
+
+def read_features(sdata: SpatialData, name: str, use: str, layer: str | None, key: str, device: str) -> Section:
+    """The features of one section, and the rows that have them; reads pixels for missing texture features only."""
+    table = check_table(sdata, key)
+    layer = find_layer(table, key, layer)
+    if "spatial" not in table.obsm:
+        raise MissingKey(f"no obsm['spatial'] in tables['{key}']; call tl.predict again to restore it.")
+    parts = {}
+    if use in ("prediction", "both"):
+        parts[layer] = _matrix(table.layers[layer])
+    if use in ("embedding", "both"):
+        parts["embedding"] = _embedding(table, key, layer)
+    if use == "measured":
+        parts["measured"] = _matrix(table.layers["measured"])
+    if use == "texture":
+        parts |= _texture(sdata, table, key, layer, device)
+    names, blocks = [], []
+    for part, values in parts.items():
+        seen = np.isfinite(values).any(axis=0)
+        genes = part in (layer, "measured") and values.shape[1] == table.n_vars
+        labels = table.var_names if genes else [f"{part} {i}" for i in range(values.shape[1])]
+        names.append([str(label) for label, keep in zip(labels, seen, strict=True) if keep])
+        blocks.append(values[:, seen])
+    if use == "texture":
+        names, blocks = [sum(names, [])], [np.concatenate(blocks, axis=1)]
+    rows = np.flatnonzero(np.all([np.isfinite(block).all(axis=1) & (block.shape[1] > 0) for block in blocks], axis=0))
+    if len(rows) < LEAST_SPOTS or np.ptp(table.obsm["spatial"][rows], axis=0).min() <= 0:
+        raise BadInput(
+            f"section '{name}' has {len(rows)} spots with {use} values; {LEAST_SPOTS} or more are needed, not on one "
+            "line. Pass use= what there is more of."
+        )
+    return Section(sdata, name, table, layer, rows, [block[rows] for block in blocks], names)
+
+
+def find_layer(table: AnnData, key: str, layer: str | None) -> str:
+    """The prediction as named, else the only one, else the one that X is a copy of."""
+    there = [name for name in records(table) if name in table.layers]
+    if layer is None and len(there) > 1 and table.X is not None:
+        last = _matrix(table.X)
+        there = [name for name in there if np.array_equal(_matrix(table.layers[name]), last, equal_nan=True)]
+    if layer is None and len(there) != 1:
+        raise MissingKey(
+            f"tables['{key}'] does not say which prediction is its last; it has {listed(records(table))}. Pass layer=."
+        )
+    if layer is not None and layer not in there:
+        raise MissingKey(f"no prediction '{layer}' in tables['{key}']; it has {listed(there)}. Pass layer=.")
+    return layer or there[0]
+
+
+def _matrix(values) -> np.ndarray:
+    values = values.compute() if hasattr(values, "compute") else values  # a streamed layer is lazy
+    return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=float)
+
+
+def _embedding(table: AnnData, key: str, layer: str) -> np.ndarray:
+    if layer not in table.obsm:
+        raise MissingKey(f"model '{layer}' has no embedding in tables['{key}'].obsm. Pass use='prediction'.")
+    made_by = records(table)[layer].get("weights_sha256", "")
+    if not isinstance(made_by, str) and len(set(made_by)) > 1:
+        raise BadInput(
+            f"the embedding of '{layer}' was made by {len(set(made_by))} models, one per fold, and their axes have "
+            "nothing in common. Predict with a fitted model or reference=, or pass use='prediction'."
+        )
+    return np.asarray(table.obsm[layer], dtype=float)
+
+
+def _texture(sdata: SpatialData, table: AnnData, key: str, layer: str, device: str) -> dict[str, np.ndarray]:
+    """Texture features that the model saw, else those of the default crop."""
+    kept = pythonic(table.uns["sq_imputer"].get("embeddings", {}))
+    names = sorted(name for name, made in kept.items() if made["encoder"] == "texture" and name in table.obsm)
+    if names:
+        return {name: np.asarray(table.obsm[name], dtype=float) for name in names}
+    made = records(table)[layer]
+    places = {name: made.get(name) or None for name in ("image_key", "shapes_key", "table_key", "coordinate_system")}
+    slide = Slide.from_sdata(sdata, **places, layer=made.get("layer") or None, mpp=made["mpp"], outside="pad")
+    rows, where = read.rows_of(table, sdata.shapes[made["shapes_key"]], made["shapes_key"], key)
+    seen = slide.features("texture", CropSpec(), device=device)
+    values = np.full((table.n_obs, seen.shape[1]), np.nan)
+    values[rows] = seen[where]
+    return {"X_texture": values}
+
+
+# Checks -------------------------------------------------------------------------------------------
+
+
+def _named(sdata: Objects) -> dict[str, SpatialData]:
+    from spatialdata import SpatialData
+
+    found = [sdata] if isinstance(sdata, SpatialData) else sdata
+    if not isinstance(found, Mapping | Sequence):
+        raise BadInput(f"sdata is a {type(sdata).__name__}; expected a SpatialData object, or a list or dict of some.")
+    if not isinstance(found, Mapping):
+        found = {str(one.attrs.get("section", k)) if hasattr(one, "attrs") else k: one for k, one in enumerate(found)}
+        if not isinstance(sdata, SpatialData) and len(found) != len(sdata):
+            raise BadInput("two sections of the list have the same name. Pass a dict of them.")
+    if not found or not all(isinstance(one, SpatialData) for one in found.values()):
+        kinds = listed(type(one).__name__ for one in dict(found).values())
+        raise BadInput(f"sdata holds {kinds}; expected a SpatialData object, or a list or dict of some.")
+    return dict(found)
+
+
+def check_table(sdata: SpatialData, key: str) -> AnnData:
+    """The table of predictions."""
+    if key not in sdata.tables or not records(sdata.tables[key]):
+        raise MissingKey(
+            f"no prediction in tables['{key}']; sdata has {listed(sdata.tables)}. Call tl.predict first, or pass key=."
+        )
+    return sdata.tables[key]
+
+
+def _check_names(sdata: SpatialData, key: str, name: str, shapes: str | None, overwrite: bool) -> None:
+    table = sdata.tables[key]
+    if not isinstance(name, str) or not re.fullmatch(r"(?!__)[\w.-]+", name) or name in (".", "..", "_index"):
+        raise BadInput(f"key_added is {name!r}; expected letters, digits, '_', '-' and '.' only, and no '__' in front.")
+    alike = [other for other in table.obs if other != name and other.lower() == name.lower()]
+    if alike:
+        raise BadInput(f"key_added '{name}' and the column '{alike[0]}' differ in case only. Pass another key_added.")
+    ours = "use" in params_of(table, name)
+    if not ours and (name in table.obs or name in table.uns or f"{name}_colors" in table.uns):
+        raise BadInput(f"'{name}' of tables['{key}'] was not written by tl.domains. Pass another key_added.")
+    if ours and name in table.obs and not overwrite:
+        raise BadInput(f"tables['{key}'].obs has '{name}' already. Pass overwrite=True, or another key_added.")
+    if shapes is not None:
+        write.check_free(sdata, "shapes", shapes, overwrite)
+        if shapes in sdata.shapes and "n_spots" not in sdata.shapes[shapes]:
+            raise BadInput(f"shapes '{shapes}' are not outlines of domains. Pass another shapes_added.")
+
+
+def params_of(table: AnnData, name: str) -> dict:
+    """Settings that domains were made with; empty for columns of others."""
+    found = table.uns.get(name, {})
+    return pythonic(found.get("params", {})) if isinstance(found, Mapping) else {}
+
+
+def _check_alike(sections: Sequence[Section], use: str) -> None:
+    """Whether the values of the sections mean the same."""
+    first = sections[0]
+    for other in sections[1:]:
+        if use in ("prediction", "both", "embedding") and other.layer != first.layer:
+            raise BadInput(
+                f"the last prediction is '{first.layer}' in section '{first.name}' and '{other.layer}' in "
+                f"'{other.name}'. Pass layer=."
+            )
+        if use != "texture" and other.record["unit"] != first.record["unit"]:
+            raise BadInput(
+                f"section '{first.name}' is in '{first.record['unit']}', '{other.name}' in '{other.record['unit']}'; "
+                "predict them in one unit."
+            )
+        same = other.record.get("weights_sha256") == first.record.get("weights_sha256")
+        if use in ("embedding", "both") and not same:
+            raise BadInput(
+                f"the embeddings of sections '{first.name}' and '{other.name}' were made by different models of the "
+                f"name '{first.layer}'. Predict all with one fitted model, or pass use='prediction'."
+            )
+
+
+def _common(sections: Sequence[Section]) -> list[list[np.ndarray]]:
+    """The blocks of every section, cut to the columns that all of them have."""
+    shared = []
+    for names in zip(*(section.columns for section in sections), strict=True):
+        kept = [name for name in names[0] if all(name in other for other in map(set, names[1:]))]
+        if not kept:
+            raise BadInput("the sections have no gene or feature in common; predict the same genes in all of them.")
+        shared.append(kept)
+    return [
+        [
+            block[:, [names.index(name) for name in kept]]
+            for block, names, kept in zip(section.blocks, section.columns, shared, strict=True)
+        ]
+        for section in sections
+    ]
+
+
+# Writing ------------------------------------------------------------------------------------------
+
+
+def _write(sections, found, settings: dict, key: str, name: str, shapes: str | None, overwrite: bool) -> None:
+    import pandas as pd
+
+    colors = palette(max(int(labels.max()) for labels in found) + 1)
+    for section, labels in zip(sections, found, strict=True):
+        here = np.full(section.table.n_obs, -1)
+        here[section.rows] = labels
+        column = categorical(here)
+        kept = [colors[int(one)] for one in column.categories]
+        obs = pd.DataFrame({name: column}, index=section.table.obs_names)
+        params = {**settings, "layer": section.layer, "n_domains": len(colors)}
+        polygons = None if shapes is None else _polygons(section, here, key)
+        write.put_layers(section.sdata, key, {}, obs=obs, uns={f"{name}_colors": kept, name: {"params": params}})
+        if polygons is not None:
+            write.write_element(section.sdata, "shapes", shapes, polygons, overwrite=overwrite)
+
+
+def categorical(numbers: np.ndarray) -> Categorical:
+    """Numbers as names: categories are those that occur, in their order; negative ones are missing."""
+    import pandas as pd
+
+    categories = [str(k) for k in np.unique(numbers[numbers >= 0])]
+    return pd.Categorical([None if k < 0 else str(k) for k in numbers], categories=categories)
+
+
+def palette(n: int) -> list[str]:
+    """Colors of the first `n` domains: eight that colorblind readers tell apart, else those of scanpy."""
+    from scanpy.plotting import palettes
+
+    fits = [p for p in (_EIGHT, palettes.default_20, palettes.default_28, palettes.default_102) if len(p) >= n]
+    colors = fits[0] if fits else palettes.default_102
+    return [colors[k % len(colors)] for k in range(n)]
+
+
+def _polygons(section: Section, numbers: np.ndarray, key: str) -> GeoDataFrame:
+    from geopandas import GeoDataFrame
+    from spatialdata.models import ShapesModel
+    from spatialdata.transformations import get_transformation
+
+    shapes_key = section.record["shapes_key"]
+    shapes = section.sdata.shapes[shapes_key]
+    rows, where = read.rows_of(section.table, shapes, shapes_key, key)
+    labels = np.full(len(shapes), -1)
+    labels[where] = numbers[rows]
+    found = outlines(read.centers(shapes, shapes_key), labels)
+    counts = [int((labels == k).sum()) for k in found]
+    index = [str(k) for k in found]
+    frame = GeoDataFrame({"n_spots": counts}, geometry=list(found.values()), index=index)
+    return ShapesModel.parse(frame, transformations=get_transformation(shapes, get_all=True))
