@@ -46,16 +46,27 @@ def apply(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
 
 
 def find_image(sdata: SpatialData, image_key: str | None) -> str:
-    """The name of the image: as given, or the only one."""
+    """The name of the image: as given, or the only one that is not a map of `tl.explain`."""
     names = list(sdata.images)
     if image_key is None:
-        if len(names) == 1:
-            return names[0]
-        found = f"{len(names)} images: {listed(names)}" if names else "no image"
+        tissue = [name for name in names if not _is_map(sdata, name)]
+        if len(tissue) == 1:
+            return tissue[0]
+        found = f"{len(tissue)} images: {listed(tissue)}" if tissue else "no image"
         raise MissingKey(f"image_key is not given and sdata has {found}. Pass image_key=, one of them.")
     if image_key not in names:
         raise MissingKey(f"no image '{image_key}'; sdata has {listed(names)}. Pass image_key=.")
     return image_key
+
+
+def spots_of(key: str) -> str:
+    """Name of the table of the spots whose maps the image of this name shows."""
+    return f"{key}_spots"
+
+
+def _is_map(sdata: SpatialData, name: str) -> bool:
+    """Whether an image was written by `tl.explain`: its table says so."""
+    return spots_of(name) in sdata.tables and name in sdata.tables[spots_of(name)].uns.get("sq_imputer", ())
 
 
 def annotated(sdata: SpatialData, table_key: str | None) -> list[str]:
