@@ -136,6 +136,53 @@ def test_many_spots_are_rasterized():
     assert not colored(panels(n=30, std=False)[1][0]).get_rasterized()
 
 
+def test_the_palest_spots_have_an_edge_where_they_are_larger_than_a_pixel():
+    _, axes = panels()
+    for ax in axes:
+        spots = colored(ax)
+        assert spots.get_linewidth()[0] > 0
+        assert spots.get_edgecolor()[0, :3].max() < 0.6
+    assert colored(panels(n=3000)[1][0]).get_linewidth()[0] == 0
+
+
+def lattice(n):
+    side = int(np.ceil(np.sqrt(n)))
+    return np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).reshape(-1, 2)[:n] * 100.0
+
+
+@pytest.mark.parametrize(("n", "diameter"), [(400, 55), (50_000, 144)])
+def test_spots_below_a_few_pixels_are_widened_until_they_touch(n, diameter):
+    axes = plt.subplots(1, 3, figsize=(12, 4))[1]
+    values = np.linspace(0, 1, n)
+    _compare.draw(axes, lattice(n), values, values, radius_um=27.5, gene="A")
+    for ax in axes:
+        np.testing.assert_allclose(colored(ax).get_widths(), diameter)
+        assert colored(ax).get_rasterized() == (n > 2000)
+
+
+def test_the_colors_of_50_000_spots_are_those_of_the_color_bar():
+    fig, axes = plt.subplots(1, 3, figsize=(12, 4), dpi=100)
+    values = np.full(50_000, 0.8)
+    values[:500] = 0.0
+    _compare.draw(axes, lattice(50_000), values, values, radius_um=27.5, gene="A")
+    fig.canvas.draw()
+    pixels = np.asarray(fig.canvas.buffer_rgba())[..., :3]
+    x, y = axes[1].transData.transform((11_000, 11_000)).astype(int)
+    expected = colored(axes[1]).to_rgba(0.8, bytes=True)[:3]
+    np.testing.assert_allclose(pixels[fig.bbox.height.astype(int) - y, x].astype(int), expected, atol=25)
+
+
+@pytest.mark.parametrize("xy", [[[0, 0], [1000, 0]], [[0, 0], [0, 1000]], [[5, 5]]])
+def test_one_or_two_spots_make_panels_in_which_the_color_bar_has_room(xy):
+    xy = np.array(xy, dtype=float)
+    axes = plt.subplots(1, 3)[1]
+    _compare.draw(axes, xy, np.arange(len(xy)), np.ones(len(xy)), radius_um=50, gene="A")
+    axes[0].figure.canvas.draw()
+    width, height = (np.ptp(limits) for limits in (axes[0].get_xlim(), axes[0].get_ylim()))
+    assert 0.5 <= width / height <= 2
+    assert len(colored(axes[0]).get_array()) == len(xy)
+
+
 def section(turned: bool = False, models=("ridge",), std=True):
     """A small image whose red is the expression, 12 spots of which 2 are unmeasured, and a table of predictions."""
     from anndata import AnnData
@@ -201,6 +248,29 @@ def test_the_tissue_lies_below_its_spots_also_when_turned(turned):
     assert seen.sum() >= 10
     np.testing.assert_allclose(values[seen], below[seen] / 50 * 0.5 + 1, atol=1e-5)
     np.testing.assert_allclose(spots.get_widths(), 80)  # radius 20 px at 2 µm per pixel
+
+
+def test_the_finest_level_of_a_stored_image_is_not_read_for_a_small_picture(tmp_path, monkeypatch):
+    import spatialdata
+
+    import sq_imputer as sqi
+    from sq_imputer.data.chunks import ZarrChunks, ZstdFiles
+
+    sdata = sqi.datasets.toy(1, size_px=2400, mpp=0.5, spots=30)["P1"]
+    sqi.tl.predict(sdata, "ridge", genes=["NUC1"], config={"extent_um": 112.0, "size_px": 32, "context_um": ()})
+    sdata.write(tmp_path / "section.zarr")
+    stored, read = spatialdata.read_zarr(tmp_path / "section.zarr"), []
+    for kind in (ZarrChunks, ZstdFiles):
+        before = kind.read
+        monkeypatch.setattr(
+            kind, "read", lambda self, chunk, before=before: read.append(self.array.shape[-1]) or before(self, chunk)
+        )
+    sizes = [next(iter(level.ds.values())).shape[-1] for level in stored.images["he"].children.values()]
+    compare(stored, "NUC1", ax=plt.subplots(1, 4, figsize=(8, 2))[1])
+    assert len(sizes) > 1 and set(read) <= set(sizes[1:]) and read
+    read.clear()
+    compare(stored, "NUC1", ax=plt.subplots(1, 4, figsize=(80, 20))[1])
+    assert set(read) == {max(sizes)}  # as many pixels are on the screen
 
 
 def test_rows_of_axes_are_genes_and_axes_given_are_drawn_on():

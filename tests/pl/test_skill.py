@@ -71,6 +71,15 @@ def test_the_ceiling_stands_beside_plain_pearson_only(table):
     assert "noise ceiling" not in lines(skill(table.drop(columns="ceiling")))
 
 
+@pytest.mark.parametrize("n_genes", [1, 2])
+def test_one_or_two_genes_are_seen(table, n_genes):
+    few = table[table["gene"].isin([f"g{i}" for i in range(n_genes)])]
+    ax = skill(few)
+    assert lines(ax)["stem"].get_marker() == "o"
+    assert all(place == int(place) for place in ax.get_xticks())
+    assert lines(skill(table))["stem"].get_marker() == "None"
+
+
 def test_it_draws_on_the_axes_given(table):
     ax = plt.subplots()[1]
     assert skill(table, ax=ax) is ax

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from sq_imputer.pl._compare import compare
+from sq_imputer.pl._domains import domains
+from sq_imputer.pl._explain import explain
+from sq_imputer.pl._genes_correlation import genes_correlation
+from sq_imputer.pl._leaderboard import leaderboard
 from sq_imputer.pl._skill import skill
 
-__all__ = ["compare", "skill"]
+__all__ = ["compare", "domains", "explain", "genes_correlation", "leaderboard", "skill"]

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 Background = tuple[np.ndarray, tuple[float, float, float, float]]
 
-VALUES, RESIDUAL, SPREAD = "viridis", "RdBu_r", "magma"  # told apart by colorblind readers
+VALUES, RESIDUAL, SPREAD = "viridis", "RdBu_r", "plasma"  # told apart by colorblind readers
 MANY = 2000  # spots; more are drawn as pixels in vector formats
+EDGE = {"edgecolors": "0.4", "linewidths": 0.25}  # the palest spots would vanish on glass; too wide around a pixel
+FEWEST_PX = 2.5  # across a spot on the screen; below, its color would be mixed with that of the glass
+FLATTEST = 0.5  # of a panel: height by width; color bars are as high, and have labels
 BACKGROUND_PX = 1200
 
 
@@ -35,8 +38,9 @@ def compare(
 ) -> np.ndarray:
     """Draw measured, predicted, residual and, where there is one, standard deviation: one row of Axes per gene.
 
-    Spots have their true diameter and lie over the image that was predicted from. Measured and predicted share their
-    colors; spots that were not measured are hollow in the measured panel.
+    Spots lie over the image that was predicted from and have their true diameter, unless that is a pixel or two: they
+    then touch, so that colors can be read. Measured and predicted share their colors; spots that were not measured are
+    hollow in the measured panel.
 
     Parameters
     ----------
@@ -80,7 +84,7 @@ def compare(
     }
     width, height = np.ptp(slide.xy_um, axis=0)
     axes = _axes(ax, len(genes), 4 if f"{layer}_std" in parts else 3, height / width if width else 1.0)
-    picture = _background(slide) if background else None
+    picture = _background(slide, _pixels(axes)) if background else None
     for k, gene in enumerate(genes):
         predicted = parts[layer][:, k]
         draw(
@@ -97,12 +101,13 @@ def compare(
     return axes
 
 
-def _table(sdata: SpatialData, key: str, genes: Sequence[str]) -> AnnData:
+def _table(sdata: SpatialData, key: str, genes: Sequence[str] | None) -> AnnData:
+    """The table, which has these genes, if any are named."""
     if key not in sdata.tables:
         raise MissingKey(f"no table '{key}'; sdata has {listed(sdata.tables)}. Run tl.predict, or pass key=.")
     table = sdata.tables[key]
-    lost = [gene for gene in genes if gene not in table.var_names]
-    if lost or not genes:
+    lost = [gene for gene in genes or () if gene not in table.var_names]
+    if lost or (genes is not None and not len(genes)):
         raise MissingKey(f"no gene {listed(lost)} in table '{key}'; it has {listed(table.var_names)}. Pass genes=.")
     return table
 
@@ -135,7 +140,7 @@ def _axes(ax, n_genes: int, n_panels: int, aspect: float) -> np.ndarray:
     import matplotlib.pyplot as plt
 
     if ax is None:
-        size = (4.2 * n_panels, (0.6 + 3.2 * np.clip(aspect, 0.3, 3)) * n_genes)
+        size = (4.2 * n_panels, (0.6 + 3.2 * np.clip(aspect, FLATTEST, 3)) * n_genes)
         return plt.subplots(n_genes, n_panels, figsize=size, squeeze=False, layout="constrained")[1]
     axes = np.atleast_2d(np.asarray(ax, dtype=object))
     if axes.shape not in {(n_genes, 3), (n_genes, n_panels)}:
@@ -145,13 +150,19 @@ def _axes(ax, n_genes: int, n_panels: int, aspect: float) -> np.ndarray:
     return axes
 
 
-def _background(slide: Slide) -> Background:
-    """The square of tissue around all spots, turned as their coordinates are: one large crop."""
+def _pixels(axes: np.ndarray) -> int:
+    """Two image pixels per screen pixel of the largest panel, as saved figures are finer than shown ones."""
+    sizes = [ax.get_window_extent() for ax in axes.flat]
+    return min(BACKGROUND_PX, int(np.ceil(2 * max(max(size.width, size.height) for size in sizes))))
+
+
+def _background(slide: Slide, most_px: int = BACKGROUND_PX) -> Background:
+    """The square of tissue around all spots, turned as their coordinates are: one large crop, no finer than asked."""
     from sq_imputer.contract import CropSpec
 
     low, high = slide.xy_um.min(axis=0), slide.xy_um.max(axis=0)
     middle, side = (low + high) / 2, float((high - low).max() + 2 * slide.size_um.max())
-    size = min(BACKGROUND_PX, int(np.ceil(side / slide.frame.pixel.mpp)))
+    size = min(most_px, int(np.ceil(side / slide.frame.pixel.mpp)))
     crop = slide.frame.crops(slide.frame.to_px(middle[None]), CropSpec(side, size))[0]
     (left, top), (right, bottom) = middle - side / 2, middle + side / 2
     return crop.transpose(1, 2, 0), (left, right, bottom, top)
@@ -182,7 +193,7 @@ def draw(
     background
         `(h, w, 3)` image and its `(left, right, bottom, top)` in µm.
     radius_um
-        Of all spots, or `(n,)`.
+        Of all spots, or `(n,)`; widened where that is a pixel or two.
     gene
         Its name.
     unit
@@ -200,6 +211,7 @@ def draw(
     if std is not None:
         std = np.asarray(std, dtype=float)
         panels.append(("standard deviation", std, SPREAD, _limits(std), unit))
+    radius_um = _seen(axes[0], xy_um, radius_um)
     for ax, (title, values, colors, limits, label) in zip(axes, panels, strict=True):
         _panel(ax, xy_um, radius_um, background)
         ax.set_title(title, fontsize="medium")
@@ -222,12 +234,26 @@ def _limits(values: np.ndarray, around_zero: bool = False) -> tuple[float, float
     return float(low), float(high)
 
 
+def _seen(ax: Axes, xy_um: np.ndarray, radius_um):
+    """The radius, or one at which neighbors touch where spots would be too small on the screen to show a color."""
+    from scipy.spatial import cKDTree
+
+    panel = ax.get_window_extent()
+    um_per_px = float(np.max(np.ptp(xy_um, axis=0))) / max(panel.width, panel.height)
+    if len(xy_um) < 2 or 2 * np.median(radius_um) >= FEWEST_PX * um_per_px:
+        return radius_um
+    pitch = np.median(cKDTree(xy_um).query(xy_um, k=2)[0][:, 1])
+    return np.maximum(radius_um, 0.72 * pitch)  # of a square lattice, more than half a diagonal
+
+
 def _panel(ax: Axes, xy_um: np.ndarray, radius_um, background: Background | None) -> None:
     if background is not None:
         rgb, extent = background
         ax.imshow(rgb, extent=extent, alpha=0.4, zorder=0)  # pale, so that spots stand out
-    margin = 2 * float(np.max(radius_um))
-    (left, top), (right, bottom) = np.min(xy_um, axis=0) - margin, np.max(xy_um, axis=0) + margin
+    low, high = np.min(xy_um, axis=0), np.max(xy_um, axis=0)
+    half = (high - low) / 2 + 2 * float(np.max(radius_um))
+    half = np.maximum(half, FLATTEST * half[::-1])
+    (left, top), (right, bottom) = (low + high) / 2 - half, (low + high) / 2 + half
     ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
@@ -248,7 +274,8 @@ def _spots(ax: Axes, xy_um, radius_um, values, colors: str, limits: tuple[float,
 
     if not seen.all():
         circles(~seen, facecolors="none", edgecolors="0.45", linewidths=0.4 if len(values) < MANY else 0.15)
-    spots = circles(seen, linewidths=0, cmap=colors, norm=Normalize(*limits))
+    edge = EDGE if len(values) <= MANY else {"linewidths": 0}
+    spots = circles(seen, **edge, cmap=colors, norm=Normalize(*limits))
     spots.set_array(values[seen])
     return spots
 

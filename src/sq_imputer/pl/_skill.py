@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colors, told apart by colorblind readers; the yellow is left out, too pale for a line.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("--", "-.", ":")
+FEW = 15  # genes; each is then marked: a line through one is not seen
 LABELS = {"pearson": "Pearson correlation", "pearson_given_depth": "Pearson correlation given depth"}
 
 
@@ -69,6 +70,7 @@ def skill(
     for name, style in styles.items():
         _line(ax, name, table.loc[table["predictor"] == name].groupby("gene")[metric].mean(), **style)
     ax.set(xlabel="genes, ranked within each line", ylabel=f"{LABELS.get(metric, metric)} over spots")
+    ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     ax.margins(x=0.02)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0)
@@ -80,4 +82,6 @@ def _line(ax: Axes, name: str, scores, **style) -> None:
     lost = len(scores) - len(values)
     label = f"{name}: mean {values.mean():.2f}" if len(values) else f"{name}: no score"
     label += f", {lost} of {len(scores)} genes NaN" if lost else ""
+    if 0 < len(values) <= FEW:
+        style |= {"marker": "o", "markersize": 4}
     ax.plot(np.arange(1, len(values) + 1), values, label=label, **style)
