@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, fields
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,3 +133,9 @@ def test_a_source_is_whatever_has_rows_targets_and_batches(toy_slides):
 
     assert isinstance(toy_slides[0], Source) and isinstance(Genes(), Source)
     assert not isinstance(batch(1), Source)
+
+
+def test_a_config_of_features_says_what_its_model_needs() -> None:
+    config = SimpleNamespace(extent_um=150.0, size_px=64, encoders=("texture",), context_um=(400.0,), per_section=True)
+    needs = Needs(CropSpec(150.0, 64), ("texture",), (400.0,), per_section=True)
+    assert Needs.of_features(config) == needs and not needs.neighbors

@@ -76,6 +76,12 @@ class Needs:
     sequence: int = 0
     per_section: bool = False
 
+    @classmethod
+    def of_features(cls, config) -> Needs:
+        """Features of a crop and its contexts, by a config with `extent_um`, `size_px`, `encoders` and so on."""
+        spec = CropSpec(config.extent_um, config.size_px)
+        return cls(spec, config.encoders, config.context_um, per_section=config.per_section)
+
     @property
     def views(self) -> tuple[CropSpec, ...]:
         """The crop and its wider contexts, narrowest first, all with the crop's size in pixels."""

@@ -197,8 +197,7 @@ class Model(Predictor):
     def needs(self) -> Needs:
         """Features of the crop and its contexts, or the pixels of the crop."""
         c = self.config
-        spec = CropSpec(c.extent_um, c.size_px)
-        return Needs(spec) if c.backbone else Needs(spec, c.encoders, c.context_um, per_section=c.per_section)
+        return Needs(CropSpec(c.extent_um, c.size_px)) if c.backbone else Needs.of_features(c)
 
     @property
     def mixes_sections(self) -> bool:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sq_imputer.contract import Batch, CropSpec, Needs, Prediction
+from sq_imputer.contract import Batch, Needs, Prediction
 from sq_imputer.models._base import Predictor
 from sq_imputer.registry import ModelCard
 
@@ -105,8 +105,7 @@ class Model(Predictor):
     @property
     def needs(self) -> Needs:
         """Features of the crop and its contexts."""
-        c = self.config
-        return Needs(CropSpec(c.extent_um, c.size_px), c.encoders, c.context_um, per_section=c.per_section)
+        return Needs.of_features(self.config)
 
     def build(self) -> None:
         """The layers of every member, and the noise level."""

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sq_imputer.contract import Batch, CropSpec, Needs, Prediction, Source
+from sq_imputer.contract import Batch, Needs, Prediction, Source
 from sq_imputer.errors import BadInput
 from sq_imputer.models._base import Predictor
 from sq_imputer.progress import track
@@ -105,8 +105,7 @@ class Model(Predictor):
     @property
     def needs(self) -> Needs:
         """Features of the crop and its contexts."""
-        c = self.config
-        return Needs(CropSpec(c.extent_um, c.size_px), c.encoders, c.context_um, per_section=c.per_section)
+        return Needs.of_features(self.config)
 
     def build(self) -> None:
         """Buffers for the map, the weights and the posterior."""

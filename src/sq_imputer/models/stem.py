@@ -42,7 +42,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from sq_imputer.contract import Batch, CropSpec, Needs, Prediction, Source
+from sq_imputer.contract import Batch, Needs, Prediction, Source
 from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.models._base import Predictor
@@ -278,8 +278,7 @@ class Model(Predictor):
     @property
     def needs(self) -> Needs:
         """Features of the crop and its contexts."""
-        c = self.config
-        return Needs(CropSpec(c.extent_um, c.size_px), c.encoders, c.context_um, per_section=c.per_section)
+        return Needs.of_features(self.config)
 
     @property
     def averaging(self) -> float:
