@@ -10,8 +10,8 @@ import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.tl._clusters import Settings, cluster
-from sq_imputer.tl._domains import check_table, params_of, read_features
-from sq_imputer.tl._sections import records
+from sq_imputer.tl._domains import params_of, read_features
+from sq_imputer.tl._sections import check_table, records
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -16,7 +16,7 @@ from sq_imputer.data.provenance import pythonic
 from sq_imputer.data.slide import Slide
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.tl._clusters import Settings, cluster, outlines
-from sq_imputer.tl._sections import records
+from sq_imputer.tl._sections import check_table, records
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -241,15 +241,6 @@ def _named(sdata: Objects) -> dict[str, SpatialData]:
         kinds = listed(type(one).__name__ for one in dict(found).values())
         raise BadInput(f"sdata holds {kinds}; expected a SpatialData object, or a list or dict of some.")
     return dict(found)
-
-
-def check_table(sdata: SpatialData, key: str) -> AnnData:
-    """The table of predictions."""
-    if key not in sdata.tables or not records(sdata.tables[key]):
-        raise MissingKey(
-            f"no prediction in tables['{key}']; sdata has {listed(sdata.tables)}. Call tl.predict first, or pass key=."
-        )
-    return sdata.tables[key]
 
 
 def _check_names(sdata: SpatialData, key: str, name: str, shapes: str | None, overwrite: bool) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from sq_imputer.contract import Prediction
 from sq_imputer.errors import BadInput, MissingKey, listed
-from sq_imputer.tl._sections import records
+from sq_imputer.tl._sections import check_table, records
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Index
@@ -67,12 +67,7 @@ def retrieved(
 
 def _bank(sdata: SpatialData, layer: str, key: str) -> dict[str, list]:
     """The reference spots that the neighbors of a prediction count."""
-    found = records(sdata.tables[key]) if key in sdata.tables else {}
-    if not found:
-        raise MissingKey(
-            f"no prediction in tables['{key}']; sdata has {listed(sdata.tables)}. Call tl.predict first, or pass "
-            "key_added=."
-        )
+    found = records(check_table(sdata, key, "key_added"))
     if layer not in found:
         raise MissingKey(f"no prediction '{layer}' in tables['{key}']; it has {listed(found)}. Pass layer=.")
     made = [name for name, record in found.items() if "bank" in record]

@@ -14,7 +14,7 @@ from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.progress import track
 from sq_imputer.registry import get_model
 from sq_imputer.splits import folds, spatial_blocks
-from sq_imputer.tl._sections import read_sections, records
+from sq_imputer.tl._sections import check_table, read_sections, records
 from sq_imputer.train import Plan
 
 if TYPE_CHECKING:
@@ -120,11 +120,7 @@ def scored(
     **keys: Unpack[SlideKeys],
 ) -> Scored:
     """As :func:`score`, for callers that want both tables: the baselines are fitted once."""
-    if key not in sdata.tables or not records(sdata.tables[key]):
-        raise MissingKey(
-            f"no prediction in tables['{key}']; sdata has {listed(sdata.tables)}. Call tl.predict first, or pass key=."
-        )
-    table = sdata.tables[key]
+    table = check_table(sdata, key)
     found = records(table)
     models = [models] if isinstance(models, str) else list(models or found)
     missing = [name for name in models if name not in found]

@@ -30,6 +30,16 @@ def records(table: AnnData) -> dict[str, dict]:
     return {name: record for name, record in found.items() if name != "embeddings"}
 
 
+def check_table(sdata: SpatialData, key: str, argument: str = "key") -> AnnData:
+    """The table that `tl.predict` wrote; `argument` is what the verb calls its name."""
+    if key not in sdata.tables or not records(sdata.tables[key]):
+        raise MissingKey(
+            f"no prediction in tables['{key}']; sdata has {listed(sdata.tables)}. Call tl.predict first, or pass "
+            f"{argument}=."
+        )
+    return sdata.tables[key]
+
+
 def read_sections(sections: Sections, keys: Mapping, *, reference: bool = False) -> list[Slide]:
     """Slides of an object, of several, or of named ones; slides are passed on.
 
