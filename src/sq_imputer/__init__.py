@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from sq_imputer.contract import Batch, CropSpec, Needs, Prediction, Source
-from sq_imputer.errors import BadInput, MissingKey, SqImputerError
+from sq_imputer.errors import BadInput, MissingKey, OutOfMemory, SqImputerError, StoreError
 from sq_imputer.registry import ModelCard, cite, get_model, list_models, register_model
 
 if TYPE_CHECKING:
@@ -26,11 +26,13 @@ __all__ = [
     "MissingKey",
     "ModelCard",
     "Needs",
+    "OutOfMemory",
     "Plan",
     "Prediction",
     "Predictor",
     "Source",
     "SqImputerError",
+    "StoreError",
     "bench",
     "cite",
     "datasets",

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import copy
+import errno
 import hashlib
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,8 +15,8 @@ import spatialdata
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel
 
-from sq_imputer.data.write import check_free, commit, new_table, put_layers, stream_layer, write_element
-from sq_imputer.errors import BadInput, MissingKey
+from sq_imputer.data.write import check_free, new_table, put_layers, stream_layer, write_element, write_new
+from sq_imputer.errors import BadInput, MissingKey, StoreError
 
 N, G = 1200, 5
 GENES = [f"g{i}" for i in range(G)]
@@ -33,22 +37,30 @@ def circles():
     return ShapesModel.parse(xy, geometry=0, radius=2.0, index=pd.RangeIndex(N))
 
 
-@pytest.fixture(params=["memory", "backed"])
-def sdata(request, tmp_path):
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Two stores to be copied, one of them without an image."""
+    folder = tmp_path_factory.mktemp("stores")
     image = np.random.default_rng(2).integers(0, 255, (3, 64, 64), dtype=np.uint8)
     element = Image2DModel.parse(image, dims=("c", "y", "x"), c_coords=list("rgb"), scale_factors=[2])
-    sdata = SpatialData(images={"he": element}, shapes={"spots": circles()}, tables={"table": table()})
+    made = {"images": {"he": element}, "shapes": {"spots": circles()}, "tables": {"table": table()}}
+    SpatialData(**made).write(folder / "all.zarr", update_sdata_path=False)
+    SpatialData(shapes=made["shapes"], tables=made["tables"]).write(folder / "plain.zarr", update_sdata_path=False)
+    return SpatialData(**made), folder
+
+
+@pytest.fixture(params=["memory", "backed"])
+def sdata(request, stores, tmp_path):
     if request.param == "memory":
-        return sdata
-    sdata.write(tmp_path / "section.zarr")
+        return copy.deepcopy(stores[0])
+    shutil.copytree(stores[1] / "all.zarr", tmp_path / "section.zarr")
     return spatialdata.read_zarr(tmp_path / "section.zarr")
 
 
 @pytest.fixture
-def backed(tmp_path):
-    sdata = SpatialData(shapes={"spots": circles()}, tables={"table": table()})
-    sdata.write(tmp_path / "section.zarr")
-    return sdata
+def backed(stores, tmp_path):
+    shutil.copytree(stores[1] / "plain.zarr", tmp_path / "section.zarr")
+    return spatialdata.read_zarr(tmp_path / "section.zarr")
 
 
 def again(sdata):
@@ -270,37 +282,190 @@ def fail_in_stream(sdata):
     stream_layer(sdata, "table", "stem", batches())
 
 
-CONSOLIDATE = "spatialdata.SpatialData.write_consolidated_metadata"
 WRITES = {
     "tables/table": lambda sdata: write_element(sdata, "tables", "table", table(values(9)), overwrite=True),
     "tables/imputed": lambda sdata: write_element(sdata, "tables", "imputed", table(values(9))),
     "tables/table/X": lambda sdata: put_layers(sdata, "table", {"a": values(9)}, x="a", uns={"sq_imputer": {"a": 1}}),
     "tables/table/layers/a": lambda sdata: stream_layer(sdata, "table", "a", [(slice(None), values(9))]),
 }
+BROKEN = [
+    "zarr.Array.__setitem__",
+    "sq_imputer.data.store.flush",
+    "sq_imputer.data.store._consolidate",
+]
+
+
+@pytest.fixture(params=["exchange", "two renames"])
+def disk(request, monkeypatch):
+    """A file system that exchanges folders, and one that does not."""
+    if request.param == "two renames":
+        monkeypatch.setattr("sq_imputer.data.store.exchange", lambda one, other: False)
+    return request.param
+
+
+def unchanged(sdata, before) -> None:
+    same(sdata.tables["table"], table())
+    same(again(sdata).tables["table"], table())
+    assert files(sdata) == before
+    assert list(sdata.tables) == list(again(sdata).tables) == ["table"]
+    assert [folder.name for folder in sdata.path.parent.iterdir()] == [sdata.path.name]
 
 
 @pytest.mark.parametrize("path", WRITES)
-@pytest.mark.parametrize(
-    "broken", ["zarr.Array.__setitem__", "os.rename", "spatialdata.SpatialData.write_consolidated_metadata"]
-)
-def test_a_failed_write_leaves_object_and_store_as_they_were(backed, monkeypatch, path, broken):
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_failed_write_leaves_object_and_store_as_they_were(backed, monkeypatch, disk, path, broken):
     def fail(*args, **kwargs):
         raise Break
 
+    before, listing = files(backed), (backed.path / "zarr.json").read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(Break):
+        patch.setattr(broken, fail)
+        WRITES[path](backed)
+    unchanged(backed, before)
+    assert (backed.path / "zarr.json").read_bytes() == listing
+
+
+@pytest.mark.parametrize("path", WRITES)
+def test_a_rename_that_fails_leaves_object_and_store_as_they_were(backed, monkeypatch, disk, path):
     def fail_to_move_in(source, target):
-        if "new" in Path(source).parts and str(target).endswith(path):
+        if "new" in Path(source).parts and backed.path in Path(target).parents:
             raise Break
         rename(source, target)
 
     before, rename = files(backed), os.rename
-    with monkeypatch.context() as patch, pytest.raises(Break):
-        patch.setattr(broken, fail_to_move_in if broken == "os.rename" else fail)
-        WRITES[path](backed)
-    same(backed.tables["table"], table())
-    same(again(backed).tables["table"], table())
-    assert files(backed) == before
-    assert list(backed.tables) == ["table"]
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rename", fail_to_move_in)
+        if disk == "exchange":
+            patch.setattr("sq_imputer.data.store.exchange", lambda one, other: fail_to_move_in(one, other))
+        with pytest.raises(Break):
+            WRITES[path](backed)
+    unchanged(backed, before)
+
+
+@pytest.mark.parametrize("path", WRITES)
+def test_every_write_ends_with_one_element_and_nothing_beside_the_store(backed, disk, path):
+    WRITES[path](backed)
     assert [folder.name for folder in backed.path.parent.iterdir()] == [backed.path.name]
+    assert set(again(backed).tables) == set(backed.tables)
+    for key in backed.tables:
+        same(again(backed).tables[key], backed.tables[key])
+
+
+@pytest.mark.parametrize("path", ["tables/table", "tables/imputed", "tables/table/X"])
+def test_a_full_disk_leaves_the_store_as_it_was_and_the_result_in_memory(backed, monkeypatch, path):
+    def full(folder):
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+
+    before, key = files(backed), Path(path).parts[1]
+    with monkeypatch.context() as patch:
+        patch.setattr("sq_imputer.data.store.flush", full)
+        patch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10_000))
+        message = (
+            rf"disk is full.*0\.0 MB are free, .* MB are missing.*output_path=.*in memory, as sdata.tables\['{key}'\]"
+        )
+        with pytest.raises(StoreError, match=message):
+            WRITES[path](backed)
+    assert files(backed) == before
+    assert [folder.name for folder in backed.path.parent.iterdir()] == [backed.path.name]
+    same(again(backed).tables["table"], table())
+    result = backed.tables[key]
+    np.testing.assert_array_equal(result.X, values(9))
+    backed.subset(["spots", key]).write(backed.path.parent / "elsewhere.zarr")
+    same(spatialdata.read_zarr(backed.path.parent / "elsewhere.zarr").tables[key], result)
+
+
+def test_shapes_are_whole_after_a_failed_write(backed, monkeypatch, tmp_path):
+    from spatialdata.transformations import get_transformation
+
+    def full(frame, path, **how):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("geopandas.GeoDataFrame.to_parquet", full)
+    grid = circles()
+    with pytest.raises(StoreError, match=r"in memory, as sdata.shapes\['grid'\]"):
+        write_element(backed, "shapes", "grid", grid)
+    assert backed.shapes["grid"] is grid and get_transformation(grid) is not None
+    with pytest.raises(StoreError, match="disk is full"):
+        write_new(backed, tmp_path / "new.zarr")
+    assert get_transformation(backed.shapes["spots"]) is not None
+    assert [folder.name for folder in tmp_path.iterdir()] == [backed.path.name]
+
+
+def test_too_little_room_is_found_before_anything_is_computed(backed, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=50_000_000))
+    check_free(backed, "tables", "imputed", nbytes=40_000_000)
+    with pytest.raises(StoreError, match=r"54\.0 MB are needed, 50\.0 MB are free.*output_path="):
+        check_free(backed, "tables", "imputed", nbytes=45_000_000)
+
+
+def test_what_another_process_wrote_meanwhile_is_neither_replaced_nor_lost(backed):
+    first, second = again(backed), again(backed)
+    put_layers(first, "table", {"a": values(1)}, obs=pd.DataFrame({"x": 1.0}, index=NAMES), uns={"k": {"a": 1}})
+    put_layers(second, "table", {"b": values(2)}, obs=pd.DataFrame({"y": 2.0}, index=NAMES), uns={"k": {"b": 2}})
+    stored = again(backed).tables["table"]
+    np.testing.assert_array_equal(stored.layers["a"], values(1))
+    np.testing.assert_array_equal(stored.layers["b"], values(2))
+    assert (stored.obs["x"] == 1).all() and (stored.obs["y"] == 2).all()
+    assert "b" in stored.uns["k"]
+
+
+def meanwhile(monkeypatch, change) -> None:
+    """Do something after the next write has been staged, before it is put in."""
+    from sq_imputer.data import store
+
+    flush = store.flush
+
+    def later(folder):
+        monkeypatch.setattr(store, "flush", flush)
+        change()
+        flush(folder)
+
+    monkeypatch.setattr(store, "flush", later)
+
+
+def test_a_name_taken_meanwhile_is_not_replaced_and_the_result_is_in_memory(backed, monkeypatch):
+    meanwhile(monkeypatch, lambda: write_element(again(backed), "tables", "imputed", table(values(1))))
+    with pytest.raises(StoreError, match=r"another process has written tables\['imputed'\].*in memory"):
+        write_element(backed, "tables", "imputed", table(values(2)))
+    np.testing.assert_array_equal(again(backed).tables["imputed"].X, values(1))
+    np.testing.assert_array_equal(backed.tables["imputed"].X, values(2))
+
+
+def test_a_table_replaced_meanwhile_gets_no_rows_of_another(backed, monkeypatch):
+    other = table()[::-1].copy()
+    meanwhile(monkeypatch, lambda: write_element(again(backed), "tables", "table", other, overwrite=True))
+    with pytest.raises(StoreError, match=r"another process has replaced or removed tables\['table'\].*in memory"):
+        put_layers(backed, "table", {"stem": values(5)})
+    same(again(backed).tables["table"], other)
+    np.testing.assert_array_equal(backed.tables["table"].layers["stem"], values(5))
+
+
+def test_the_old_version_is_readable_until_the_new_one_is_there(backed, monkeypatch):
+    seen = []
+    meanwhile(monkeypatch, lambda: seen.append(again(backed).tables["table"]))
+    write_element(backed, "tables", "table", table(values(9)), overwrite=True)
+    same(seen[0], table())
+    same(again(backed).tables["table"], table(values(9)))
+
+
+def test_a_new_store_is_made_whole_or_not_at_all(sdata, tmp_path, monkeypatch):
+    where, path = tmp_path / "elsewhere", tmp_path / "elsewhere" / "new.zarr"
+    with pytest.raises(BadInput, match="there is no folder"):
+        write_new(sdata, path)
+    where.mkdir()
+    with monkeypatch.context() as patch, pytest.raises(Break):
+        patch.setattr("sq_imputer.data.store.flush", lambda folder: (_ for _ in ()).throw(Break()))
+        write_new(sdata, path)
+    assert not list(where.iterdir())
+    before = sdata.path
+    write_new(sdata.subset(["spots", "table"]), path)
+    assert [folder.name for folder in where.iterdir()] == ["new.zarr"]
+    assert sdata.path == before
+    new = spatialdata.read_zarr(path)
+    same(new.tables["table"], table())
+    assert set(new.shapes) == {"spots"} and not new.images
+    with pytest.raises(BadInput, match="exists, and nothing is written over it"):
+        write_new(sdata, path)
 
 
 def test_a_failing_prediction_leaves_object_and_store_as_they_were(sdata):
@@ -314,4 +479,4 @@ def test_a_failing_prediction_leaves_object_and_store_as_they_were(sdata):
 def test_a_store_of_another_format_is_refused_with_the_way_out(backed):
     (backed.path / "zarr.json").rename(backed.path / ".zgroup")
     with pytest.raises(BadInput, match=r"zarr format 3.*sdata.write"):
-        commit(backed, lambda folder: [])
+        write_element(backed, "tables", "imputed", table())

@@ -1,27 +1,35 @@
 """The only writer into SpatialData: results go into memory and, on a backed object, to its store at once.
 
-SpatialData writes elements in place: its `overwrite=True` is always refused on a backed store, and an interrupted write
-leaves a name that can be neither written nor deleted. Here every write to disk goes through one function, `commit`: new
-files are written beside the store and moved into place, so that an error leaves the store and the object as they were.
-Nothing but the named element is ever touched, and images are never rewritten for the sake of a table.
+Every write to disk is one commit of `data/store.py`: an error, Ctrl-C or a kill leaves the store as it was or with all
+of the new element. If only the disk is at fault, the result is kept in memory. Nothing but the named element is ever
+touched, and images are never rewritten for the sake of a table.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sq_imputer.data.provenance import plain
+from sq_imputer.data import store as stores
+from sq_imputer.data.disk import check_writable
+from sq_imputer.data.parts import (
+    apply,
+    check_stored_names,
+    list_columns,
+    nbytes_of,
+    parts_of,
+    stored_parts,
+    write_parts,
+)
+from sq_imputer.data.parts import new_table as new_table
 from sq_imputer.data.rows import create_matrix, every_row, fill
-from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.errors import BadInput, MissingKey, StoreError, listed
 
 if TYPE_CHECKING:
     import zarr
@@ -31,24 +39,32 @@ if TYPE_CHECKING:
 
 Kind = Literal["tables", "shapes", "images"]
 
-_KINDS = ("images", "labels", "points", "shapes", "tables")
+
+MOST_BYTES = 200  # of a name: file systems take 255, and slots have an ending
 
 
-def check_free(sdata: SpatialData, kind: Kind, key: str, overwrite: bool = False) -> None:
-    """Check that an element can be written under a name, before anything is computed for it.
+def is_word(name, *reserved: str) -> bool:
+    """Whether an element, or what lies in one, can have this name."""
+    right = isinstance(name, str) and re.fullmatch(r"(?!__)[\w.-]+", name) and len(name.encode()) <= MOST_BYTES
+    return bool(right) and name not in (".", "..", *reserved)
+
+
+def check_name(sdata: SpatialData, kind: Kind, key: str, overwrite: bool = False) -> None:
+    """Check that a name is one for an element, and not taken by another.
 
     Raises
     ------
     BadInput
-        If the name is not a valid element name, is taken, or the store of a backed object cannot be written.
+        If it is not, or taken.
     """
-    if not isinstance(key, str) or not re.fullmatch(r"(?!__)[\w.-]+", key) or key in (".", ".."):
+    if isinstance(key, str) and len(key.encode()) > MOST_BYTES:
+        found = f"the name '{key[:20]}...' has {len(key.encode())} bytes"
+        raise BadInput(f"{found}; file systems need {MOST_BYTES} or fewer.")
+    if not is_word(key):
         raise BadInput(
             f"{key!r} is not a name for an element: letters, digits, '_', '-' and '.' only, and no '__' in front. "
             "Pass another key_added."
         )
-    if len(key.encode()) > 200:
-        raise BadInput(f"the name '{key[:20]}...' has {len(key.encode())} bytes; file systems need 200 or fewer.")
     for other_kind, other in _names(sdata):
         if other != key and other.lower() == key.lower():
             raise BadInput(f"'{key}' and the existing '{other}' differ in case only. Pass another key_added.")
@@ -60,10 +76,23 @@ def check_free(sdata: SpatialData, kind: Kind, key: str, overwrite: bool = False
             f"'{key}' is taken; {kind} in use: {listed(taken, 10)}. "
             "Pass overwrite=True to replace it, or another key_added."
         )
+
+
+def check_free(sdata: SpatialData, kind: Kind, key: str, overwrite: bool = False, nbytes: int = 0) -> None:
+    """Check that an element can be written under a name, before anything is computed for it.
+
+    `nbytes` is what it may need: more than is free on the disk of a backed object is refused.
+
+    Raises
+    ------
+    BadInput
+        If the name is not a valid element name or is taken, or the store is not one that is written to.
+    StoreError
+        If there is no permission to write into the store of a backed object, or no room.
+    """
+    check_name(sdata, kind, key, overwrite)
     if sdata.is_backed():
-        store = _store(sdata)
-        if not (os.access(store, os.W_OK) and os.access(store.parent, os.W_OK)):
-            raise BadInput(f"no permission to write to '{store}' and its folder; save the object elsewhere first.")
+        check_writable(_store(sdata), f"{kind}/{key}", nbytes)
 
 
 def write_element(sdata: SpatialData, kind: Kind, key: str, element, *, overwrite: bool = False) -> None:
@@ -73,21 +102,19 @@ def write_element(sdata: SpatialData, kind: Kind, key: str, element, *, overwrit
 
     Raises
     ------
-    BadInput
-        See `check_free`.
+    BadInput, StoreError
+        See `check_free`. If the store cannot be written, the element is in the object nevertheless.
     """
     check_free(sdata, kind, key, overwrite)
     if sdata.is_backed():
-        from spatialdata import SpatialData, read_zarr
+        from spatialdata import read_zarr
 
-        def write(folder: Path) -> list[str]:
-            SpatialData(**{kind: {key: element}}).write(folder, update_sdata_path=False)
-            return [f"{kind}/{key}"]
-
-        commit(sdata, write)
+        replaces = overwrite and (_store(sdata) / kind / key).is_dir()
+        with kept(sdata, kind, key, lambda: assign(sdata, kind, key, element)):
+            _write_whole(sdata, kind, key, element, replaces)
         if kind == "images":  # its graph may read the files that were just replaced
             element = read_zarr(_store(sdata), selection=("images",)).images[key]
-    _assign(sdata, kind, key, element)
+    assign(sdata, kind, key, element)
 
 
 def put_layers(
@@ -126,19 +153,21 @@ def put_layers(
         If there is no such table or no layer `x`.
     BadInput
         If shapes or names do not match the table, or the table in memory is not the one in the store.
+    StoreError
+        If the store cannot be written. The results are in the object nevertheless.
     """
     table = _table(sdata, key)
-    parts = _parts(table, layers, obs, var, obsm, uns, x)
-    if not sdata.is_backed():
-        _apply(table, parts)
-    elif not _is_stored(sdata, key):
-        table = table.copy()
-        _apply(table, parts)
-        write_element(sdata, "tables", key, table, overwrite=True)
-    else:
-        _check_stored_names(sdata, key, table)
-        commit(sdata, lambda folder: _write_parts(folder, key, parts))
-        _apply(table, parts)
+    parts = parts_of(table, layers, obs, var, obsm, uns, x)
+    if sdata.is_backed():
+        with kept(sdata, "tables", key, lambda: apply(table, parts)):
+            if _is_stored(sdata, key):
+                stored = stored_parts(table, parts, obs, var, uns)
+                _commit_parts(sdata, key, lambda group: write_parts(group, stored), nbytes_of(parts.values()))
+            else:
+                whole = table.copy()
+                apply(whole, parts)
+                _write_whole(sdata, "tables", key, whole, False)
+    apply(table, parts)
 
 
 def stream_layer(
@@ -173,6 +202,8 @@ def stream_layer(
         If there is no such table.
     BadInput
         If the batches leave rows out, or the table in memory is not the one in the store.
+    StoreError
+        If the store cannot be written. What was streamed is lost then: it was not in memory.
     """
     table = _table(sdata, key)
     batches = every_row(batches, table.n_obs)
@@ -185,113 +216,52 @@ def stream_layer(
 
     import dask.array as da
     import zarr
+    from anndata.io import write_elem
 
-    def write(folder: Path) -> list[str]:
-        fill(create_matrix(_group(folder, key), f"layers/{name}", table.shape, dtype), batches)
-        return [f"tables/{key}/layers/{name}"]
+    def write(group: zarr.Group) -> list[str]:
+        write_elem(group, "layers", {})
+        fill(create_matrix(group, f"layers/{name}", table.shape, dtype), batches)
+        return [f"layers/{name}"]
 
-    _check_stored_names(sdata, key, table)
-    commit(sdata, write)
+    _commit_parts(sdata, key, write, table.n_obs * table.n_vars * np.dtype(dtype).itemsize)
     table.layers[name] = da.from_zarr(zarr.open_array(_store(sdata) / "tables" / key / "layers" / name, mode="r"))
 
 
-def commit(sdata: SpatialData, write: Callable[[Path], Iterable[str]]) -> None:
-    """Bring new files into the store of a backed object, or leave it as it was.
-
-    Every write to a store goes through here.
-
-    Parameters
-    ----------
-    sdata
-        A backed object.
-    write
-        Called with a folder on the store's file system. It writes groups and arrays below that folder at the paths that
-        they shall have in the store, and returns these paths, each of which replaces what the store has there.
+def check_new(path: str | Path, nbytes: int = 0) -> Path:
+    """Check that a new store can be made at a path, before anything is computed for it. The path in full.
 
     Raises
     ------
     BadInput
-        If the store is not a local folder of zarr format 3.
+        If the path exists, or the folder it is in does not.
+    StoreError
+        If there is no permission to write there, or no room for `nbytes`.
     """
-    store = _store(sdata)
-    consolidated = sdata.has_consolidated_metadata()
-    with tempfile.TemporaryDirectory(prefix=f".{store.name}.", dir=store.parent) as staging, ExitStack() as undo:
-        new, old = Path(staging, "new"), Path(staging, "old")
-        with warnings.catch_warnings():
-            # a table's shapes are in the store, not among what is staged; and anndata has a note on every array
-            warnings.filterwarnings("ignore", message="The table is annotating|zarr v3 autosharding")
-            paths = list(map(Path, write(new)))
-        for path in paths:
-            while not (store / path).parent.exists():  # the first table of a store brings the group of tables along
-                path = path.parent
-            if (store / path).exists():
-                _move(store / path, old / path)
-                undo.callback(_move, old / path, store / path)
-            _move(new / path, store / path)
-            undo.callback(_move, store / path, new / path)
-        if consolidated:
-            sdata.write_consolidated_metadata()
-        undo.pop_all()
+    path = Path(path).resolve()
+    if path.exists():
+        raise BadInput(f"'{path}' exists, and nothing is written over it. Pass another path.")
+    if not path.parent.is_dir():
+        raise BadInput(f"there is no folder '{path.parent}' to hold '{path.name}'. Make it first.")
+    check_writable(path, nbytes=nbytes)
+    return path
 
 
-def new_table(
-    x: np.ndarray | None,
-    obs_names: Sequence[str],
-    genes: Sequence[str],
-    *,
-    region: str,
-    instance_key: str,
-    instances: Sequence,
-    region_key: str = "region",
-    obs: DataFrame | None = None,
-    var: DataFrame | None = None,
-    layers: Mapping[str, np.ndarray] | None = None,
-    obsm: Mapping[str, np.ndarray] | None = None,
-    uns: Mapping | None = None,
-) -> AnnData:
-    """A table that annotates shapes.
-
-    Parameters
-    ----------
-    x
-        `(n, G)` matrix, or None.
-    obs_names, genes
-        Names of the rows and columns.
-    region
-        Name of the shapes element.
-    instance_key, instances
-        Column of `obs` that holds the index of each row's shape, and these indices.
-    region_key
-        Column of `obs` that holds `region`.
-    obs, var
-        Further columns, indexed by `obs_names` and `genes`.
-    layers, obsm, uns
-        As in `put_layers`.
+def write_new(sdata: SpatialData, path: str | Path) -> None:
+    """Write an object as a new store, all of it or nothing. The object itself stays where it was.
 
     Raises
     ------
-    BadInput
-        If lengths or names do not match.
+    BadInput, StoreError
+        See `check_new`.
     """
-    import pandas as pd
-    from anndata import AnnData
-    from spatialdata.models import TableModel
-
-    if not len(obs_names) == len(instances):
-        raise BadInput(f"the table has {len(obs_names)} rows but {len(instances)} instances in '{region}'.")
-    table = AnnData(
-        X=None if x is None else np.asarray(x, dtype="float32"),
-        obs=pd.DataFrame(index=pd.Index(obs_names, dtype=str)),
-        var=pd.DataFrame(index=pd.Index(genes, dtype=str)),
-    )
-    _apply(table, _parts(table, layers or {}, obs, var, obsm, uns, None))
-    table.obs[region_key] = pd.Categorical([region] * table.n_obs)
-    table.obs[instance_key] = np.asarray(instances)
-    return TableModel.parse(table, region=region, region_key=region_key, instance_key=instance_key)
+    path = check_new(path)
+    nbytes = nbytes_of(element for _, _, element in sdata.gen_elements())
+    with _writing(sdata.shapes.values()):
+        stores.create(path, lambda folder: sdata.write(folder, update_sdata_path=False), nbytes)
 
 
 def _store(sdata: SpatialData) -> Path:
-    store = Path(sdata.path)
+    store = Path(sdata.path).resolve()
     if not (store / "zarr.json").is_file():
         raise BadInput(
             f"'{store}' is not a local store of zarr format 3, the only kind that is written to. "
@@ -300,8 +270,74 @@ def _store(sdata: SpatialData) -> Path:
     return store
 
 
+def _write_whole(sdata: SpatialData, kind: Kind, key: str, element, replaces: bool) -> None:
+    """Commit a whole element; one that another process has put there meanwhile is not replaced."""
+    from spatialdata import SpatialData
+
+    store = _store(sdata)
+
+    def write(folder: Path) -> None:
+        new = SpatialData(**{kind: {key: element}})
+        new.write(folder, update_sdata_path=False, consolidate_metadata=False)
+
+    def check() -> None:
+        if not replaces and (store / kind / key).exists():
+            raise StoreError(f"another process has written {kind}['{key}'] to '{store}' meanwhile.")
+
+    with _writing([element] if kind == "shapes" else ()):
+        stores.commit(store, f"{kind}/{key}", write, check=check, nbytes=nbytes_of([element]))
+
+
+def _commit_parts(sdata: SpatialData, key: str, write: Callable[[zarr.Group], Iterable[str]], nbytes: int) -> None:
+    """Commit parts of a stored table; what others have added to it meanwhile stays."""
+    import zarr
+
+    store, path, table, names = _store(sdata), f"tables/{key}", sdata.tables[key], []
+
+    def stage(folder: Path) -> list[str]:
+        names.extend(write(zarr.open_group(folder / path, mode="w", zarr_format=3)))
+        return names
+
+    def check() -> None:
+        try:
+            check_stored_names(store / path, table, key)
+        except (BadInput, FileNotFoundError) as error:
+            raise StoreError(f"another process has replaced or removed tables['{key}'] of '{store}'.") from error
+
+    check_stored_names(store / path, table, key)
+    with _writing():
+        stores.commit(store, path, stage, check=check, finish=lambda folder: list_columns(folder, names), nbytes=nbytes)
+
+
+@contextmanager
+def kept(sdata: SpatialData, kind: Kind, key: str, keep: Callable[[], None]) -> Iterator[None]:
+    """Keep a result in memory if the store cannot be written, and say where it is."""
+    try:
+        yield
+    except StoreError as error:
+        keep()
+        raise StoreError(f"{error} The result is in memory, as sdata.{kind}['{key}'].") from error
+
+
+@contextmanager
+def _writing(shapes: Iterable = ()) -> Iterator[None]:
+    """Keep SpatialData from warning of what is in order, and from what an error of its own would leave behind.
+
+    A table's shapes are in the store, not among what is staged, and anndata has a note on every array. The
+    transformations of shapes are taken off while they are written, and an error would leave them off.
+    """
+    attributes = [(frame.attrs, dict(frame.attrs)) for frame in shapes]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The table is annotating|zarr v3 autosharding")
+            yield
+    finally:
+        for attrs, kept in attributes:
+            attrs.update(kept)
+
+
 def _names(sdata: SpatialData) -> Iterator[tuple[str, str]]:
-    for kind in _KINDS:
+    for kind in stores.KINDS:
         stored = []
         if sdata.is_backed() and (folder := _store(sdata) / kind).is_dir():
             stored = [path.name for path in folder.iterdir() if path.is_dir()]
@@ -318,83 +354,8 @@ def _is_stored(sdata: SpatialData, key: str) -> bool:
     return (_store(sdata) / "tables" / key).is_dir()
 
 
-def _assign(sdata: SpatialData, kind: Kind, key: str, element) -> None:
+def assign(sdata: SpatialData, kind: Kind, key: str, element) -> None:
+    """Put an element into the object in memory alone."""
     with warnings.catch_warnings():  # replacing was asked for
         warnings.filterwarnings("ignore", message=r".*already exists\. Overwriting", category=UserWarning)
         getattr(sdata, kind)[key] = element
-
-
-def _move(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(source, target)
-
-
-def _parts(table: AnnData, layers, obs, var, obsm, uns, x) -> dict:
-    """What changes in the table, by path: "layers/stem", "obs", "uns/sq_imputer", "X". Changes nothing."""
-    parts = {}
-    for name, values in layers.items():
-        if np.shape(values) != table.shape:
-            raise BadInput(f"layer '{name}' has shape {np.shape(values)}; the table is {table.shape} (rows, genes).")
-        parts[f"layers/{name}"] = np.ascontiguousarray(values, dtype="float32")
-    for name, values in (obsm or {}).items():
-        if len(values) != table.n_obs:
-            raise BadInput(f"obsm '{name}' has {len(values)} rows; the table has {table.n_obs}.")
-        parts[f"obsm/{name}"] = np.ascontiguousarray(values)
-    for axis, frame in {"obs": obs, "var": var}.items():
-        if frame is not None:
-            old = getattr(table, axis)
-            if not frame.index.equals(old.index):
-                raise BadInput(
-                    f"the columns for {axis} are not indexed by the table's {len(old)} {axis}_names, in order."
-                )
-            parts[axis] = old.assign(**{name: frame[name] for name in frame})
-    for name, record in plain(uns or {}).items():
-        old = table.uns.get(name)
-        parts[f"uns/{name}"] = {**old, **record} if isinstance(old, Mapping) and isinstance(record, Mapping) else record
-    if x is not None:
-        if x not in layers and x not in table.layers:
-            raise MissingKey(f"no layer '{x}' to become X.")
-        parts["X"] = parts[f"layers/{x}"].copy() if x in layers else table.layers[x].copy()
-    return parts
-
-
-def _apply(table: AnnData, parts: dict) -> None:
-    for path, value in parts.items():
-        slot, _, name = path.partition("/")
-        if name:
-            getattr(table, slot)[name] = value
-        else:
-            setattr(table, slot, value)
-
-
-def _write_parts(folder: Path, key: str, parts: dict) -> list[str]:
-    from anndata.io import write_elem
-
-    group = _group(folder, key)
-    for path, value in parts.items():
-        if path == "X" or path.startswith("layers/"):
-            create_matrix(group, path, value.shape, value.dtype)[...] = value
-        else:
-            slot, _, name = path.rpartition("/")
-            write_elem(group.require_group(slot) if slot else group, name, value)
-    return [f"tables/{key}/{path}" for path in parts]
-
-
-def _group(folder: Path, key: str) -> zarr.Group:
-    import zarr
-
-    return zarr.open_group(folder / "tables" / key, mode="w", zarr_format=3)
-
-
-def _check_stored_names(sdata: SpatialData, key: str, table: AnnData) -> None:
-    import zarr
-    from anndata.io import read_elem
-
-    group = zarr.open_group(_store(sdata) / "tables" / key, mode="r")
-    for axis, names in {"obs": table.obs_names, "var": table.var_names}.items():
-        stored = read_elem(group[f"{axis}/{group[axis].attrs['_index']}"])
-        if list(stored) != list(names):
-            raise BadInput(
-                f"table '{key}' has other {axis}_names ({len(names)}) than its copy in the store ({len(stored)}). "
-                "Pass another key_added, or read the store again."
-            )
