@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import make_dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -95,6 +96,15 @@ def test_predict_from_references_fits_there(stores):
     assert list(record["training_sections"]) == ["P2"]
 
 
+def test_a_run_may_be_resumed_and_its_result_go_elsewhere(stores, tmp_path):
+    before = sorted(Path(stores[0]).rglob("*"))
+    said = run("predict", stores[0], "--genes", "5", "--resume", "--output", str(tmp_path / "out.zarr"))
+    assert "out.zarr/tables/imputed" in said.replace("\n", "")
+    assert spatialdata.read_zarr(tmp_path / "out.zarr").tables["imputed"].n_vars == 5
+    assert sorted(Path(stores[0]).rglob("*")) == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
 def test_a_gene_that_does_not_vary_is_counted(stores):
     sdata = spatialdata.read_zarr(stores[0])
     table = sdata.tables["table"]
@@ -130,7 +140,7 @@ WRONG = {
     "genes": (["predict", "P1.zarr", "--genes", "NUC1,nope"], "1 of 2 genes are not in section"),
     "image": (["fit", "P1.zarr", "--image-key", "HE"], "no image 'HE'; sdata has 'he'"),
     "shapes": (["predict", "P1.zarr", "--shapes-key", "bins"], "no shapes 'bins'; sdata has 'spots'"),
-    "table": (["predict", "P1.zarr", "--table-key", "counts"], "Three ways out"),
+    "table": (["predict", "P1.zarr", "--table-key", "counts"], "no table 'counts'; sdata has 'table'"),
     "score": (["score", "P1.zarr"], "no prediction in tables['imputed']"),
     "out": (["fit", "P1.zarr", "--out", "P2.zarr"], "'P2.zarr' exists already"),
 }

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import warnings
+
+import numpy as np
 import pytest
 import torch
 
-from sq_imputer.device import one_thread, pick_device
-from sq_imputer.errors import BadInput
+from sq_imputer.device import BatchSize, one_thread, pick_device
+from sq_imputer.errors import BadInput, OutOfMemory
 
 
 @pytest.fixture
@@ -13,6 +16,7 @@ def machine(monkeypatch):
 
     def has(cuda: bool = False, mps: bool = False) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 * cuda)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
     return has
@@ -54,3 +58,74 @@ def test_one_thread_is_for_the_moment_only(fails):
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+class Card:
+    """A device on which at most so many rows fit at a time."""
+
+    def __init__(self, fits: int, error: type[Exception] = torch.OutOfMemoryError, words: str = "out of memory"):
+        self.fits, self.error, self.words, self.seen, self.tries = fits, error, words, [], 0
+
+    def __call__(self, rows):
+        self.tries += 1
+        if len(rows) > self.fits:
+            raise self.error(self.words)
+        self.seen += list(rows)
+        return len(rows)
+
+
+@pytest.mark.parametrize("fits", range(1, 65))
+def test_a_batch_is_halved_until_it_fits_and_no_row_is_lost(fits):
+    size, card = BatchSize(64), Card(fits)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for start in range(0, 192, 64):
+            done = list(size.pieces(range(start, start + 64), card, "the card"))
+            assert sum(done) == 64
+    assert card.seen == list(range(192))
+    assert fits / 2 < size.rows <= fits
+    assert card.tries <= 7 + 192 // size.rows
+    assert len(said) == (fits < 64)
+
+
+def test_the_warning_says_who_and_what_to_do():
+    with pytest.warns(RuntimeWarning, match=r"the card is out of memory with 64 rows at a time and goes on with 32 or"):
+        list(BatchSize(64).pieces(range(64), Card(8), "the card"))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate 2.00 GiB"),
+        (RuntimeError, "MPS backend out of memory (MPS allocated: 8 GB)"),
+        (RuntimeError, "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"),
+        (MemoryError, "Unable to allocate 3 GiB for an array"),
+    ],
+    ids=["cuda", "apple", "cpu", "numpy"],
+)
+def test_every_device_says_it_in_its_own_way(error, words):
+    size = BatchSize(4)
+    with pytest.warns(RuntimeWarning):
+        assert sum(size.pieces(range(4), Card(2, error, words), "it")) == 4
+    assert size.rows == 2
+
+
+def test_one_row_that_does_not_fit_is_an_error_with_the_cause():
+    with pytest.warns(RuntimeWarning), pytest.raises(OutOfMemory, match="one row at a time") as failed:
+        list(BatchSize(2).pieces(range(2), Card(0), "the card"))
+    assert isinstance(failed.value, MemoryError)
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        list(BatchSize(2).pieces(range(2), Card(0, RuntimeError, "shapes do not match"), "the card"))
+
+
+def test_a_batch_size_may_be_of_numpy():
+    assert type(BatchSize(np.int64(3)).rows) is int
+
+
+@pytest.mark.parametrize("rows", [0, -1, 1.5, "64", None, True])
+def test_a_batch_size_is_a_positive_whole_number(rows):
+    with pytest.raises(BadInput, match="batch_size is .* expected a whole number, 1 or more"):
+        BatchSize(rows)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from sq_imputer.errors import BadInput, SqImputerError
+from sq_imputer.errors import BadInput, SqImputerError, printable
 
 app = typer.Typer(help="Gene expression from H&E, on SpatialData stores.", no_args_is_help=True, add_completion=False)
 
@@ -30,11 +30,8 @@ Mpp = Annotated[float | None, typer.Option(help="µm per pixel, if the store doe
 
 
 def _open(path: Path):
-    from spatialdata import read_zarr
+    from sq_imputer.io import read_zarr
 
-    if not any((path / name).is_file() for name in ("zarr.json", ".zgroup")):
-        found = "another folder or file" if path.exists() else "nothing"
-        raise BadInput(f"no SpatialData store at '{path}', but {found}; give the folder of a store (.zarr).")
     return read_zarr(path)
 
 
@@ -51,12 +48,16 @@ def _genes(genes: str) -> list[str] | int:
 def _print(table, title: str) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    shown = Table(title=title)
+    def plain(value) -> Text:  # rich takes brackets in a string for styles and links
+        return Text(f"{value:.3f}" if isinstance(value, float) else printable(value))
+
+    shown = Table(title=plain(title))
     for number, column in enumerate(table.columns):
-        shown.add_column(str(column), justify="left" if number == 0 else "right", overflow="fold")
+        shown.add_column(plain(column), justify="left" if number == 0 else "right", overflow="fold")
     for row in table.itertuples(index=False):
-        shown.add_row(*[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row])
+        shown.add_row(*map(plain, row))
     Console().print(shown)
 
 
@@ -70,7 +71,7 @@ def _print_summary(summary, where: str) -> None:
     scored = summary[summary["metric"] == "pearson"]
     for name, n_nan in zip(scored["predictor"], scored["n_nan"], strict=True):
         if 0 < n_nan < n_genes:
-            typer.echo(f"{name}: {n_nan} genes do not vary and have no correlation")
+            typer.echo(f"{printable(name)}: {n_nan} genes do not vary and have no correlation")
 
 
 @app.command()
@@ -130,6 +131,10 @@ def predict(
     mpp: Mpp = None,
     device: Device = "auto",
     seed: Seed = 0,
+    resume: Annotated[
+        bool, typer.Option(help="Keep what is done beside the store, and go on with what an earlier call has done.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Write the result to a new store here instead.")] = None,
 ) -> None:
     """Predict expression into a store: by a fitted model, fitted on references, or out of fold."""
     from sq_imputer import Plan, tl
@@ -148,10 +153,12 @@ def predict(
         overwrite=overwrite,
         allow_same_patient=allow_same_patient,
         plan=plan,
+        resume=resume,
+        output_path=output,
         **keys,
     )
     table = sdata.tables[key_added]
-    typer.echo(f"{table.n_obs} rows x {table.n_vars} genes: {store}/tables/{key_added}")
+    typer.echo(f"{table.n_obs} rows x {table.n_vars} genes: {output or store}/tables/{key_added}")
 
 
 @app.command()

@@ -1,11 +1,16 @@
-"""Which device to run on."""
+"""Which device to run on, and how much it takes at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from sq_imputer.errors import BadInput
+from sq_imputer.errors import BadInput, OutOfMemory, check_number
+
+T = TypeVar("T")
 
 
 def pick_device(device: str = "auto") -> str:
@@ -21,14 +26,103 @@ def pick_device(device: str = "auto") -> str:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    kind = str(device).split(":")[0]
-    if not there.get(kind, False):
+    kind, _, number = str(device).partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if not there.get(kind, False) or (number and not (number.isdecimal() and int(number) < count)):
         usable = [name for name, is_there in there.items() if is_there]
         raise BadInput(
             f"device '{device}' is not available here; there is {', '.join(usable)}. Pass device='auto' to take the "
             f"best."
         )
     return str(device)
+
+
+class BatchSize:
+    """Rows that a device takes at a time: halved whenever it is out of memory, and kept for what follows.
+
+    Parameters
+    ----------
+    rows
+        Rows to begin with; `rows` is what fits from then on.
+    """
+
+    def __init__(self, rows: int) -> None:
+        check_number("batch_size", rows, 1, whole=True)
+        self.rows = int(rows)
+        self._warned = False
+
+    def halve(self, rows: int, what: str, error: Exception) -> None:
+        """Take half of the rows that did not fit, and say so the first time.
+
+        Raises
+        ------
+        OutOfMemory
+            If not even one row fits.
+        """
+        if rows == 1:
+            raise OutOfMemory(
+                f"{what} is out of memory with one row at a time: {error}. Use another device, smaller "
+                "crops or a smaller model."
+            ) from error
+        self.rows = rows // 2
+        _empty_cache()
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{what} is out of memory with {rows} rows at a time and goes on with {self.rows} or fewer.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def pieces(self, batch, step: Callable[..., T], what: str) -> Iterator[T]:
+        """`step(part)` of consecutive parts of a batch, each as large as the device takes.
+
+        Parameters
+        ----------
+        batch
+            Anything with a length and slices: rows.
+        step
+            What is done with a part; called again with less of it when memory runs out.
+        what
+            Who does it, for messages.
+        """
+        start = 0
+        while start < len(batch):
+            part = batch[start : start + self.rows]
+            done = self.attempt(lambda part=part: step(part), len(part), what)
+            if done is not None:
+                yield done
+                start += len(part)
+
+    def attempt(self, step: Callable[[], T], rows: int, what: str) -> T | None:
+        """What `step` gives, or None if this many rows did not fit: `rows` is then half of them."""
+        try:
+            return step()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            failed = type(error)(*error.args)  # without the frames, which hold the tensors that fill the memory
+        self.halve(rows, what, failed)
+        return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or the machine, has no memory left."""
+    import torch
+
+    # on Apple's devices and on the CPU torch raises a plain RuntimeError
+    said = any(words in str(error) for words in ("out of memory", "can't allocate memory"))
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (isinstance(error, RuntimeError) and said)
+
+
+def _empty_cache() -> None:
+    import torch
+
+    gc.collect()  # a trainer and its model refer to each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 @contextmanager

@@ -15,12 +15,15 @@ import numpy as np
 
 from sq_imputer.contract import Batch, Source
 from sq_imputer.device import pick_device
-from sq_imputer.errors import BadInput, SqImputerError
+from sq_imputer.errors import BadInput, SqImputerError, check_number, listed
 from sq_imputer.progress import Bar, track
 from sq_imputer.splits import inner_split
 
 if TYPE_CHECKING:
     from sq_imputer.models._base import Predictor
+
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Plan:
     device
         `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
     precision
-        As in Lightning; `"auto"` is bf16 on GPUs that have it and 32 bits elsewhere.
+        `"32-true"`, `"bf16-mixed"` or `"16-mixed"`, as in Lightning; `"auto"` is bf16 on GPUs that have it and 32 bits
+        elsewhere. Weights have 32 bits in all of them.
     clip
         Largest gradient norm; 0 does not clip.
     validation
@@ -49,7 +53,7 @@ class Plan:
     seed
         Initial weights, order of rows, dropout, inner split.
     memory_mb
-        Rows are kept in memory if they fit into this, else streamed from the image in every epoch.
+        Rows are kept in memory if they fit into this, else streamed from the image in every epoch; 0 streams always.
     progress
         Show a progress bar where there is a terminal.
     """
@@ -68,14 +72,31 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
+            if getattr(self, name) is not None:
+                check_number(f"Plan.{name}", getattr(self, name), 1, whole=True)
+        check_number("Plan.patience", self.patience, 1, whole=True)
+        check_number("Plan.seed", self.seed, 0, 2**63 - 1, whole=True)
+        for name in ("clip", "memory_mb"):
+            check_number(f"Plan.{name}", getattr(self, name))
+        if self.validation is not None:
+            check_number("Plan.validation", self.validation)
+            if self.validation >= 1:
+                raise BadInput(f"Plan.validation is {self.validation}; it is a share of the rows, from 0 to below 1.")
+        if self.precision not in PRECISIONS:
+            raise BadInput(f"Plan.precision is {self.precision!r}; expected one of {listed(PRECISIONS)}.")
+        for name, kind in (("device", str), ("refit", bool), ("progress", bool)):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise BadInput(f"Plan.{name} is {value!r}; expected a whole number, 1 or more, or None.")
-        if self.validation is not None and not 0 <= self.validation < 1:
-            raise BadInput(f"Plan.validation is {self.validation}; it is a share of the rows, from 0 to below 1.")
-        for name, least in (("patience", 1), ("clip", 0), ("seed", 0), ("memory_mb", 0)):
-            if not getattr(self, name) >= least:
-                raise BadInput(f"Plan.{name} is {getattr(self, name)}; expected {least} or more.")
+            if not isinstance(value, kind):
+                raise BadInput(
+                    f"Plan.{name} is {value!r}; expected a {kind.__name__}, such as {getattr(Plan, name)!r}."
+                )
+
+    @classmethod
+    def of(cls, plan: Plan | None) -> Plan:
+        """The plan that a verb was given, or the default one; an error if it is no plan."""
+        if not isinstance(plan, cls | None):
+            raise BadInput(f"plan is a {type(plan).__name__}; expected sq_imputer.Plan(...), or None.")
+        return plan or cls()
 
 
 class Rows:
@@ -181,7 +202,7 @@ def _calibrate(predictor: Predictor, sources: Sequence[Source], rows: Sequence[n
         return predictor.calibrate(
             replace(batch, section=batch.section + k).to(device)
             for k, source in enumerate(sources)
-            for batch in predictor.seen(source, 256, rows=rows[k])
+            for batch in predictor.seen(source, min(plan.batch_size or 256, 256), rows=rows[k])
         )
 
 

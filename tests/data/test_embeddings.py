@@ -58,7 +58,7 @@ def test_what_was_kept_is_used_instead_of_the_encoder(kept, counting):
     np.testing.assert_array_equal(slide.features("counting", SPEC), kept["table"].obsm["X_counting"])
     np.testing.assert_array_equal(slide.take([3]).features("counting", SPEC)[0], kept["table"].obsm["X_counting"][3])
     assert counting.seen == 0
-    assert slide.made_by["counting"] == counting.provenance
+    assert slide.made_by["counting"] == {**counting.provenance, "batch_size": 64}
     slide.features("counting", CropSpec(60, 40))
     assert counting.seen == 8
 

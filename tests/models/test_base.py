@@ -7,32 +7,12 @@ import pytest
 import torch
 
 import sq_imputer as sqi
+from sq_imputer.device import BatchSize
 from sq_imputer.models import _base, mlp, ridge
 
 PLAN = sqi.Plan(device="cpu", progress=False, seed=5)
 CONFIG = ridge.Config(context_um=(), per_section=False, alpha=0.1)
 N = 50
-
-
-@pytest.fixture
-def source(arrays):
-    """50 rows whose expression is a line in their features; the last ten were not measured."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(N, 4)) * [1, 2, 3, 4] + [0, 5, 0, -5]
-    y = x @ rng.normal(size=(4, 3)) + 0.1 * rng.normal(size=(N, 3))
-    y[40:] = np.nan
-    return arrays(y, features=x, measured=np.arange(N) < 40)
-
-
-@pytest.fixture
-def fitted(source) -> sqi.Predictor:
-    return ridge.Model(CONFIG).fit(source, PLAN)
-
-
-@pytest.fixture
-def folder(fitted, tmp_path):
-    fitted.save(tmp_path / "model")
-    return tmp_path / "model"
 
 
 class Spy(ridge.Model):
@@ -111,7 +91,7 @@ def bad_sources(kind: str, source, arrays) -> list:
         ("no targets", r"section 'A' has no targets; call \.with_genes"),
         ("other genes", "sections 'A' and 'A' have different genes or units"),
         ("other unit", r"different genes or units \(log1p_cp10k, log1p_counts\)"),
-        ("one row", "fewer than 2 measured rows"),
+        ("one row", "have 1 measured rows; a fit needs 2 or more"),
     ],
 )
 def test_sources_that_cannot_be_fitted_are_named_and_the_model_stays(fitted, source, arrays, kind, message) -> None:
@@ -276,3 +256,90 @@ def test_random_states_of_the_caller_stay(source) -> None:
     model.predict(source, device="cpu")
     assert torch.equal(torch.get_rng_state(), before)
     np.testing.assert_array_equal(np.random.get_state()[1], numbers)
+
+
+# Out of memory ------------------------------------------------------------------------------------
+
+
+CROP_ALONE = {"context_um": (), "per_section": False}
+QUICK = sqi.Plan(device="cpu", progress=False, seed=5, epochs=3)
+
+
+@pytest.fixture
+def line(arrays):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 4))
+    return arrays(x @ rng.normal(size=(4, 3)), features=x)
+
+
+def small_card(monkeypatch, model, method: str, fits: int) -> list[int]:
+    """A card on which a step takes at most so many rows. The sizes of the steps that were tried."""
+    step, tried = getattr(model, method), []
+
+    def limited(self, batch):
+        tried.append(len(batch))
+        if len(batch) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return step(self, batch)
+
+    monkeypatch.setattr(model, method, limited)
+    return tried
+
+
+@pytest.mark.parametrize("fits", [1, 3, 7, 31])
+def test_a_prediction_does_not_depend_on_what_fits(line, monkeypatch, fits):
+    model = ridge.Model(ridge.Config(alpha=0.1, **CROP_ALONE)).fit(line, QUICK)
+    whole = model.predict(line, device="cpu")
+    tried, size = small_card(monkeypatch, ridge.Model, "predict_step", fits), BatchSize(64)
+    with pytest.warns(RuntimeWarning, match="'ridge' on cpu is out of memory with 60 rows at a time"):
+        parts = model.predict(line, device="cpu", batch_size=size)
+    np.testing.assert_allclose(parts.mean, whole.mean, atol=1e-5)
+    assert sum(n for n in tried if n <= fits) == 60
+    assert fits / 2 < size.rows <= fits
+
+
+def test_one_row_that_does_not_fit_is_an_error_and_the_model_stays(line, monkeypatch):
+    model = ridge.Model(ridge.Config(alpha=0.1, **CROP_ALONE)).fit(line, QUICK)
+    before = model.sha256
+    small_card(monkeypatch, ridge.Model, "predict_step", 0)
+    with pytest.warns(RuntimeWarning), pytest.raises(sqi.OutOfMemory, match="'ridge' on cpu .* one row at a time"):
+        model.predict(line, device="cpu")
+    assert model.sha256 == before
+
+
+def test_training_begins_again_with_half_the_batch(line, monkeypatch):
+    asked = mlp.Config(batch_size=32, validation=0.0, **CROP_ALONE)
+    halved = mlp.Model(asked).fit(line, sqi.Plan(device="cpu", progress=False, seed=5, epochs=3, batch_size=8))
+    tried = small_card(monkeypatch, mlp.Model, "loss", 10)
+    with pytest.warns(RuntimeWarning, match="training 'mlp' is out of memory with 32 rows at a time"):
+        model = mlp.Model(asked).fit(line, QUICK)
+    assert tried[:3] == [32, 16, 8] and max(tried[2:]) == 8
+    assert model.provenance["plan"]["batch_size"] == 8
+    for name, value in halved.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+def test_what_follows_training_takes_no_more_rows_than_fit_in_it(line, monkeypatch):
+    seen, calibrate = [], mlp.Model.calibrate
+
+    def listed(self, held):
+        held = list(held)
+        seen.extend(map(len, held))
+        return calibrate(self, held)
+
+    monkeypatch.setattr(mlp.Model, "calibrate", listed)
+    small_card(monkeypatch, mlp.Model, "loss", 10)
+    with pytest.warns(RuntimeWarning, match="training 'mlp' is out of memory"):
+        mlp.Model(mlp.Config(batch_size=32, validation=0.0, **CROP_ALONE)).fit(line, QUICK)
+    assert seen and max(seen) <= 10
+
+
+def test_what_cannot_be_halved_says_so_at_once(line, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(ridge.Model, "optimize", full)
+    model = ridge.Model(ridge.Config(**CROP_ALONE))
+    with pytest.raises(sqi.OutOfMemory, match="training 'ridge' is out of memory"):
+        model.fit(line, QUICK)
+    assert not model.fitted

@@ -114,7 +114,17 @@ def test_replacing_a_layer_leaves_no_neighbors_of_the_old_one(section, recalls, 
 
 
 @pytest.mark.parametrize(
-    "layer", [*(f"spy{ending}" for ending in ENDINGS), "X_texture", "x_pca", "Measured", "__spy", "..", "SPY_Samples"]
+    "layer",
+    [
+        *(f"spy{ending}" for ending in ENDINGS),
+        "X_texture",
+        "x_pca",
+        "Measured",
+        "__spy",
+        "..",
+        "SPY_Samples",
+        "s" * 201,
+    ],
 )
 def test_a_layer_cannot_take_a_slot_of_another(section, spy, genes, layer) -> None:
     with pytest.raises(sqi.BadInput, match="cannot name a prediction.*'_samples', '_neighbors'.*layer_added="):

@@ -9,26 +9,57 @@ import numpy as np
 
 from sq_imputer.contract import CropSpec
 from sq_imputer.data.provenance import pythonic
-from sq_imputer.device import pick_device
+from sq_imputer.device import BatchSize, pick_device
 from sq_imputer.progress import track
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from sq_imputer.data.crops import Crops
+    from sq_imputer.data.journal import Part
     from sq_imputer.data.slide import Slide
     from sq_imputer.encoders import Encoder
 
 
-def compute(crops: Crops, encoder: Encoder, *, device: str = "auto", label: str = "features") -> np.ndarray:
-    """Features `(n, dim)` of all crops, read in chunk order."""
-    import torch
-
-    device = pick_device(device)
+def compute(
+    crops: Crops,
+    encoder: Encoder,
+    *,
+    size: BatchSize | None = None,
+    device: str = "auto",
+    label: str = "features",
+    journal: Part | None = None,
+    name: str = "features",
+) -> np.ndarray:
+    """Features `(n, dim)` of all crops, read in chunk order; what `journal` has under `name` is not computed again."""
+    encode = _Encode(crops, encoder, size or BatchSize(64), pick_device(device), label)
+    if journal is None:
+        return encode(np.arange(len(crops)))["features"]
     values = np.empty((len(crops), encoder.card.dim), dtype=np.float32)
-    for index, pixels in track(crops.batches(64), label, len(crops), size=lambda batch: len(batch[0])):
-        values[index] = encoder(torch.from_numpy(pixels).to(device)).cpu().numpy()
+    for rows, found in journal.parts(name, crops.order, encode):
+        values[rows] = found["features"]
     return values
+
+
+class _Encode:
+    """Features of some crops after the other; how many fit on the device is learned once."""
+
+    def __init__(self, crops: Crops, encoder: Encoder, size: BatchSize, device: str, label: str) -> None:
+        self.crops, self.encoder, self.size, self.device, self.label = crops, encoder, size, device, label
+
+    def __call__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Features of these rows, which ascend."""
+        values = np.empty((len(rows), self.encoder.card.dim), dtype=np.float32)
+        batches = self.crops.batches(64, rows=rows)
+        for index, pixels in track(batches, self.label, len(rows), size=lambda batch: len(batch[0])):
+            parts = self.size.pieces(pixels, self._step, f"encoder '{self.encoder.card.name}' on {self.device}")
+            values[np.searchsorted(rows, index)] = np.concatenate(list(parts))
+        return {"features": values}
+
+    def _step(self, pixels: np.ndarray) -> np.ndarray:
+        import torch
+
+        return self.encoder(torch.from_numpy(pixels).to(self.device)).cpu().numpy()
 
 
 def key(encoder: str, spec: CropSpec, base: CropSpec | None = None) -> str:
@@ -52,6 +83,11 @@ def record(slide: Slide, encoder: str, spec: CropSpec) -> dict:
         "places": _places(slide),
         "provenance": slide.made_by.get(encoder, {}),
     }
+
+
+def shard_name(encoder: str, spec: CropSpec, neighbors: int) -> str:
+    """Name of these features in the journal of a run."""
+    return f"features-{hashlib.sha256(repr((encoder, spec, neighbors)).encode()).hexdigest()[:16]}"
 
 
 def _places(slide: Slide) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from inspect import isabstract
 from pathlib import Path
@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from sq_imputer import train
 from sq_imputer.contract import Batch, Needs, Prediction, Source
-from sq_imputer.device import pick_device
-from sq_imputer.errors import BadInput
-from sq_imputer.models._folder import FORMAT, SETTINGS, WEIGHTS, load_as
+from sq_imputer.device import BatchSize, pick_device
+from sq_imputer.errors import BadInput, listed
+from sq_imputer.models._folder import CONTROL, load_as, write
 from sq_imputer.nn.applicability import Applicability
 from sq_imputer.progress import track
 from sq_imputer.registry import ModelCard, get_model
 from sq_imputer.train import Plan
+from sq_imputer.untrusted import misfit
 
 CLIP_SD = 10.0  # features farther out than this are artifacts, not tissue
 
@@ -72,7 +73,7 @@ class Predictor(nn.Module, ABC):
 
     @abstractmethod
     def build(self) -> None:
-        """Make the layers, from `config`, `genes` and `sizes`."""
+        """Make the layers, from `config`, `genes` and `sizes`; loading does so on torch's `"meta"` device first."""
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Named parts of the training loss, which are summed."""
@@ -135,12 +136,16 @@ class Predictor(nn.Module, ABC):
         """
         sources = [sources] if isinstance(sources, Source) else list(sources)
         _check_sources(sources)
+        plan = Plan.of(plan)
+        pick_device(plan.device)
         fresh = type(self)(self.config)
-        fresh._fit(sources, plan or Plan())
+        fresh._fit(sources, plan)
         self.__dict__.update(fresh.__dict__)
         return self
 
-    def predict(self, source: Source, *, rows=None, batch_size: int = 64, device: str = "auto") -> Prediction:
+    def predict(
+        self, source: Source, *, rows=None, batch_size: int | BatchSize = 64, device: str = "auto"
+    ) -> Prediction:
         """Predict rows of a source.
 
         Parameters
@@ -150,7 +155,8 @@ class Predictor(nn.Module, ABC):
         rows
             Which rows; all if left out.
         batch_size
-            Rows per step. The prediction does not depend on it.
+            Rows per step; halved while the device is out of memory. The prediction does not depend on it. A
+            :class:`sq_imputer.device.BatchSize` knows afterwards what fitted.
         device
             Where to run.
 
@@ -162,8 +168,7 @@ class Predictor(nn.Module, ABC):
             raise BadInput(
                 f"'{self.card.name}' is not fitted; call .fit(sources), or load one with sq_imputer.load(folder)."
             )
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise BadInput(f"batch_size is {batch_size!r}; expected a whole number, 1 or more.")
+        size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
         device = pick_device(device)
         every = np.arange(len(source))
         rows, place = np.unique(every if rows is None else np.atleast_1d(every[rows]), return_inverse=True)
@@ -171,25 +176,37 @@ class Predictor(nn.Module, ABC):
             raise BadInput(f"no row of section '{source.section}' is asked for; it has {len(source)}.")
         self.to(device).eval()
         parts, index = [], []
-        batches = self.seen(source, batch_size, rows=rows, device=device)
+        batches = self.seen(source, size.rows, rows=rows, device=device)
         for batch in track(batches, f"{self.card.name} on {source.section}", len(rows), size=len):
-            batch = replace(batch, expression=None).to(device)
-            with torch.inference_mode():
-                part = self.predict_step(batch)
-                part.ood = self.applicability(_summary(batch))
-            parts.append(part.cpu())
-            index.append(batch.index.cpu())
+            index.append(batch.index)
+            parts += size.pieces(batch, lambda rows: self._step(rows, device), f"'{self.card.name}' on {device}")
         return Prediction.gather(parts, index)[torch.from_numpy(place)]
 
+    def _step(self, batch: Batch, device: str) -> Prediction:
+        batch = replace(batch, expression=None).to(device)
+        with torch.inference_mode():
+            part = self.predict_step(batch)
+            part.ood = self.applicability(_summary(batch))
+        return part.cpu()
+
     def save(self, path: str | Path) -> None:
-        """Write `model.json` and `weights.safetensors` into a folder, which is made if needed."""
+        """Write `model.json` and the weights into a folder, which is made if needed.
+
+        An older model in the folder is replaced in one step: if this is interrupted, it is still there.
+
+        Raises
+        ------
+        BadInput
+            If there is nothing to save, a weight is not finite, or the folder holds something else than a model.
+        StoreError
+            If the folder cannot be written, such as on a full disk.
+        """
         if not self.fitted:
             raise BadInput(f"'{self.card.name}' is not fitted; there is nothing to save.")
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = self._weights()
+        wrong = misfit(self.state_dict(), self.state_dict())
+        if wrong:
+            raise BadInput(f"'{self.card.name}' is not saved, since it could not be used: {wrong}. Fit it again.")
         settings = {
-            "format": FORMAT,
             "model": self.card.name,
             "config": asdict(self.config),
             "genes": list(self.genes),
@@ -197,11 +214,8 @@ class Predictor(nn.Module, ABC):
             "sizes": self.sizes,
             "provenance": self.provenance,
             "history": self.history,
-            "sha256": hashlib.sha256(weights).hexdigest(),
         }
-        text = json.dumps(settings, indent=1)
-        (folder / WEIGHTS).write_bytes(weights)
-        (folder / SETTINGS).write_text(text)
+        write(path, settings, self._weights())
 
     @property
     def sha256(self) -> str:
@@ -227,16 +241,17 @@ class Predictor(nn.Module, ABC):
     def seen(
         self, source: Source, batch_size: int, *, rows=None, generator=None, device: str = "auto"
     ) -> Iterator[Batch]:
-        """Batches of a source as the model sees them: features scaled."""
+        """Batches of a source as the model sees them: features scaled, targets in float32."""
         if not self.needs.encoders:
-            yield from source.batches(self.needs, batch_size, rows=rows, generator=generator)
+            for batch in source.batches(self.needs, batch_size, rows=rows, generator=generator):
+                yield _in_float32(batch)
             return
         moments = source.moments(self.needs, device=device) if self.needs.per_section else None
         mean, std = moments or (self.feature_mean.cpu().numpy(), self.feature_std.cpu().numpy())
         mean = torch.from_numpy(np.asarray(mean, dtype=np.float32))
         scale = torch.from_numpy(_safe(np.asarray(std, dtype=np.float32)))
         for batch in source.batches(self.needs, batch_size, rows=rows, generator=generator, device=device):
-            yield replace(batch, features=((batch.features - mean) / scale).clamp(-CLIP_SD, CLIP_SD))
+            yield replace(_in_float32(batch), features=((batch.features - mean) / scale).clamp(-CLIP_SD, CLIP_SD))
 
     @property
     def bytes_per_row(self) -> int:
@@ -249,13 +264,21 @@ class Predictor(nn.Module, ABC):
         self.genes, self.unit = tuple(sources[0].genes), sources[0].unit
         n_rows = sum(int(source.measured.sum()) for source in sources)
         self.sizes = {"rows": n_rows, "features": self._read_features(sources, plan), **self.further_sizes(sources)}
+        rows = getattr(self.config, "batch_size", None)
+        size = BatchSize(1 if rows is None else plan.batch_size or rows)
+        while not size.attempt(partial(self._train, sources, plan), size.rows, f"training '{self.card.name}'"):
+            plan = replace(plan, batch_size=size.rows)
+        self.eval()
+        self.provenance = _provenance(sources, plan)
+
+    def _train(self, sources: list[Source], plan: Plan) -> bool:
+        """Build and train, from the start."""
         with torch.random.fork_rng():
             torch.manual_seed(plan.seed)
             self._take_statistics(sources)
             self.build()
         self.optimize(sources, plan)
-        self.eval()
-        self.provenance = _provenance(sources, plan)
+        return True
 
     def _read_features(self, sources: list[Source], plan: Plan) -> int:
         """Compute the features once, where they are needed, and return their number."""
@@ -296,6 +319,11 @@ def _safe(std: np.ndarray) -> np.ndarray:
     return np.where(std > 1e-6, std, 1.0).astype(std.dtype)
 
 
+def _in_float32(batch: Batch) -> Batch:
+    """The batch with targets in the precision of the weights."""
+    return batch if batch.expression is None else replace(batch, expression=batch.expression.float())
+
+
 def _summary(batch: Batch) -> Tensor:
     """What a row looks like in few numbers: its features, or mean and spread of the optical density of its pixels."""
     if batch.features is not None:
@@ -318,8 +346,13 @@ def _check_sources(sources: list[Source]) -> None:
                 f"({sources[0].unit}, "
                 f"{source.unit}); give both the same by .with_genes(genes, unit)."
             )
-    if sum(int(source.measured.sum()) for source in sources) < 2:
-        raise BadInput("fewer than 2 measured rows to fit on.")
+    strange = [gene for gene in sources[0].genes if CONTROL.search(gene)]
+    if strange:
+        raise BadInput(f"{len(strange)} genes have control characters in their names: {listed(strange)}. Rename them.")
+    n_rows = sum(int(source.measured.sum()) for source in sources)
+    if n_rows < 2:
+        names = listed(source.section for source in sources)
+        raise BadInput(f"sections {names} have {n_rows} measured rows; a fit needs 2 or more. Add sections.")
 
 
 def _provenance(sources: list[Source], plan: Plan) -> dict:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,11 @@ from sq_imputer.data.genes import LOG1P_CP10K
 from sq_imputer.data.slide import Slide
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.progress import track
-from sq_imputer.splits import folds
+from sq_imputer.splits import check_folds, folds
 from sq_imputer.tl._retrieved import check_patient, pool
+from sq_imputer.tl._run import Piece, Run, journal_home, manifest, open_run
 from sq_imputer.tl._sections import pick_genes, read_sections, resolve_model
-from sq_imputer.tl._slots import Result, check_panel, check_room, units, write_result
+from sq_imputer.tl._slots import Place, Result, units, write_result
 from sq_imputer.train import Plan
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def predict(
     allow_same_patient: bool = False,
     config: Mapping | object | None = None,
     plan: Plan | None = None,
+    resume: bool = False,
+    output_path: str | Path | None = None,
     **keys: Unpack[SlideKeys],
 ) -> None:
     """Predict expression from the image and write it into the object as a table of its own.
@@ -88,6 +91,14 @@ def predict(
         The `Config` of a named model, or a dict of the fields that differ from its defaults.
     plan
         How to train, and the device to run on.
+    resume
+        Keep what is done on disk until all of it is written, and go on with what an earlier call with the same input
+        and arguments has done. Features, fitted models and predicted rows are kept, in a hidden folder beside the store
+        (or beside `output_path`) that is removed at the end; a call that was killed loses at most one shard of 256
+        rows, or the model that it was fitting.
+    output_path
+        Write the table, and the shapes that it annotates, to a new store instead of the object's; in memory
+        `tables[key_added]` is set all the same.
     **keys
         Where to find image, shapes and counts, as :meth:`sq_imputer.data.slide.Slide.from_sdata` takes them. Give
         `shapes_key` of a grid (:func:`sq_imputer.pp.grid`) or of cells to predict there.
@@ -97,27 +108,35 @@ def predict(
     MissingKey
         If a key or a gene is missing.
     BadInput
-        If the input cannot be used, nothing is measured and no reference given, `key_added` is taken, or a model that
-        retrieves has spots of this patient. Nothing has been computed then.
+        If the input cannot be used, nothing is measured and no reference given, `key_added` is taken, a model that
+        retrieves has spots of this patient, or an unfinished run to be resumed is of other input or arguments. Nothing
+        has been computed then.
+    StoreError
+        If the store, or `output_path`, cannot be written or has too little room. Where this is found only at the end,
+        the result is in memory.
+    OutOfMemory
+        If the device has no memory for one row. Larger batches are halved until they fit.
 
     Notes
     -----
     `docs/slots.md` lists what is written. Of a model that retrieves, :func:`sq_imputer.tl.retrieved` tells which
     reference spots a prediction was made of.
     """
-    plan = plan or Plan()
+    plan = Plan.of(plan)
+    check_folds(n_folds, buffer_um)
     predictor = resolve_model(model, config)
-    target = Slide.from_sdata(sdata, **keys)
+    target = _read_target(sdata, reference, keys)
     layer = layer_added or predictor.card.name
-    table = check_room(sdata, target, key_added, layer, overwrite)
+    place = Place(sdata, key_added, layer, overwrite, None if output_path is None else Path(output_path))
+    table = place.check(target)
+    home = journal_home(place) if resume else None
     if table is not None:
         shapes_key = target.keys["shapes_key"]
         embeddings.recall(target, table, *read.rows_of(table, sdata.shapes[shapes_key], shapes_key, key_added))
     if predictor.fitted:
         _check_alone(predictor, reference, genes, unit)
-        check_panel(table, key_added, predictor.genes, predictor.unit, overwrite)
+        training, chosen, unit = [], list(predictor.genes), predictor.unit
         _check_unseen(target, predictor, predictor.provenance, allow_same_patient)
-        result = _by_fitted(target, predictor, plan)
     else:
         training = _training(sdata, target, reference, keys)
         if reference is not None:
@@ -125,16 +144,31 @@ def predict(
         again = table is not None and reference is None and isinstance(genes, int) and genes == N_GENES
         chosen = list(table.var_names) if again else pick_genes(training, genes)
         unit = unit or (units(table).pop() if again else LOG1P_CP10K)
-        check_panel(table, key_added, chosen, unit, overwrite)
-        training = [slide.with_genes(chosen, unit) for slide in training]
-        if reference is not None:
-            result = _by_reference(target, predictor, training, plan)
+    place.check_panel(table, chosen, unit)
+    place.check_space(target, predictor, len(chosen))
+    for slide in (target, *training):
+        slide.check(predictor.needs, predictor.provenance.get("training_mpp"))
+    training = [slide.with_genes(chosen, unit) for slide in training]
+    how = {"genes": chosen, "unit": unit, "n_folds": n_folds, "buffer_um": buffer_um}
+    with open_run(home, plan, lambda: manifest(predictor, target, training, plan, **how)) as run:
+        target, *training = run.sections([target, *training])
+        if predictor.fitted:
+            result = _by_fitted(target, predictor, run)
+        elif reference is not None:
+            result = _by_reference(target, predictor, training, run)
         else:
-            result = _by_folds(target, training[0], predictor, n_folds, buffer_um, plan)
-    write_result(sdata, target, result, key_added, layer, overwrite, plan)
+            result = _by_folds(target, training[0], predictor, n_folds, buffer_um, run)
+        write_result(place, target, replace(result, batch_size=run.size.rows), plan)
 
 
 # Where the prediction comes from ------------------------------------------------------------------
+
+
+def _read_target(sdata: SpatialData, reference: Sections | None, keys: Mapping) -> Slide:
+    """The section to be predicted; the table that is named may be one that only the references have."""
+    read.check_object(sdata)
+    elsewhere = reference is not None and keys.get("table_key", "table") not in sdata.tables
+    return Slide.from_sdata(sdata, **({**keys, "table_key": None} if elsewhere else keys))
 
 
 def _check_alone(predictor: Predictor, reference, genes, unit: str | None) -> None:
@@ -194,10 +228,10 @@ def _measured_here(sdata: SpatialData, target: Slide, keys: Mapping) -> Slide:
     return replace(measured, section=target.section)
 
 
-def _by_fitted(target: Slide, predictor: Predictor, plan: Plan) -> Result:
+def _by_fitted(target: Slide, predictor: Predictor, run: Run) -> Result:
     shares = target.group in predictor.provenance["groups"]
     return Result(
-        *_together([_ask(predictor, target, plan)]),
+        *_together([run.ask("all", predictor, target)]),
         predictor,
         "fitted model",
         predictor.provenance["sections"],
@@ -207,19 +241,19 @@ def _by_fitted(target: Slide, predictor: Predictor, plan: Plan) -> Result:
     )
 
 
-def _by_reference(target: Slide, predictor: Predictor, training: list[Slide], plan: Plan) -> Result:
-    fitted = type(predictor)(predictor.config).fit(training, plan)
-    return replace(_by_fitted(target, fitted, plan), how="fitted on reference")
+def _by_reference(target: Slide, predictor: Predictor, training: list[Slide], run: Run) -> Result:
+    fitted = run.fit("all", predictor, training)
+    return replace(_by_fitted(target, fitted, run), how="fitted on reference")
 
 
 def _by_folds(
-    target: Slide, measured: Slide, predictor: Predictor, n_folds: int, buffer_um: float | None, plan: Plan
+    target: Slide, measured: Slide, predictor: Predictor, n_folds: int, buffer_um: float | None, run: Run
 ) -> Result:
     """Out of fold where measured; by a model fitted on everything measured elsewhere."""
-    fresh, all_here = type(predictor)(predictor.config), "all measured spots of this section"
+    all_here = "all measured spots of this section"
     if target.keys["shapes_key"] != measured.keys["shapes_key"]:
-        fitted = fresh.fit(measured, plan)
-        found = _together([_ask(fitted, replace(target, anchor=measured), plan)])
+        fitted = run.fit("all", predictor, measured)
+        found = _together([run.ask("all", fitted, replace(target, anchor=measured))])
         how = "fitted on the measured spots of this object"
         return Result(*found, fitted, how, [measured.section], bank_from=all_here, shares_patient=True)
     rows = np.flatnonzero(measured.measured)
@@ -227,36 +261,21 @@ def _by_folds(
     fold = np.full(len(measured), -1)
     pieces, hashes, bank_from = [], [], f"other spatial blocks of this section, beyond {buffer_um:g} um"
     splits = folds(measured.xy_um[rows], n_folds, buffer_um=buffer_um)
-    for number, split in track(enumerate(splits), "folds", len(splits), shown=plan.progress):
-        member = type(predictor)(predictor.config).fit(measured.take(rows[split.train]), plan)
+    for number, split in track(enumerate(splits), "folds", len(splits), shown=run.plan.progress):
+        member = run.fit(f"fold-{number}", predictor, measured.take(rows[split.train]))
         out = rows[split.test]
         fold[out] = number
-        pieces.append(_ask(member, measured, plan, out))
+        pieces.append(run.ask(f"fold-{number}", member, measured, out))
         hashes.append(member.sha256)
     rest = np.flatnonzero(~measured.measured)
     if len(rest):
-        member = fresh.fit(measured, plan)
-        pieces.append(_ask(member, measured, plan, rest))
+        member = run.fit("all", predictor, measured)
+        pieces.append(run.ask("rest", member, measured, rest))
         hashes.append(member.sha256)
         bank_from += f"; at spots that were not measured, {all_here}"
     how = {"how": "out of fold", "fold": fold, "buffer_um": buffer_um, "bank_from": bank_from, "shares_patient": True}
     known = {**_known([measured]), "rows": [len(rows)], "weights_sha256": hashes}
     return Result(*_together(pieces), member, training=[measured.section], known=known, **how)
-
-
-@dataclass
-class Piece:
-    """What one model says of some rows, and the bank that it retrieves from."""
-
-    rows: np.ndarray
-    prediction: Prediction
-    bank: dict[str, np.ndarray] | None
-
-
-def _ask(predictor: Predictor, slide: Slide, plan: Plan, rows: np.ndarray | None = None) -> Piece:
-    rows = np.arange(len(slide)) if rows is None else rows
-    prediction = predictor.predict(slide, rows=rows, batch_size=plan.batch_size or 64, device=plan.device)
-    return Piece(rows, prediction, predictor.bank() if predictor.retrieves else None)
 
 
 def _together(pieces: Sequence[Piece]) -> tuple[Prediction, dict[str, np.ndarray] | None]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sq_imputer.contract import Prediction
 from sq_imputer.data import embeddings, read, write
+from sq_imputer.data.parts import with_parts
 from sq_imputer.data.slide import Slide
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.tl._sections import records
@@ -37,8 +38,9 @@ ENDINGS = ("_std", *(ending for ending, _ in OBSM.values() if ending))
 class Result:
     """A prediction for every row of the target, and how it came about.
 
-    `bank` is the table of the reference spots that `prediction.neighbors` counts, for models that retrieve; `known`
-    replaces what the provenance of `predictor` says, where it stands for several models.
+    `bank` is the table of the reference spots that `prediction.neighbors` counts, for models that retrieve;
+    `batch_size` is how many rows the device took at a time; `known` replaces what the provenance of `predictor` says,
+    where it stands for several models.
     """
 
     prediction: Prediction
@@ -51,52 +53,83 @@ class Result:
     buffer_um: float = 0.0
     shares_patient: bool = False
     allow_same_patient: bool = False
+    batch_size: int = 0
     known: dict = field(default_factory=dict)
 
 
-def check_room(sdata: SpatialData, target: Slide, key: str, layer: str, overwrite: bool) -> AnnData | None:
-    """Check, before anything is computed, that the result can be written. The table that it would be added to."""
-    write.check_free(sdata, "tables", key, overwrite=True)
-    table = sdata.tables.get(key)
-    _check_name(layer, () if table is None else records(table))
-    if table is None:
-        return None
-    ours, regions = bool(records(table)), read.annotated(sdata, key)
-    same = regions == [target.keys["shapes_key"]] and list(table.obs_names) == _names(target)
-    if not ours or (not same and not overwrite):
-        found = f"{table.n_obs} predicted rows of {listed(regions)}" if ours else "what sq_imputer did not write"
-        raise BadInput(
-            f"tables['{key}'] is taken: it holds {found}, and {len(target)} of '{target.keys['shapes_key']}' are to be "
-            "predicted. Pass another key_added=" + (", or overwrite=True to replace it." if ours else ".")
-        )
-    if same and layer in table.layers and not overwrite:
-        raise BadInput(
-            f"tables['{key}'] has a layer '{layer}' already. Pass overwrite=True to replace it, layer_added= another "
-            "name, or key_added= another table."
-        )
-    return table if same else None
+@dataclass(frozen=True)
+class Place:
+    """Where a result goes: `tables[key].layers[layer]` of an object, and its store, or a new one at `output_path`."""
 
+    sdata: SpatialData
+    key: str
+    layer: str
+    overwrite: bool
+    output_path: Path | None = None
 
-def check_panel(table: AnnData | None, key: str, genes: Sequence[str], unit: str, overwrite: bool) -> None:
-    """Check, before anything is computed, that the table holds these genes in this unit, or may be replaced."""
-    if table is None or overwrite or _same_panel(table, genes, unit):
-        return
-    held = f"{table.n_vars} genes in {listed(units(table))}"
-    raise BadInput(
-        f"tables['{key}'] holds another panel or unit: {held}, now {len(genes)} in '{unit}'. Pass key_added= another "
-        f"name, genes=list(sdata.tables['{key}'].var_names) for the same panel, or overwrite=True."
-    )
+    @property
+    def table(self) -> AnnData | None:
+        """The table of this name, if there is one."""
+        return self.sdata.tables.get(self.key)
+
+    def check(self, target: Slide) -> AnnData | None:
+        """Check, before anything is computed, that the result can be written. The table that it would be added to."""
+        self._check_store(0)
+        table, key = self.table, self.key
+        _check_name(self.layer, () if table is None else records(table))
+        if table is None:
+            return None
+        ours, regions = bool(records(table)), read.annotated(self.sdata, key)
+        same = regions == [target.keys["shapes_key"]] and list(table.obs_names) == _names(target)
+        if not ours or (not same and not self.overwrite):
+            found = f"{table.n_obs} predicted rows of {listed(regions)}" if ours else "what sq_imputer did not write"
+            raise BadInput(
+                f"tables['{key}'] is taken: it holds {found}, and {len(target)} of '{target.keys['shapes_key']}' are "
+                "to be predicted. Pass another key_added=" + (", or overwrite=True to replace it." if ours else ".")
+            )
+        if same and self.layer in table.layers and not self.overwrite:
+            raise BadInput(
+                f"tables['{key}'] has a layer '{self.layer}' already. Pass overwrite=True to replace it, layer_added= "
+                "another name, or key_added= another table."
+            )
+        return table if same else None
+
+    def check_panel(self, table: AnnData | None, genes: Sequence[str], unit: str) -> None:
+        """Check, before anything is computed, that the table holds these genes in this unit, or may be replaced."""
+        if table is None or self.overwrite or _same_panel(table, genes, unit):
+            return
+        held = f"{table.n_vars} genes in {listed(units(table))}"
+        raise BadInput(
+            f"tables['{self.key}'] holds another panel or unit: {held}, now {len(genes)} in '{unit}'. Pass key_added= "
+            f"another name, genes=list(sdata.tables['{self.key}'].var_names) for the same panel, or overwrite=True."
+        )
+
+    def check_space(self, target: Slide, predictor: Predictor, n_genes: int) -> None:
+        """Check, before anything is computed, that the store has room for what will be written."""
+        from sq_imputer.encoders import encoder_card
+
+        needs, samples = predictor.needs, getattr(predictor.config, "keep_samples", 0)
+        matrices = 3 + bool(predictor.card.uncertainty) + samples  # measured, mean and X; standard deviation
+        features = sum(encoder_card(name).dim for name in needs.encoders) * len(needs.views)
+        nbytes = 4 * len(target) * (matrices * n_genes + features)
+        self._check_store(nbytes)
+
+    def _check_store(self, nbytes: int) -> None:
+        if self.output_path is None:
+            write.check_free(self.sdata, "tables", self.key, overwrite=True, nbytes=nbytes)
+        else:
+            write.check_name(self.sdata, "tables", self.key, overwrite=True)
+            write.check_new(self.output_path, nbytes)
 
 
 def _check_name(layer: str, others: Iterable[str]) -> None:
     """Whether all slots of a prediction are its own, and SpatialData can write them."""
-    low = layer.lower()
-    valid = re.fullmatch(r"(?!__|x_)[\w.-]+", low) and low not in (*RESERVED, ".", "..")
-    if not valid or low.endswith(ENDINGS):
+    low = str(layer).lower()
+    if not write.is_word(layer) or low in RESERVED or low.startswith("x_") or low.endswith(ENDINGS):
         raise BadInput(
             f"{layer!r} cannot name a prediction: letters, digits, '_', '-' and '.' only, not {listed(RESERVED)}, "
-            f"nothing that begins with '__' or 'X_' or ends with {listed(ENDINGS)}: these name other slots. Pass "
-            "another layer_added=."
+            f"nothing that begins with '__' or 'X_' or ends with {listed(ENDINGS)}: these name other slots; nor more "
+            f"than {write.MOST_BYTES} bytes. Pass another layer_added=."
         )
     alike = [name for name in others if name != layer and name.lower() == low]
     if alike:
@@ -116,26 +149,34 @@ def _names(target: Slide) -> list[str]:
     return list(target.names.astype(str))
 
 
-def write_result(
-    sdata: SpatialData, target: Slide, result: Result, key: str, layer: str, overwrite: bool, plan: Plan
-) -> None:
-    """Put a prediction into the table that :func:`check_room` found, or into a new one."""
+def write_result(place: Place, target: Slide, result: Result, plan: Plan) -> None:
+    """Put a prediction into the table that :meth:`Place.check` found, or into a new one."""
+    layer, parts = place.layer, _parts(target, result, place.layer, plan)
+    old = place.table
+    adds = old is not None and list(old.obs_names) == _names(target)
+    adds = adds and _same_panel(old, result.predictor.genes, result.predictor.unit)
+    if adds:
+        known = old.uns["sq_imputer"].get("embeddings", {})
+        parts["uns"]["sq_imputer"]["embeddings"] = {**known, **parts["uns"]["sq_imputer"]["embeddings"]}
+        parts = {"x": layer, **_over(old, layer, parts)}
+    if place.output_path is not None:
+        table = with_parts(old, **parts) if adds else _new_table(target, result, layer, parts)
+        _write_elsewhere(place, target.keys["shapes_key"], table)
+    elif adds:
+        write.put_layers(place.sdata, place.key, **parts)
+    else:
+        new = _new_table(target, result, layer, parts)
+        write.write_element(place.sdata, "tables", place.key, new, overwrite=place.overwrite)
+
+
+def _new_table(target: Slide, result: Result, layer: str, parts: dict) -> AnnData:
     import pandas as pd
 
-    predictor, parts = result.predictor, _parts(target, result, layer, plan)
-    table = sdata.tables.get(key)
-    if table is not None and list(table.obs_names) == _names(target):
-        if _same_panel(table, predictor.genes, predictor.unit):
-            known = table.uns["sq_imputer"].get("embeddings", {})
-            parts["uns"]["sq_imputer"]["embeddings"] = {**known, **parts["uns"]["sq_imputer"]["embeddings"]}
-            parts = _over(table, layer, parts)
-            write.put_layers(sdata, key, x=layer, **parts)
-            return
     obs, layers = parts.pop("obs"), parts.pop("layers")
-    new = write.new_table(
+    return write.new_table(
         layers[layer],
         _names(target),
-        list(predictor.genes),
+        list(result.predictor.genes),
         region=target.keys["shapes_key"],
         instance_key="instance_id",
         instances=target.instances,
@@ -143,7 +184,19 @@ def write_result(
         layers=layers,
         **parts,
     )
-    write.write_element(sdata, "tables", key, new, overwrite=overwrite)
+
+
+def _write_elsewhere(place: Place, region: str, table: AnnData) -> None:
+    """Into the object in memory, and with the shapes that it annotates into a store of its own."""
+    from spatialdata import SpatialData
+
+    def keep() -> None:
+        write.assign(place.sdata, "tables", place.key, table)
+
+    with write.kept(place.sdata, "tables", place.key, keep):
+        new = SpatialData(tables={place.key: table}, shapes={region: place.sdata.shapes[region]})
+        write.write_new(new, place.output_path)
+    keep()
 
 
 def _over(table: AnnData, layer: str, parts: dict) -> dict:
@@ -216,6 +269,7 @@ def _provenance(target: Slide, result: Result, plan: Plan) -> dict:
         "buffer_um": float(result.buffer_um),
         "shares_patient": bool(result.shares_patient),
         "seed": int(plan.seed),
+        "batch_size": result.batch_size,
         **bank,
         **result.known,
     }

@@ -1,0 +1,185 @@
+"""The journal of a long run: what has been computed lies on disk until all of it is written where it belongs.
+
+A journal is a hidden folder beside the store. It holds `manifest.json`, which says of what the run is, and shards: the
+results for some rows each, written whole or not at all (a new file, flushed to the disk, then renamed) behind the
+sha256 of their content. A run that was killed finds the shards that count and computes the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sq_imputer.errors import BadInput, StoreError, listed
+
+ROWS = 256  # in a shard: what a killed run computes again is less than this
+_DIGEST = 64  # characters of a sha256, before the content of a shard
+_MANIFEST = "manifest.json"
+_LOCK = "lock"
+
+Parts = dict[str, np.ndarray]
+
+
+class Journal:
+    """Shards of one run. A context: no other process runs on the same journal meanwhile.
+
+    Parameters
+    ----------
+    folder
+        Where it lies, or will.
+    manifest
+        What the run is of: anything that JSON can hold, and on which the shards depend.
+
+    Raises
+    ------
+    BadInput
+        If the folder holds the shards of another run, or another process is at work on it.
+    StoreError
+        If it cannot be written.
+    """
+
+    def __init__(self, folder: Path, manifest: Mapping) -> None:
+        self.folder = folder
+        self.manifest = json.loads(json.dumps(manifest, default=lambda value: value.item()))  # numbers of numpy
+
+    def __enter__(self) -> Journal:
+        from filelock import FileLock, Timeout
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.folder / _LOCK)
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise BadInput(
+                f"another process is at work on the run in '{self.folder}'. Wait for it, or stop it."
+            ) from error
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            self._check()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        if all(path.name in (_MANIFEST, _LOCK) for path in self.folder.glob("*")):  # nothing was done yet
+            self.remove()
+        self._lock.release()
+
+    def remove(self) -> None:
+        """Take the journal away: what it held is written elsewhere."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def parts(
+        self, name: str, order: np.ndarray, compute: Callable[[np.ndarray], Parts]
+    ) -> Iterator[tuple[np.ndarray, Parts]]:
+        """Row numbers and what was computed for them, now or by an earlier process.
+
+        Parameters
+        ----------
+        name
+            What is computed; a part of file names.
+        order
+            `(n,)` row numbers in the order in which they are computed best. Every process must give the same.
+        compute
+            Gives arrays by name for some rows, in ascending order.
+        """
+        for number, start in enumerate(range(0, len(order), ROWS)):
+            some, path = np.sort(order[start : start + ROWS]), self.folder / f"{name}-{number:05d}.shard"
+            found = _read(path, some)
+            if found is None:
+                found = compute(some)
+                self._write(path, {"rows": some, **found})
+            yield some, found
+
+    def _check(self) -> None:
+        """The manifest, written if there is none yet, is that of this run."""
+        path = self.folder / _MANIFEST
+        if not path.is_file():
+            for strange in (entry for entry in self.folder.iterdir() if entry.name != _LOCK):
+                # a removal that was killed left it: nobody knows of what run it is
+                shutil.rmtree(strange) if strange.is_dir() else strange.unlink()
+            self._replace(path, json.dumps(self.manifest).encode())
+            return
+        try:
+            known = json.loads(path.read_text())
+        except ValueError as error:
+            raise BadInput(f"'{path}' is damaged. Delete '{self.folder}' to begin the run anew.") from error
+        differs = _differences(known, self.manifest)
+        if differs:
+            raise BadInput(
+                f"'{self.folder}' holds an unfinished run that differs from this one: {'; '.join(differs[:5])}. Give "
+                f"the same input and arguments to go on with it, or delete the folder to begin anew."
+            )
+
+    def _write(self, path: Path, parts: Parts) -> None:
+        from safetensors.numpy import save
+
+        content = save({name: np.ascontiguousarray(values) for name, values in parts.items()})
+        self._replace(path, hashlib.sha256(content).hexdigest().encode() + content)
+
+    def _replace(self, path: Path, content: bytes) -> None:
+        """All of a file or nothing of it, also when the power fails."""
+        new = path.with_suffix(".new")
+        try:
+            with new.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
+        except OSError as error:
+            new.unlink(missing_ok=True)
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"the journal of this run in '{self.folder}' cannot be written: {error.strerror}. Make room or give "
+            "permission there and call again with resume=True, which goes on with what it holds; or pass output_path= "
+            "on another disk."
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a journal that belongs to one section."""
+
+    journal: Journal
+    section: str
+
+    def parts(self, name: str, order: np.ndarray, compute: Callable[[np.ndarray], Parts]) -> Iterator:
+        """As :meth:`Journal.parts`, under names of this section's own."""
+        return self.journal.parts(f"{self.section}-{name}", order, compute)
+
+
+def _read(path: Path, rows: np.ndarray) -> Parts | None:
+    """What a shard holds for these rows; None if there is none, or not as it was written."""
+    from safetensors.numpy import load
+
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    if hashlib.sha256(content[_DIGEST:]).hexdigest().encode() != content[:_DIGEST]:
+        return None
+    parts = load(content[_DIGEST:])
+    return parts if np.array_equal(parts.pop("rows"), rows) else None
+
+
+def _differences(old, new, path: str = "") -> list[str]:
+    """Where two manifests differ: `"plan.seed was 0, is 1"`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        parts = [_differences(old.get(key), new.get(key), f"{path}.{key}".lstrip(".")) for key in keys]
+        return [difference for part in parts for difference in part]
+    return [] if old == new else [f"{path} was {_short(old)}, is {_short(new)}"]
+
+
+def _short(value) -> str:
+    return listed(value, 3) if isinstance(value, list) else repr(value)
