@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from sq_imputer.errors import BadInput, MissingKey, SqImputerError, listed
+from sq_imputer.errors import BadInput, MissingKey, SqImputerError, check_frame, check_number, listed, named
 
 
 @pytest.mark.parametrize(("kind", "python"), [(BadInput, ValueError), (MissingKey, KeyError)])
@@ -37,3 +38,31 @@ def test_items_are_listed_briefly(items, text):
 
 def test_how_many_are_listed_can_be_said():
     assert listed("abc", 2) == "'a', 'b', ... (3 in all)"
+
+
+@pytest.mark.parametrize("value", [2, np.int64(2), 2.5, np.float32(3), 10], ids=repr)
+def test_numbers_of_python_and_numpy_are_numbers(value):
+    check_number("n", value, 2, 10)
+
+
+@pytest.mark.parametrize("value", [1, 11, np.nan, np.inf, "2", None, True, np.bool_(True), [2], 2 + 0j], ids=repr)
+def test_what_is_no_number_in_the_range_is_named(value):
+    with pytest.raises(BadInput, match=r"^n is .*; expected a number from 2 to 10\.$"):
+        check_number("n", value, 2, 10)
+
+
+@pytest.mark.parametrize("value", [2.0, np.float64(2), "2", True], ids=repr)
+def test_what_is_no_whole_number_is_named(value):
+    with pytest.raises(BadInput, match=r"; expected a whole number, 0 or more\.$"):
+        check_number("n", value, whole=True)
+
+
+def test_one_name_or_several_become_a_list():
+    assert named("genes", "AB") == ["AB"] and named("genes", ("A", "B")) == ["A", "B"]
+    with pytest.raises(BadInput, match="genes is 3; expected a name or a list of names"):
+        named("genes", 3)
+
+
+def test_a_table_of_scores_has_columns():
+    with pytest.raises(BadInput, match=r"table is a dict; expected a DataFrame, as tl\.score returns it"):
+        check_frame({}, "tl.score")

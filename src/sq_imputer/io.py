@@ -1,4 +1,4 @@
-"""Sections that have no reader elsewhere: legacy Spatial Transcriptomics folders, as SpatialData.
+"""Reading: stores that come from somewhere else, and legacy Spatial Transcriptomics folders, as SpatialData.
 
 Visium, Visium HD, Xenium and others are read by `spatialdata-io`; what it returns can be passed to every verb as it is.
 """
@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import gzip
 import re
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,22 +19,57 @@ import numpy as np
 import pandas as pd
 
 from sq_imputer.data.lattice import TECHNOLOGIES, fit_pitch
-from sq_imputer.errors import BadInput, listed
+from sq_imputer.data.store import recover
+from sq_imputer.errors import BadInput, SqImputerError, listed
+from sq_imputer.untrusted import check_store
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
     from spatialdata import SpatialData
 
-__all__ = ["read_st"]
+__all__ = ["read_st", "read_zarr", "recover"]
 
 DIAMETER_UM = {"visium": 55.0, "st": 100.0, "st2k": 100.0}
 CHUNK = 512
+MOST_TEXT = 2**30  # bytes of a table: 5,000 spots x 36,000 genes have 0.4e9
+MOST_IMAGE = 2**35  # bytes of an image, which is decoded at once
+_FORM = "tab-separated (.tsv, .tsv.gz), or with commas (.csv)"
 _COLUMNS = {
     "array_row": ("array_row", "array_y", "y"),
     "array_col": ("array_col", "array_x", "x"),
     "px": ("px", "pixel_x"),
     "py": ("py", "pixel_y"),
 }
+
+
+def read_zarr(path: str | Path) -> SpatialData:
+    """Open a SpatialData store in a local folder, after a look at what it says of itself.
+
+    Use it for stores of others. Before anything is opened, these are refused: codecs other than the usual ones (pickle
+    runs code), arrays and chunks of absurd size, links, metadata that is too large or too deep. Nothing is computed,
+    and the store is not changed.
+
+    Parameters
+    ----------
+    path
+        The folder of the store.
+
+    Raises
+    ------
+    BadInput
+        If there is no SpatialData store (an AnnData store or an `.h5ad` file is none), something in it is refused, or
+        it cannot be opened.
+    """
+    import spatialdata
+
+    check_store(path)
+    try:
+        return spatialdata.read_zarr(path)
+    except (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"the store '{path}' is damaged: {type(error).__name__} {error}. If a program was killed while it wrote "
+            "there, sq_imputer.io.recover(path) clears away what sq_imputer left; else copy the store again."
+        ) from error
 
 
 def read_st(
@@ -173,20 +213,38 @@ def _separator(path: Path) -> str:
     return "," if ".csv" in path.suffixes else "\t"
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[BytesIO]:
+    """The content of a table, unpacked; what cannot be read or understood is said with the name of the file."""
+    if not path.is_file():
+        raise BadInput(f"there is no table at '{path}'.")
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            content = file.read(MOST_TEXT + 1)
+        if len(content) > MOST_TEXT:
+            raise BadInput(f"'{path.name}' has more than {MOST_TEXT} bytes once it is unpacked; pass a DataFrame.")
+        yield BytesIO(content)
+    except SqImputerError:
+        raise
+    except (EOFError, OSError, ValueError, zlib.error) as error:  # pandas raises kinds of ValueError
+        raise BadInput(f"table '{path.name}' cannot be read: {error}. Is it complete, and {_FORM}?") from error
+
+
 def _table(source: str | Path | pd.DataFrame) -> pd.DataFrame:
     if isinstance(source, pd.DataFrame):
         return source
-    frame = pd.read_csv(source, sep=_separator(Path(source)))
+    with _reading(Path(source)) as text:
+        frame = pd.read_csv(text, sep=_separator(Path(source)))
     # a first column without a name is an index that was written along
     return frame.set_index(frame.columns[0]) if str(frame.columns[0]).startswith("Unnamed") else frame
 
 
 def _counts_frame(path: str | Path) -> pd.DataFrame:
     path = Path(path)
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt") as file:
-        genes = file.readline().rstrip("\r\n").split(_separator(path))
-    # the header is read apart, since pandas renames duplicated columns without a word
-    frame = pd.read_csv(path, sep=_separator(path), header=None, skiprows=1, index_col=0, low_memory=False)
+    with _reading(path) as text:
+        genes = text.readline().decode().rstrip("\r\n").split(_separator(path))
+        # the header is read apart, since pandas renames duplicated columns without a word
+        frame = pd.read_csv(text, sep=_separator(path), header=None, index_col=0, low_memory=False)
     genes = [gene.strip('"') for gene in (genes[1:] if len(genes) > frame.shape[1] else genes)]
     if len(genes) != frame.shape[1]:
         raise BadInput(f"counts '{path.name}' names {len(genes)} columns and has {frame.shape[1]}.")
@@ -279,9 +337,7 @@ def _decode(path: Path) -> np.ndarray:
     if not path.is_file():
         raise BadInput(f"there is no image at '{path}'.")
     if path.suffix.lower() in {".tif", ".tiff"}:
-        from tifffile import imread
-
-        return imread(path)
+        return _decode_tiff(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # slides are larger than photographs
         try:
@@ -289,6 +345,25 @@ def _decode(path: Path) -> np.ndarray:
                 return np.asarray(file.convert("RGB"))
         except Image.DecompressionBombError as error:
             raise BadInput(f"'{path.name}': {error} Save it as TIFF, or pass an array.") from error
+        except (EOFError, OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:  # all by Pillow
+            raise BadInput(f"image '{path.name}' cannot be decoded: {error}. Copy or download it again.") from error
+
+
+def _decode_tiff(path: Path) -> np.ndarray:
+    from tifffile import TiffFile
+
+    try:
+        with TiffFile(path) as file:
+            nbytes = file.series[0].nbytes if file.series else 0
+            if nbytes > MOST_IMAGE:
+                raise BadInput(
+                    f"'{path.name}' declares an image of {nbytes / 1e9:.0f} GB; pass an array of a smaller one."
+                )
+            return file.asarray()
+    except SqImputerError:
+        raise
+    except Exception as error:  # of any kind: tifffile and the codecs have no base of their own
+        raise BadInput(f"image '{path.name}' cannot be decoded: {error}. Copy or download it again.") from error
 
 
 def _check_on_image(spots: pd.DataFrame, shape: tuple[int, int]) -> None:

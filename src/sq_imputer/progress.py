@@ -7,6 +7,8 @@ from functools import cache
 from time import monotonic
 from typing import TypeVar
 
+from sq_imputer.errors import printable
+
 T = TypeVar("T")
 PATIENCE_S = 1.5
 
@@ -33,13 +35,13 @@ class Bar:
     """
 
     def __init__(self, label: str, total: int, *, shown: bool = True) -> None:
-        self.label, self.total, self.done = label, total, 0
+        self.label, self.total, self.done = printable(label), total, 0
         self.shown = shown and (_console().is_terminal or _console().is_jupyter)
         self._start, self._bar, self._task = monotonic(), None, None
 
     def advance(self, size: int = 1, label: str | None = None) -> None:
         """Count a step, and say something new about it."""
-        self.done, self.label = self.done + size, label or self.label
+        self.done, self.label = self.done + size, printable(label or self.label)
         if self.shown and self._bar is None and monotonic() - self._start > PATIENCE_S:
             self._open()
         if self._bar is not None:
@@ -48,7 +50,12 @@ class Bar:
     def _open(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         self._bar = Progress(*columns, console=_console(), transient=True)
         self._task = self._bar.add_task(self.label, total=self.total)
         self._bar.start()

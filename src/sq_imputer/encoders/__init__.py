@@ -42,7 +42,7 @@ def encoder_card(name: str) -> EncoderCard:
         return BUILTIN[name]
     if name in _registered:
         return _registered[name][0]
-    if name.startswith("timm:"):
+    if isinstance(name, str) and name.startswith("timm:"):
         from sq_imputer.encoders._timm import timm_card
 
         return timm_card(name)

@@ -190,6 +190,7 @@ def build(card: EncoderCard, weights: str | Path | None = None, revision: str | 
     BadInput
         If timm or the weights are missing, or the weights or the card's `dim` do not fit the architecture.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     timm = _timm(card.name)
@@ -200,5 +201,12 @@ def build(card: EncoderCard, weights: str | Path | None = None, revision: str | 
             f"encoder '{card.name}': its card says {card.dim} features, {card.architecture} pooled by '{card.pool}' "
             f"gives {tower.dim(card)}. Correct `dim`, `pool` or `options` in the card."
         )
-    load_strictly(card, tower, _LAYOUTS[card.layout](load_file(path), tower))
+    try:
+        state = _LAYOUTS[card.layout](load_file(path), tower)
+    except (SafetensorError, KeyError, OSError, RuntimeError) as error:
+        raise BadInput(
+            f"encoder '{card.name}': '{path}' does not hold its weights ({type(error).__name__} {error}). Download or "
+            "convert them again."
+        ) from error
+    load_strictly(card, tower, state)
     return TimmEncoder(card, origin | {"timm": timm.__version__, "torch": str(torch.__version__)}, tower)

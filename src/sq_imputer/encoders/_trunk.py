@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from torch import Tensor, nn
 
 from sq_imputer.encoders import get_encoder
-from sq_imputer.errors import BadInput
+from sq_imputer.errors import BadInput, MissingKey, listed
 
 
 def trunk(name: str) -> nn.Module:
@@ -17,6 +19,8 @@ def trunk(name: str) -> nn.Module:
     ------
     BadInput
         If timm cannot be imported.
+    MissingKey
+        If timm has no such network.
     """
     try:
         import timm
@@ -25,6 +29,8 @@ def trunk(name: str) -> nn.Module:
             f"backbone '{name}' needs timm, which did not import ({error}). Run: pip install "
             '"sq-imputer[encoders]"; or leave backbone empty, for frozen features of Config.encoders.'
         ) from error
+    if not timm.is_model(name):  # timm would download what others call "hf-hub:..."
+        raise MissingKey(f"no backbone '{name}'; timm has {listed(get_close_matches(name, timm.list_models()))}.")
     network = timm.create_model(name, pretrained=False, num_classes=0)
     if name.startswith("densenet"):
         network.features.norm5.act = nn.Identity()

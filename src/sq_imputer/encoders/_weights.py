@@ -9,8 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from sq_imputer.encoders._cards import EncoderCard
-from sq_imputer.errors import BadInput, listed
+from sq_imputer.errors import BadInput
+from sq_imputer.untrusted import misfit
 
+MOST_WEIGHTS = 2**35  # bytes; the largest encoders known have a seventh of it
 State = dict[str, Tensor]
 _WITHOUT = "encoder='texture' needs no weights."
 
@@ -83,6 +85,8 @@ def locate(card: EncoderCard, weights: str | Path | None, revision: str | None) 
         path = _download(card, revision or card.revision)
         parts = path.parts  # .../snapshots/<commit>/<file>
         resolved = parts[parts.index("snapshots") + 1] if "snapshots" in parts else revision or card.revision
+    if path.stat().st_size > MOST_WEIGHTS:
+        raise BadInput(f"encoder '{card.name}': '{path}' has more than the {MOST_WEIGHTS:.2g} bytes that are read.")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     origin = {"name": card.name, "source": card.source, "revision": resolved, "file": path.name, "sha256": digest}
@@ -90,24 +94,17 @@ def locate(card: EncoderCard, weights: str | Path | None, revision: str | None) 
 
 
 def load_strictly(card: EncoderCard, model: nn.Module, state: State) -> None:
-    """Put weights into a model; every key and every shape must agree.
+    """Put weights into a model; every key and every shape must agree, and every weight be finite.
 
     Raises
     ------
     BadInput
-        Listing the keys that are missing, unexpected or of another shape.
+        Listing the keys that are missing, unexpected, of another shape, or not finite.
     """
-    own = model.state_dict()
-    wrong = [
-        f"{k} {tuple(state[k].shape)}, expected {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if missing or unexpected or wrong:
+    wrong = misfit(model.state_dict(), state, types=False)
+    if wrong:
         raise BadInput(
-            f"weights do not fit encoder '{card.name}' ({card.architecture}): missing {listed(missing)}; "
-            f"unexpected {listed(unexpected)}; other shapes: {listed(wrong)}. Take the file of "
+            f"weights do not fit encoder '{card.name}' ({card.architecture}): {wrong}. Take the file of "
             f"{card.source or 'that model'}, or register a card with the `architecture` and `options` of the file."
         )
     model.load_state_dict(state)

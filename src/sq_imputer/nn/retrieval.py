@@ -48,7 +48,7 @@ class Bank(nn.Module):
 
     def names(self) -> list[str]:
         """What the rows are called."""
-        return [bytes(row).rstrip(b"\0").decode() for row in self.name_bytes.cpu().numpy()]
+        return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in self.name_bytes.cpu().numpy()]
 
     def ask(self, queries_QD: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The `k` rows of highest cosine and their weights `(Q, k)`, weighted mean and variance `(Q, G)` of values."""

@@ -1,0 +1,56 @@
+"""The config of a model, back from JSON: nothing but numbers and words, each of the type that the class says."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, is_dataclass
+from types import UnionType
+from typing import Union, get_args, get_origin, get_type_hints
+
+from sq_imputer.errors import BadInput, listed
+
+
+def thaw(config: type, values: dict):
+    """A frozen config from JSON: lists become tuples, dictionaries dataclasses, and every value has its type."""
+    known = {field.name: field.default for field in fields(config)}
+    strange = set(values) - set(known)
+    if strange:
+        raise BadInput(
+            f"{config.__qualname__} has no {listed(sorted(strange))}; the model was saved by another version."
+        )
+    try:
+        kinds = get_type_hints(config)
+    except NameError:  # a class made inside of a function
+        kinds = {name: type(default) for name, default in known.items() if is_dataclass(default)}
+    thawed = {}
+    for name, value in values.items():
+        try:
+            thawed[name] = _cast(kinds.get(name, object), value)
+        except TypeError as error:
+            raise BadInput(f"{config.__qualname__}.{name} is {repr(value)[:60]}; expected {kinds[name]}.") from error
+    return config(**thawed)
+
+
+def _cast(kind, value):
+    """A value of JSON as a type of Python; types that only a plug-in uses are not checked."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        for one in inner:
+            try:
+                return _cast(one, value)
+            except TypeError:
+                continue
+        raise TypeError
+    if is_dataclass(kind) and isinstance(value, dict):
+        return thaw(kind, value)
+    if origin is tuple and isinstance(value, list):
+        inner = inner if inner[-1] is not ... else inner[:1] * len(value)
+        return tuple(_cast(one, item) for one, item in zip(inner, value, strict=True))
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is float and type(value) in (int, float) and abs(value) < math.inf:
+        return value
+    simple = kind in (bool, int, float, str, type(None))
+    if (simple and type(value) is not kind) or (kind is float) or is_dataclass(kind) or origin is tuple:
+        raise TypeError
+    return tuple(value) if isinstance(value, list) else value
