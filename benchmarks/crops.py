@@ -157,7 +157,7 @@ def run_crops(options, kind: str = "crops") -> dict:
 
     from sq_imputer.contract import CropSpec
     from sq_imputer.data.crops import Crops
-    from sq_imputer.data.read import read_pyramid
+    from sq_imputer.data.image import read_pyramid
 
     pyramid = read_pyramid(sd.read_zarr(options.store), "he")
     extent = SIZE * MPP * {"half": 2, "resize": 1.4}.get(kind, 1)

@@ -9,6 +9,7 @@ from sq_imputer.data.blocks import block_crops, whole_blocks
 from sq_imputer.data.overview import Frame
 from sq_imputer.data.pixel_size import PixelSize
 from sq_imputer.data.pyramid import Pyramid
+from sq_imputer.errors import BadInput
 
 SPEC = CropSpec(extent_um=16, size_px=16)
 
@@ -56,3 +57,12 @@ def test_small_batches_read_no_chunk_twice(frame, centers) -> None:
     crops = block_crops(frame, centers, SPEC, 3)
     list(whole_blocks(crops, 3, 2, rows=np.arange(len(centers))))
     assert crops.decodes == crops.n_chunks
+
+
+def test_an_error_names_rows_and_not_the_crops_of_their_blocks(centers) -> None:
+    pixels = np.zeros((3, 300, 260), np.float32)
+    pixels[0, 60, 60] = np.nan
+    broken = Frame(Pyramid((da.from_array(pixels, chunks=(3, 64, 64)),)), PixelSize(1.0, "argument"), np.eye(3), "g")
+    crops = block_crops(broken, np.array([[60.0, 60], [200, 200]]), SPEC, 3, np.array(["s1", "s2"], dtype=object))
+    with pytest.raises(BadInput, match=r"1 of 2 rows need it: 's1'\.$"):
+        crops.check()

@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+import gzip
+
 import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from numcodecs import zstd
 
-from sq_imputer.data.chunks import DaskBlocks, Tiles, ZarrChunks, ZstdFiles, backing, source, to_rgb
+from sq_imputer.data.chunks import (
+    BadChunk,
+    DaskBlocks,
+    Tiles,
+    ZarrChunks,
+    ZstdFiles,
+    backing,
+    source,
+    to_rgb,
+    zstd_size,
+)
 from sq_imputer.data.pyramid import Pyramid
 from sq_imputer.errors import BadInput
 
@@ -150,5 +163,63 @@ def test_a_broken_chunk_is_named(kind, tmp_path):
     files = [file for file in (tmp_path / "image.zarr" / "c").rglob("*") if file.is_file()]
     for file in files:
         file.write_bytes(b"broken")
-    with pytest.raises(BadInput, match=r"chunk \(0, 1, 2\) of .*image.zarr"):
+    with pytest.raises(BadInput, match=r"chunk \(0, 1, 2\) of image 'he', level 0 \(.*image.zarr\) cannot.*copy"):
+        Tiles(Pyramid((da.from_zarr(array),), name="image 'he'"), 0).read([(1, 2)])
+
+
+def file_of(folder):
+    return folder / "image.zarr" / "c" / "0" / "1" / "2"
+
+
+DAMAGES = {
+    "empty": lambda packed: b"",
+    "cut": lambda packed: packed[: len(packed) // 2],
+    "another codec": lambda packed: gzip.compress(packed),
+    "a chunk of another size": lambda packed: zstd.compress(bytes(100), 1),
+    "no end of bytes": lambda packed: b"\x28\xb5\x2f\xfd\xe0" + (1 << 40).to_bytes(8, "little") + packed[9:],
+}
+
+
+@pytest.mark.parametrize("kind", ["zstd", "zstd, zarr v2", "gzip"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_told_whatever_the_damage(kind, damage, tmp_path):
+    array = store(tmp_path, **STORED[kind])
+    file = tmp_path / "image.zarr" / "0.1.2" if array.metadata.zarr_format == 2 else file_of(tmp_path)
+    packed = file.read_bytes()
+    if kind == "gzip" and damage == "another codec":
+        pytest.skip("gzip of gzip is a chunk of another size")
+    file.write_bytes(DAMAGES[damage](packed))
+    with pytest.raises(BadChunk, match=r"chunk \(0, 1, 2\) .* cannot be read: .*The file is damaged: copy it again."):
         Tiles(Pyramid((da.from_zarr(array),)), 0).read([(1, 2)])
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path):
+    array = store(tmp_path)
+    file_of(tmp_path).unlink()
+    file_of(tmp_path).mkdir()
+    with pytest.raises(BadChunk, match=r"Is a directory.*Check the disk and the permissions.$"):
+        Tiles(Pyramid((da.from_zarr(array),)), 0).read([(1, 2)])
+
+
+def test_an_array_that_cannot_be_computed_is_told_as_such():
+    lazy = da.from_array(IMAGE, chunks=(4, 32, 32)).map_blocks(lambda block: block // 0 + {}, dtype="uint8")
+    with pytest.raises(BadChunk, match=r"chunk \(0, 0, 0\) of .*dask array.*Look at how this array is computed, and"):
+        Tiles(Pyramid((lazy,)), 0).read([(0, 0)])
+
+
+@pytest.mark.parametrize(("kind", "name"), [("zstd", "image.zarr"), ("gzip", "image.zarr"), ("sharded", "image.zarr")])
+def test_a_chunk_of_more_than_two_gigabytes_is_refused_before_it_is_decoded(kind, name, tmp_path):
+    side = 30_000
+    options = {"dtype": "uint8", **STORED[kind], "chunks": (4, side, side)}
+    if kind == "sharded":
+        options["shards"] = (4, side, 2 * side)
+    array = zarr.create_array(tmp_path / name, shape=(4, 70, 90), **options)
+    with pytest.raises(BadInput, match=rf"one chunk of the image, level 0 \(.*{name}\) takes 3.4 GB; at most 2 GB"):
+        Tiles(Pyramid((da.from_zarr(array, chunks=(4, 35, 45)),)), 0)
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 300, 70_000, 1_000_000])
+def test_the_size_that_a_zstd_frame_declares_is_read_from_its_head(size):
+    assert zstd_size(zstd.compress(bytes(size), 1)) == size
+    assert zstd_size(b"broken") is None
+    assert zstd_size(b"\x28\xb5\x2f\xfd\x00\x00") is None  # a stream, of which nobody knew the size

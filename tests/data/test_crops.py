@@ -14,7 +14,7 @@ import zarr
 from sq_imputer.contract import CropSpec
 from sq_imputer.data.crops import Crops
 from sq_imputer.data.pyramid import Pyramid
-from sq_imputer.errors import BadInput
+from sq_imputer.errors import BadInput, SqImputerError
 
 RNG = np.random.default_rng(0)
 HEIGHT, WIDTH = 300, 420
@@ -278,9 +278,58 @@ def test_leaving_the_loop_early_leaves_no_thread(tmp_path):
 def test_an_error_in_a_thread_reaches_the_caller_and_names_the_chunk(options, tmp_path):
     some = crops(stored(tmp_path))
     (tmp_path / "image.zarr" / "c" / "0" / "2" / "3").write_bytes(b"broken")
-    with pytest.raises(BadInput, match=r"chunk \(0, 2, 3\) of .*image.zarr cannot be read"):
+    with pytest.raises(BadInput, match=r"chunk \(0, 2, 3\) of .*image.zarr\) cannot be read"):
         list(some.batches(8, **options))
     assert not ours()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_damaged_chunk_is_told_with_the_rows_that_need_it(named, tmp_path):
+    near = np.array([[10.0, 10], [70, 10], [200, 200], [90, 40]])
+    names = np.array(["a", "b", "c", "d"], dtype=object) if named else None
+    some = crops(stored(tmp_path), near, names=names)
+    file = tmp_path / "image.zarr" / "c" / "0" / "0" / "1"
+    file.write_bytes(file.read_bytes()[:-50])
+    rows = "'b', 'd'" if named else "'1', '3'"
+    with pytest.raises(BadInput, match=rf"damaged: copy it again. 2 of 4 rows need it: {rows}\.$") as caught:
+        some.check()
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    with pytest.raises(BadInput, match=rf"2 of 4 rows need it: {rows}\.$"):
+        some[[2, 0, 1]]
+    assert some[[0, 2]].shape == (2, 3, 32, 32)
+    assert not ours()
+
+
+@pytest.mark.parametrize("extent", [32, 48])
+def test_an_error_while_cutting_names_the_rows(monkeypatch, extent):
+    def fail(*_):
+        raise OSError("no memory for a picture")
+
+    for name in ("cut", "resample"):
+        monkeypatch.setattr(Crops, f"_{name}", fail)
+    with pytest.raises(
+        SqImputerError, match="OSError while cutting the crops of rows '4' from the image: no memory"
+    ) as e:
+        crops(extent=extent)[[4]]
+    assert isinstance(e.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize("where", ["_cut", "_walk"])
+def test_an_interrupt_passes_unchanged(monkeypatch, where):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Crops, where, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        crops()[3]
+    assert not ours()
+
+
+def test_checking_reads_every_chunk_once_and_cuts_nothing(monkeypatch, tmp_path):
+    some = crops(stored(tmp_path))
+    monkeypatch.setattr(Crops, "_fill", None)
+    some.check()
+    assert some.decodes == some.n_chunks
 
 
 def test_to_dask_is_lazy_and_says_its_order(tmp_path):
@@ -330,3 +379,9 @@ def test_forked_workers_finish_and_read_the_same(kind, tmp_path):
             worker.join(timeout=10)
             worker.kill()
     assert found == sorted([zlib.crc32(some[number]) for number in range(k, 150, 30)] + [10] for k in range(2))
+
+
+def test_crops_without_white_are_known():
+    inside = crops().inside
+    np.testing.assert_array_equal(inside, [cut(np.zeros_like(IMAGE), center, 32).max() == 0 for center in CENTERS])
+    assert 0 < inside.sum() < len(inside)

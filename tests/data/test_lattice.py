@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sq_imputer.data.lattice import TECHNOLOGIES, fit_pitch, lattice_um
+from sq_imputer.data.lattice import TECHNOLOGIES, fit_pitch, lattice_um, pitch
 from sq_imputer.errors import BadInput
 
 
@@ -81,3 +81,19 @@ def test_shuffled_positions_are_an_error():
 def test_unknown_technology_lists_the_known_ones():
     with pytest.raises(BadInput, match="no technology 'slide-seq'; there are 'visium', 'st', 'st2k'"):
         fit_pitch(np.zeros((3, 2)), np.zeros((3, 2)), "slide-seq")
+
+
+@pytest.mark.parametrize("technology", TECHNOLOGIES)
+def test_pitch_of_a_lattice_is_that_of_its_technology(technology):
+    xy = lattice_um(array_positions(technology), technology)
+    assert pitch(xy) == pytest.approx(TECHNOLOGIES[technology])
+    assert pitch(xy, xy[:1]) == pitch(np.concatenate([xy, xy])) == pitch(xy)
+
+
+def test_pitch_is_a_median_over_the_spots_of_all_sections():
+    line = np.column_stack([np.arange(5.0), np.zeros(5)])
+    assert pitch(line, 10 * line[:2]) == 1 and pitch(line[:2], 10 * line) == 10
+
+
+def test_fewer_than_two_places_have_no_pitch():
+    assert np.isnan(pitch()) and np.isnan(pitch(np.zeros((1, 2)), np.zeros((3, 2))))

@@ -89,7 +89,10 @@ def test_making_the_image_reads_nothing(planted):
     assert image.to_dask().shape == (1, 8, 8)
 
 
-@pytest.mark.parametrize("mpp", [0.0, np.nan, 9.0])
-def test_a_resolution_that_cannot_be_is_an_error(planted, mpp):
-    with pytest.raises(BadInput, match="at most the 8 µm of a crop"):
+@pytest.mark.parametrize(
+    ("mpp", "message"),
+    [(0.0, "at most the 8 µm of a crop"), (9.0, "at most the 8 µm of a crop"), (np.nan, "mpp is nan")],
+)
+def test_a_resolution_that_cannot_be_is_an_error(planted, mpp, message):
+    with pytest.raises(BadInput, match=message):
         planted(np.ones((1, 1, 4, 4)), [[4.0, 4.0]], mpp=mpp)

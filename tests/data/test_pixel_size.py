@@ -6,7 +6,7 @@ from spatialdata import SpatialData
 from spatialdata.transformations import Identity, Scale, remove_transformation, set_transformation
 
 from sq_imputer.data.lattice import lattice_um
-from sq_imputer.data.pixel_size import PixelSize, pixel_size
+from sq_imputer.data.pixel_size import PixelSize, as_seen, pixel_size
 from sq_imputer.errors import BadInput, MissingKey
 
 ARRAY = np.array([(row, col) for row in range(6) for col in range(8) if (row + col) % 2 == 0])
@@ -154,10 +154,36 @@ def test_an_unknown_technology_is_answered_with_the_known(printed):
         pixel_size(printed(), "he", technology="merfish")
 
 
-@pytest.mark.parametrize("mpp", [0.0, -1.0, 1e-4, 500.0, np.nan])
+@pytest.mark.parametrize("mpp", [0.0, 1e-4, 25.0, 500.0])
 def test_a_value_that_is_no_pixel_size_is_refused(printed, mpp):
-    with pytest.raises(BadInput, match=r"would have .* µm per pixel \(from argument\); expected 0.02 to 100"):
+    with pytest.raises(BadInput, match=r"'he' would have .* µm per pixel \(from argument\); expected 0.05 to 20. Pass"):
         pixel_size(printed(), "he", mpp=mpp)
+
+
+@pytest.mark.parametrize("mpp", [np.nan, np.inf, -1.0, "0.5"])
+def test_what_is_no_number_is_no_pixel_size(printed, mpp):
+    with pytest.raises(BadInput, match=r"mpp is .*; expected a number"):
+        pixel_size(printed(), "he", mpp=mpp)
+
+
+@pytest.mark.parametrize(("um", "fits"), [(25.0, True), (101.0, False), (0.01, False)])
+def test_a_pixel_size_that_is_found_may_be_that_of_a_thumbnail(printed, um, fits):
+    sdata = printed("st", 100)
+    set_transformation(sdata["he"], scaled(um), "um")
+    if fits:
+        assert pixel_size(sdata, "he").mpp == um
+        return
+    with pytest.raises(BadInput, match=r"\(from transformation to 'um'\); expected 0.02 to 100"):
+        pixel_size(sdata, "he")
+
+
+@pytest.mark.parametrize("um", [25.0, 0.03])
+def test_what_was_found_once_is_taken_again(printed, um):
+    made = {"mpp": um, "mpp_source": "transformation to 'um'"}
+    assert pixel_size(printed(), "he", mpp=as_seen(made)["mpp"]) == PixelSize(um, "transformation to 'um'")
+    assert as_seen({})["mpp"] is None
+    with pytest.raises(BadInput, match="mpp is nan"):
+        pixel_size(printed(), "he", mpp=as_seen({"mpp": float("nan")})["mpp"])
 
 
 def test_spots_are_measured_where_they_meet_the_image(printed):

@@ -149,3 +149,12 @@ def test_rows_outside_the_image_come_out_without_decoding(start):
         steps = list(steps)
         assert sorted(row for step in steps for row in step.rows) == list(range(len(start)))
         assert not any(step.runs for step in steps)
+
+
+def test_windows_of_different_sides_touch_what_those_of_one_side_do():
+    rng = np.random.default_rng(5)
+    start, sides = rng.integers(-20, 120, (40, 2)), rng.integers(1, 30, 40)
+    found = Touched.by(start, np.stack([sides, sides], axis=1), edges(100, 10))
+    for row, side in enumerate(sides.tolist()):
+        alone = Touched.by(start[[row]], side, edges(100, 10))
+        np.testing.assert_array_equal([found.first[row], found.last[row]], [alone.first[0], alone.last[0]])

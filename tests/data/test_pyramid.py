@@ -34,3 +34,8 @@ def test_scale_follows_from_the_shapes():
 def test_unusable_images_are_named(levels, options, message):
     with pytest.raises(BadInput, match=message):
         Pyramid(levels, **options)
+
+
+def test_messages_call_the_image_by_its_name():
+    with pytest.raises(BadInput, match=r"level 0 of image 'he' has 3 channels"):
+        Pyramid((zeros(3, 9, 9),), alpha=3, name="image 'he'")

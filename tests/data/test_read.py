@@ -1,20 +1,18 @@
 from __future__ import annotations
 
+import anndata
+import dask.array as da
 import numpy as np
 import pytest
 import shapely
 from geopandas import GeoDataFrame
-from scipy.sparse import csc_matrix
-from spatialdata import SpatialData
-from spatialdata.models import Image3DModel
+from scipy.sparse import csc_matrix, csr_matrix
+from spatialdata import to_polygons
 from spatialdata.transformations import Affine, Identity, Scale, Sequence, Translation, set_transformation
 
-from sq_imputer.contract import CropSpec
 from sq_imputer.data import read
-from sq_imputer.data.crops import Crops
 from sq_imputer.errors import BadInput, MissingKey
 
-PIXELS = np.random.default_rng(0).integers(0, 256, (4, 30, 40), dtype=np.uint8)
 SHEAR = Affine([[1, 0.1, 0], [0, 1, 0], [0, 0, 1]], ("x", "y"), ("x", "y"))
 SINGULAR = Affine([[1, 1, 0], [1, 1, 0], [0, 0, 1]], ("x", "y"), ("x", "y"))
 
@@ -28,33 +26,7 @@ def sdata(planted):
     return planted.section()
 
 
-def seen(element) -> np.ndarray:
-    """The whole image as crops see it."""
-    pyramid = read.read_pyramid(SpatialData(images={"he": element}), "he")
-    side = max(pyramid.shape)
-    crop = Crops(pyramid, np.array([[side / 2, side / 2]]), CropSpec(side, side), mpp=1.0)[0]
-    return crop[:, : pyramid.shape[0], : pyramid.shape[1]]
-
-
 # Names -------------------------------------------------------------------------------------------
-
-
-def test_the_only_image_needs_no_name(sdata):
-    assert read.find_image(sdata, None) == "he"
-
-
-def test_of_several_images_one_must_be_named(sdata):
-    sdata.images["other"] = sdata.images["he"]
-    with pytest.raises(MissingKey, match="2 images: 'he', 'other'. Pass image_key="):
-        read.find_image(sdata, None)
-    assert read.find_image(sdata, "other") == "other"
-
-
-def test_a_missing_image_is_answered_with_those_there_are(sdata):
-    with pytest.raises(MissingKey, match="no image 'HE'; sdata has 'he'. Pass image_key="):
-        read.find_image(sdata, "HE")
-    with pytest.raises(MissingKey, match="sdata has no image"):
-        read.find_image(SpatialData(), None)
 
 
 def test_the_shapes_that_the_table_annotates_need_no_name(sdata, planted):
@@ -145,80 +117,6 @@ def test_systems_that_agree_need_no_choice_and_global_comes_first(sdata):
     assert read.geometry(sdata, "he", "spots", None).coordinate_system == "global"
 
 
-# Pixels ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("names", [("r", "g", "b"), ("b", "g", "r"), ("Green", "Red", "Blue"), None])
-def test_channels_are_put_in_order_by_name_where_they_have_one(planted, names):
-    order = [0, 1, 2] if names is None else [[n[0].lower() for n in names].index(c) for c in "rgb"]
-    element = planted.image(PIXELS[:3], {"um": Identity()}, channels=names)
-    np.testing.assert_array_equal(seen(element), PIXELS[:3][order])
-
-
-@pytest.mark.parametrize("names", [("r", "g", "b", "a"), ("alpha", "red", "green", "blue"), None])
-@pytest.mark.parametrize("as_float", [False, True])
-def test_alpha_is_composited_over_white(planted, names, as_float):
-    alpha, rgb = (0, [1, 2, 3]) if names and names[0] == "alpha" else (3, [0, 1, 2])
-    opacity = PIXELS[alpha] / 255
-    pixels = (PIXELS / 255).astype(np.float32) if as_float else PIXELS
-    expected = PIXELS[rgb] * opacity + 255 * (1 - opacity)
-    np.testing.assert_allclose(seen(planted.image(pixels, {"um": Identity()}, channels=names)), expected, atol=0.51)
-
-
-def test_a_float_image_is_the_uint8_image(planted):
-    element = planted.image((PIXELS[:3] / 255).astype(np.float32), {"um": Identity()})
-    np.testing.assert_array_equal(seen(element), PIXELS[:3])
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda x: x * 255, "float image with values from .* to 255.*Divide it by its white"),
-        (lambda x: np.where(x > 0.5, np.nan, x), "float image with values from nan"),
-    ],
-)
-def test_floats_outside_0_to_1_are_refused_when_they_are_read(planted, change, message):
-    element = planted.image(change(PIXELS[:3] / 255), {"um": Identity()})
-    with pytest.raises(BadInput, match=message):
-        seen(element)
-
-
-@pytest.mark.parametrize(
-    ("pixels", "channels", "message"),
-    [
-        (PIXELS[:1], None, r"has 1 channels \('0'\); expected 3 \(r, g, b\), or 4 with alpha"),
-        (np.concatenate([PIXELS, PIXELS[:1]]), ["dapi", "cd3", "cd8", "ck", "af"], "has 5 channels .'dapi', 'cd3'"),
-        (PIXELS, ["dapi", "r", "g", "b"], "has 4 channels"),
-        (PIXELS[:3], ["r", "r", "b"], "duplicate channel names"),
-        (PIXELS.transpose(1, 2, 0), None, r"has 30 channels.*Is it \(y, x, c\)\? Parse it with dims="),
-        (PIXELS[:3].astype(np.uint16), None, "has dtype uint16; expected uint8, or float"),
-        (PIXELS[:3] > 9, None, "has dtype bool"),
-    ],
-)
-def test_images_that_are_not_rgb_are_refused_before_any_pixel_is_read(planted, pixels, channels, message):
-    sdata = SpatialData(images={"he": planted.image(pixels, {"um": Identity()}, channels=channels)})
-    with pytest.raises(BadInput, match=f"image 'he' .*{message}"):
-        read.read_pyramid(sdata, "he")
-
-
-def test_an_image_of_nothing_or_of_a_volume_is_refused(planted):
-    flat = planted.image(PIXELS[:3], {"um": Identity()})
-    with pytest.raises(BadInput, match="image 'he' is empty: {'c': 3, 'y': 0, 'x': 40}"):
-        read.read_pyramid(SpatialData(images={"he": flat[:, :0]}), "he")
-    volume = Image3DModel.parse(np.zeros((3, 2, 4, 5), np.uint8), dims=("c", "z", "y", "x"))
-    with pytest.raises(BadInput, match=r"has dimensions \('c', 'z', 'y', 'x'\); expected \('c', 'y', 'x'\)"):
-        read.read_pyramid(SpatialData(images={"he": volume}), "he")
-
-
-def test_levels_of_a_pyramid_come_finest_first(planted):
-    sdata = planted.section(scales=[2, 2])
-    assert [level.shape for level in read.read_pyramid(sdata, "he").levels] == [
-        (3, 240, 320),
-        (3, 120, 160),
-        (3, 60, 80),
-    ]
-
-
 # Centers -----------------------------------------------------------------------------------------
 
 
@@ -226,6 +124,14 @@ def test_circles_and_squares_have_the_same_centers_and_sizes(planted):
     circles, squares = planted.circles(planted.centers_um, 5), planted.squares(planted.centers_um, 10)
     np.testing.assert_allclose(read.centers(circles, "a"), read.centers(squares, "b"))
     np.testing.assert_allclose(read.sizes(circles), read.sizes(squares))
+
+
+def test_polygons_that_were_made_of_circles_have_the_size_of_their_area(planted):
+    circles = planted.circles(planted.centers_um, 5)
+    found = to_polygons(circles)
+    assert "radius" in found
+    np.testing.assert_allclose(read.centers(found, "a"), read.centers(circles, "b"), atol=1e-9)
+    np.testing.assert_allclose(read.sizes(found), 5 * np.sqrt(np.pi), rtol=0.01)
 
 
 def broken(planted, kind):
@@ -257,7 +163,7 @@ def broken(planted, kind):
         ("none", "has 1 empty geometries: '3'"),
         ("empty", "has 1 empty geometries: '3'"),
         ("duplicate", "has duplicate ids: '3'. Make its index unique"),
-        ("no rows", "has no rows; expected at least one"),
+        ("no rows", "has 0 rows; expected at least one"),
     ],
 )
 def test_shapes_without_a_place_are_named(planted, kind, message):
@@ -302,13 +208,37 @@ def test_a_shape_annotated_twice_is_named(planted):
         read.rows_of(table, shapes, "spots", "table")
 
 
-@pytest.mark.parametrize("form", [np.asarray, csc_matrix, np.int64, np.uint8])
+def lazy(values):
+    return da.from_array(values, chunks=(3, 2))
+
+
+def lazy_sparse(values):
+    return da.from_array(values, chunks=(3, -1)).map_blocks(csr_matrix)
+
+
+def big_endian(values):
+    return values.astype(">f4")
+
+
+@pytest.mark.parametrize("form", [np.asarray, csc_matrix, np.int64, np.uint8, lazy, lazy_sparse, big_endian])
 def test_counts_are_the_same_however_they_are_stored(planted, form):
     table = planted.table(np.arange(8))
     table.X = form(planted.counts)
     counts = read.read_counts(table, np.array([6, 1]), None, "table")
     assert (counts.format, counts.dtype) == ("csr", np.float32)
     np.testing.assert_array_equal(counts.toarray(), planted.counts[[6, 1]])
+
+
+@pytest.mark.parametrize("form", [np.asarray, csr_matrix])
+def test_counts_can_lie_in_a_file(planted, tmp_path, form):
+    table = planted.table(np.arange(8))
+    table.X = form(planted.counts)
+    table.write_h5ad(tmp_path / "table.h5ad")
+    opened = anndata.read_h5ad(tmp_path / "table.h5ad", backed="r")
+    for rows in ([1, 6], np.arange(8)):
+        counts = read.read_counts(opened, np.asarray(rows), None, "table")
+        np.testing.assert_array_equal(counts.toarray(), planted.counts[rows])
+    opened.file.close()
 
 
 def test_counts_can_lie_in_a_layer(planted):
@@ -323,7 +253,10 @@ def test_counts_can_lie_in_a_layer(planted):
     ("change", "message"),
     [
         (np.log1p, r"48 of 48, such as [\d.]+\).*look log-transformed. Pass layer="),
-        (lambda x: -x.astype(float), r"48 of 48, such as -\d+\); expected non-negative integers"),
+        (
+            lambda x: -x.astype(float),
+            r"48 of 48, such as -\d+\), of 6 genes .* in 8 spots .*; expected non-negative integers",
+        ),
         (lambda x: np.where(x == 3, np.nan, x), "such as nan"),
         (lambda x: np.where(x == 3, np.inf, x), "such as inf"),
         (lambda x: x + 0.5, r"such as \d.5"),

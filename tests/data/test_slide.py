@@ -226,7 +226,7 @@ def test_features_are_computed_once_and_shared_with_every_part(planted, counting
     assert counting.seen == 8
     slide.features("counting", CropSpec(60, 40))
     assert counting.seen == 16
-    assert slide.made_by == {"counting": counting.provenance}
+    assert slide.made_by == {"counting": {**counting.provenance, "batch_size": 64}}
 
 
 def test_a_part_computes_the_features_of_the_whole(planted, counting):
@@ -254,6 +254,8 @@ def test_moments_are_those_of_the_measured_rows_of_the_whole(planted, counting, 
         mean, std = part.moments(COLORS)
         np.testing.assert_allclose(mean, values.mean(axis=0))
         np.testing.assert_allclose(std, values.std(axis=0))
+    slide.remember("counting", SPEC, 2 * slide.features("counting", SPEC) + 1, {})
+    np.testing.assert_allclose(slide.moments(COLORS)[0], 2 * values.mean(axis=0) + 1, rtol=1e-6)
     monkeypatch.setattr("sq_imputer.data.slide.MIN_ROWS_FOR_MOMENTS", 6)
     assert slide.moments(COLORS) is None
     nowhere = Slide.from_sdata(planted.section(), table_key=None)

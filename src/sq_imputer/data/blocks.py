@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from sq_imputer.data.overview import Frame
 
 
-def block_crops(frame: Frame, centers_px: np.ndarray, spec: CropSpec, k: int) -> Crops:
+def block_crops(frame: Frame, centers_px: np.ndarray, spec: CropSpec, k: int, names=None) -> Crops:
     """The k × k block of adjoining crops around every row, row after row: `n * k * k` crops. Lazy."""
     steps = (np.arange(k) - k // 2) * spec.extent_um / frame.pixel.mpp
     offsets = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2) @ frame.axes.T
-    return frame.crops((centers_px[:, None] + offsets).reshape(-1, 2), spec)
+    return frame.crops(
+        (centers_px[:, None] + offsets).reshape(-1, 2), spec, names=None if names is None else np.repeat(names, k * k)
+    )
 
 
 def whole_blocks(

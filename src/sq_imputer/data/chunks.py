@@ -6,6 +6,7 @@ only open a file and call zstd, so do we. Anything else is computed block by blo
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 Tile = tuple[int, int]  # position in the grid, (y, x)
 Pixels = tuple[int, int, np.ndarray]  # y and x of the corner in the level, uint8 (3, h, w)
 Held = dict[Tile, Pixels]
+MOST_BYTES = 2 << 30  # in one chunk: more is a mistake, or malice
+
+
+class BadChunk(BadInput):
+    """A chunk that cannot be used: the message, and the tile that it belongs to."""
+
+    def __str__(self) -> str:
+        """The message alone."""
+        return self.args[0]
 
 
 def backing(array: da.Array) -> zarr.Array | None:
@@ -56,6 +66,7 @@ class DaskBlocks:
         self.array = array
         self.edges = tuple(np.cumsum((0, *sizes)) for sizes in array.chunks)
         self.name = f"the dask array {array.name}"
+        self.chunk_bytes = math.prod(array.chunksize) * array.dtype.itemsize
 
     def read(self, chunk: tuple[int, int, int]) -> np.ndarray:
         """Compute one block."""
@@ -73,6 +84,7 @@ class ZarrChunks:
             np.append(np.arange(0, n, size), n) for n, size in zip(array.shape, array.chunks, strict=True)
         )
         self.name = str(array.store_path)
+        self.chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
 
     def extent(self, chunk: tuple[int, int, int]) -> tuple[slice, ...]:
         """Where the chunk lies in the array."""
@@ -109,8 +121,24 @@ class ZstdFiles(ZarrChunks):
             packed = path.read_bytes()
         except FileNotFoundError:
             return np.full(shape, array.fill_value, array.dtype)
+        size = zstd_size(packed)
+        if size is None:
+            return super().read(chunk)
+        if size != self.chunk_bytes:  # before memory is taken for whatever the file declares
+            raise ValueError(f"it holds {size} bytes; {self.chunk_bytes} are expected")
         block = np.frombuffer(zstd.decompress(packed), array.dtype).reshape(array.chunks)
         return block[tuple(slice(size) for size in shape)]
+
+
+def zstd_size(packed: bytes) -> int | None:
+    """Bytes that a zstd frame says it holds (RFC 8878); None if it does not say, or is no such frame."""
+    if packed[:4] != b"\x28\xb5\x2f\xfd" or len(packed) < 6:
+        return None
+    single, flag = packed[4] >> 5 & 1, packed[4] >> 6
+    start = 5 + (not single) + (0, 1, 2, 4)[packed[4] & 3]
+    size = (single, 2, 4, 8)[flag]
+    field = packed[start : start + size]
+    return int.from_bytes(field, "little") + 256 * (size == 2) if size and len(field) == size else None
 
 
 def source(array: da.Array) -> DaskBlocks | ZarrChunks:
@@ -127,7 +155,7 @@ def to_rgb(block: np.ndarray, channels: tuple[int, int, int] = (0, 1, 2), alpha:
     Raises
     ------
     BadInput
-        If a float block leaves [0, 1].
+        If a float block leaves [0, 1], or has values that are NaN or infinite.
     """
     rgb = block[:3] if channels == (0, 1, 2) else block[list(channels)]
     if block.dtype == np.uint8:
@@ -135,12 +163,26 @@ def to_rgb(block: np.ndarray, channels: tuple[int, int, int] = (0, 1, 2), alpha:
             return rgb
         opacity = block[alpha].astype(np.uint16)  # 255 * 255 + 127 still fits
         return ((rgb * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
-    low, high = rgb.min(), rgb.max()
-    if not (low >= -1e-3 and high <= 1.001):  # NaN fails too
-        raise BadInput(f"float image with values from {low} to {high}; [0, 1] is expected. Divide it by its white.")
+    _check_floats(rgb if alpha is None else block[[*channels, alpha]])
     if alpha is not None:
         rgb = rgb * block[alpha] + (1 - block[alpha])
     return np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+
+
+def _check_floats(values: np.ndarray) -> None:
+    low, high = values.min(), values.max()
+    if low >= -1e-3 and high <= 1.001:  # NaN is neither
+        return
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise BadInput(
+            f"{bad} of {values.size} values of a float image are NaN or infinite; [0, 1] is expected. Fill them, with "
+            "1 where there is glass."
+        )
+    raise BadInput(
+        f"float image with values from {low:.4g} to {high:.4g}; [0, 1] is expected. Divide it by its white (255?), or "
+        "store it as uint8."
+    )
 
 
 class Tiles:
@@ -156,6 +198,12 @@ class Tiles:
 
     def __init__(self, pyramid: Pyramid, level: int) -> None:
         self.source = source(pyramid.levels[level])
+        self.name = f"{pyramid.name}, level {level} ({self.source.name})"
+        if self.source.chunk_bytes > MOST_BYTES:
+            raise BadInput(
+                f"one chunk of {self.name} takes {self.source.chunk_bytes / 2**30:,.1f} GB; at most "
+                f"{MOST_BYTES / 2**30:g} GB are decoded at a time. Store it in smaller chunks, such as 1024 x 1024 px."
+            )
         self.edges = self.source.edges[1:]
         self.shape = tuple(len(edge) - 1 for edge in self.edges)
         self.extent = tuple(int(edge[-1]) for edge in self.edges)
@@ -178,8 +226,8 @@ class Tiles:
 
         Raises
         ------
-        BadInput
-            Naming the chunk that could not be read.
+        BadChunk
+            Naming the chunk that could not be read, with the error of the codec as its cause.
         """
         return {(i, j): (int(self.edges[0][i]), int(self.edges[1][j]), self._read(i, j)) for i, j in tiles}
 
@@ -192,8 +240,20 @@ class Tiles:
                 parts.append(self.source.read(chunk)[planes])
             block = parts[0] if len(parts) == 1 else np.concatenate(parts)
             return to_rgb(block, self._channels, self._alpha)
+        except BadInput as error:
+            raise BadChunk(f"chunk {chunk} of {self.name}: {error}", (i, j)) from error
         except Exception as error:
-            raise BadInput(f"chunk {chunk} of {self.source.name} cannot be read: {error}") from error
+            said = f"{str(error) or type(error).__name__}. {self._fix(error)}"
+            raise BadChunk(f"chunk {chunk} of {self.name} cannot be read: {said}", (i, j)) from error
+
+    def _fix(self, error: Exception) -> str:
+        if isinstance(error, MemoryError):
+            return "Free some memory."
+        if isinstance(self.source, DaskBlocks):
+            return "Look at how this array is computed, and at the files behind it."
+        if getattr(error, "errno", None):  # the system could not read it; a codec has no such number
+            return "Check the disk and the permissions."
+        return "The file is damaged: copy it again."
 
     def walk(self, steps: Iterable[Step], threads: int) -> Iterator[tuple[Step, Held, ThreadPoolExecutor]]:
         """Go through steps while threads decode what comes next; yields each step with the tiles that its rows need."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,9 @@ import dask.array as da
 import numpy as np
 from PIL import Image
 
-from sq_imputer.data.chunks import Held, Tiles
+from sq_imputer.data.chunks import BadChunk, Held, Tiles
 from sq_imputer.data.plan import Step, Touched, in_groups, in_order, place
-from sq_imputer.errors import BadInput, listed
+from sq_imputer.errors import BadInput, SqImputerError, listed
 
 if TYPE_CHECKING:
     from sq_imputer.contract import CropSpec
@@ -51,11 +52,14 @@ class Crops:
         `(2, 2)` orthonormal; columns are the crop's x (right) and y (down) directions in the image. None: the image's.
     threads
         Threads that decode and resample.
+    names
+        What messages call the rows; their numbers if left out.
 
     Raises
     ------
     BadInput
-        If centers are not finite, `mpp` is not positive, or `axes` are not orthonormal.
+        If centers are not finite, `mpp` is not positive, `axes` are not orthonormal, or a chunk of the image declares
+        more than 2 GB. While reading: if a chunk is damaged or its values are no colors, with the rows that need it.
     """
 
     def __init__(
@@ -67,11 +71,12 @@ class Crops:
         mpp: float,
         axes: np.ndarray | None = None,
         threads: int = 2,
+        names: np.ndarray | None = None,
     ) -> None:
         centers = np.asarray(centers_px, dtype=np.float64)
         axes = np.eye(2) if axes is None else np.asarray(axes, dtype=np.float64)
         _check(centers, mpp, axes, threads)
-        self.pyramid, self.spec, self.threads = pyramid, spec, threads
+        self.pyramid, self.spec, self.threads, self.names = pyramid, spec, threads, names
         self._windows = place(pyramid, centers, spec, mpp, axes)
         self._tiles = Tiles(pyramid, self.level)
         self._touched = Touched.by(self._windows.start, self._windows.side, self._tiles.edges)
@@ -89,6 +94,12 @@ class Crops:
         return self._windows.level
 
     @property
+    def inside(self) -> np.ndarray:
+        """`(n,)` whether a crop lies within the image, with what is read around it for resampling."""
+        start, side = self._windows.start, self._windows.side
+        return ((start >= 0) & (start + side <= self._tiles.extent)).all(axis=1)
+
+    @property
     def decodes(self) -> int:
         """Chunks decoded so far by this object."""
         return self._tiles.decodes
@@ -104,7 +115,7 @@ class Crops:
         rows = np.arange(len(self))[key]
         out = self._empty(rows.size)
         at = rows.ravel()
-        for step, held, pool in self._tiles.walk(self._in_order(at), self.threads):
+        for step, held, pool in self._walk(self._in_order(at)):
             self._fill(at[step.rows], step.rows, held, out, pool)
         return out.reshape(*rows.shape, *out.shape[1:])
 
@@ -138,7 +149,7 @@ class Crops:
     def _batches(self, rows: np.ndarray, steps: list[Step], batch_size: int) -> Iterator:
         order = rows[np.concatenate([step.rows for step in steps])]
         done = 0
-        for step, held, pool in self._tiles.walk(steps, self.threads):
+        for step, held, pool in self._walk(steps):
             stop = done + len(step.rows)
             while done < stop:
                 slot = done % batch_size
@@ -149,6 +160,25 @@ class Crops:
                 done += n
                 if slot + n == len(out):
                     yield order[done - len(out) : done], out
+
+    def check(self) -> None:
+        """Decode every chunk that a crop needs, once, and cut nothing: raises what reading the crops would."""
+        for _ in self._walk(self._in_order(np.arange(len(self)))):
+            pass
+
+    def _walk(self, steps: Iterable[Step]) -> Iterator[tuple[Step, Held, ThreadPoolExecutor]]:
+        """Steps through the tiles; an error says which rows need the tile."""
+        try:
+            yield from self._tiles.walk(steps, self.threads)
+        except BadChunk as error:
+            message, tile = error.args
+            need = ((self._touched.first <= tile) & (tile <= self._touched.last)).all(axis=1)
+            rows, every = self._called(np.flatnonzero(need)), self._called(np.arange(len(self)))
+            raise BadInput(f"{message} {len(rows)} of {len(every)} rows need it: {listed(rows)}.") from error.__cause__
+
+    def _called(self, rows: np.ndarray) -> dict:
+        """What messages call these rows, each once: crops of one block have one name."""
+        return dict.fromkeys((rows if self.names is None else self.names[rows]).tolist())
 
     def _empty(self, n: int) -> np.ndarray:
         return np.empty((n, 3, self.spec.size_px, self.spec.size_px), np.uint8)
@@ -161,13 +191,19 @@ class Crops:
 
     def _fill(self, rows: np.ndarray, slots: np.ndarray, held: Held, out: np.ndarray, pool: ThreadPoolExecutor) -> None:
         """Write the crops of these rows into these slots of `out`."""
-        if self._windows.offset is None:
-            self._cut(rows, slots, held, out)
-            return
-        parts = min(self.threads, max(1, len(rows)))
-        jobs = zip(np.array_split(rows, parts), np.array_split(slots, parts), strict=True)
-        for job in [pool.submit(self._resample, *job, held, out) for job in jobs]:
-            job.result()
+        try:
+            if self._windows.offset is None:
+                self._cut(rows, slots, held, out)
+                return
+            parts = min(self.threads, max(1, len(rows)))
+            jobs = zip(np.array_split(rows, parts), np.array_split(slots, parts), strict=True)
+            for job in [pool.submit(self._resample, *job, held, out) for job in jobs]:
+                job.result()
+        except Exception as error:
+            raise SqImputerError(
+                f"{type(error).__name__} while cutting the crops of rows {listed(self._called(rows))} from "
+                f"{self.pyramid.name}: {error}"
+            ) from error
 
     def _cut(self, rows: np.ndarray, slots: np.ndarray, held: Held, out: np.ndarray) -> None:
         windows, touched, (high, wide) = self._windows, self._touched, self._tiles.extent
@@ -245,7 +281,8 @@ def _ahead(batches: Iterator) -> Iterator:
     finally:
         # leaving the loop early comes here too: no thread outlives the iterator
         thread.shutdown(cancel_futures=True)
-        batches.close()
+        with suppress(ValueError):  # Ctrl-C as a thread was started: the pool does not know it, and it is at work still
+            batches.close()
 
 
 def resize(window: np.ndarray, corner: np.ndarray, box: tuple[float, float], out: np.ndarray) -> None:

@@ -12,7 +12,7 @@ import dask.array as da
 import numpy as np
 
 from sq_imputer.data import read
-from sq_imputer.errors import BadInput
+from sq_imputer.errors import BadInput, check_number
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -146,7 +146,8 @@ def _along(corner: float, side: float, cells: int, span: np.ndarray) -> tuple[in
 
 def check_mpp(mpp: float, extent_um: float) -> None:
     """Raise `BadInput` unless crops of this side can be shown at this resolution, in µm per pixel."""
-    if not (np.isfinite(mpp) and 0 < mpp <= extent_um):
+    check_number("mpp", mpp)
+    if not 0 < mpp <= extent_um:
         raise BadInput(f"mpp is {mpp}; expected µm per pixel, at most the {extent_um:g} µm of a crop.")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from sq_imputer.contract import CropSpec
 from sq_imputer.data import read
 from sq_imputer.data.crops import Crops
+from sq_imputer.data.image import find_image, read_pyramid
 from sq_imputer.data.pixel_size import PixelSize, pixel_size
 from sq_imputer.errors import BadInput, MissingKey, listed
 
@@ -46,11 +47,12 @@ class Frame:
     @property
     def axes(self) -> np.ndarray:
         """`(2, 2)` directions of the coordinate system's x and y in the image."""
-        return read.similarity(self.to_um, "the image")[1].T
+        return read.similarity(self.to_um, self.pyramid.name)[1].T
 
-    def crops(self, centers_px: np.ndarray, spec: CropSpec, *, threads: int = 2) -> Crops:
+    def crops(self, centers_px: np.ndarray, spec: CropSpec, *, threads: int = 2, names=None) -> Crops:
         """Crops around points, along the axes of the coordinate system. Lazy."""
-        return Crops(self.pyramid, centers_px, spec, mpp=self.pixel.mpp, axes=self.axes, threads=threads)
+        known = {"mpp": self.pixel.mpp, "axes": self.axes, "names": names}
+        return Crops(self.pyramid, centers_px, spec, threads=threads, **known)
 
     @property
     def box_um(self) -> np.ndarray:
@@ -80,7 +82,7 @@ def read_frame(
     table_key: str | None = "table",
 ) -> Frame:
     """The place of an image. Reads no pixel."""
-    image_key = read.find_image(sdata, image_key)
+    image_key = find_image(sdata, image_key)
     names = read.systems(sdata.images[image_key])
     if coordinate_system is not None and coordinate_system not in names:
         raise MissingKey(
@@ -91,7 +93,7 @@ def read_frame(
     pixel = pixel_size(sdata, image_key, coordinate_system=coordinate_system, **known)
     to_cs = read.affine(sdata.images[image_key], name)
     scale, _ = read.similarity(to_cs, f"image '{image_key}' in '{name}'")
-    return Frame(read.read_pyramid(sdata, image_key), pixel, np.diag([pixel.mpp / scale] * 2 + [1]) @ to_cs, name)
+    return Frame(read_pyramid(sdata, image_key), pixel, np.diag([pixel.mpp / scale] * 2 + [1]) @ to_cs, name)
 
 
 def picture(frame: Frame, max_px: int = 1200, *, least_um: float = 0.0) -> tuple[np.ndarray, tuple]:
@@ -138,22 +140,23 @@ def tissue(frame: Frame, max_px: int = 2000) -> tuple[np.ndarray, tuple]:
     from skimage.filters import gaussian, threshold_otsu
     from skimage.morphology import closing, disk, remove_small_holes, remove_small_objects
 
+    name, otherwise = frame.pyramid.name, "Pass shapes to predict at instead of a grid."
     rgb, extent = picture(frame, max_px, least_um=TISSUE_UM)
     um = (extent[1] - extent[0]) / rgb.shape[1]
     inside = _inside(frame, rgb.shape[:2], extent)
     whole = binary_erosion(inside)  # the rim is mixed with the white around the image: take the color next to it
     if not whole.any():
-        raise BadInput("the image is too small to tell tissue from glass. Pass shapes to predict at instead of a grid.")
+        raise BadInput(f"{name} is too small ({inside.sum() * um * um:.3g} µm²) to tell tissue from glass. {otherwise}")
     rgb = rgb[tuple(distance_transform_edt(~whole, return_distances=False, return_indices=True))]
     smooth = gaussian(rgb, sigma=max(1.0, TISSUE_UM / um), channel_axis=-1)
     unlike = np.linalg.norm(smooth - _glass(smooth[inside]), axis=-1)
     if np.ptp(unlike[inside]) < 0.02:
-        raise BadInput("the image is of one color: no tissue was found. Pass shapes to predict at instead of a grid.")
+        raise BadInput(f"{name} is of one color: no tissue was found. {otherwise}")
     mask = closing((unlike > threshold_otsu(unlike[inside])) & inside, disk(2))
     least = int((SMALLEST_UM / um) ** 2) + 1
     mask = remove_small_objects(remove_small_holes(mask, max_size=least), max_size=least) & inside
     if not mask.any():
-        raise BadInput("no tissue was found in the image. Pass shapes to predict at instead of a grid.")
+        raise BadInput(f"no tissue was found in {name}, only specks below {SMALLEST_UM:g} µm. {otherwise}")
     return mask, extent
 
 

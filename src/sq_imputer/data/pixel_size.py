@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from sq_imputer.data import read
 from sq_imputer.data.lattice import TECHNOLOGIES, fit_pitch
-from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.errors import BadInput, MissingKey, check_number, listed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,7 +23,8 @@ VISIUM_SPOT_UM = 65.0
 # a word of its own: "slide_um", but not "cerebellum"
 MICRONS = re.compile(r"(?<![^\W_])(um|µm|μm|microns?|micromet(er|re)s?)$", re.IGNORECASE)
 BIN = re.compile(r"square_(\d{3})um$")
-SENSIBLE = (0.02, 100.0)
+# A number that was typed in is more often wrong than one that was found: thumbnails beside scale factors may be coarse.
+TYPED, FOUND = (0.05, 20.0), (0.02, 100.0)
 Place = tuple[str, str | None]  # image key, and the coordinate system that was asked for
 
 
@@ -46,7 +48,7 @@ def pixel_size(
     sdata: SpatialData,
     image_key: str,
     *,
-    mpp: float | None = None,
+    mpp: float | PixelSize | None = None,
     technology: str | None = None,
     table_key: str | None = "table",
     coordinate_system: str | None = None,
@@ -63,7 +65,9 @@ def pixel_size(
     if technology is not None and technology not in TECHNOLOGIES:
         raise MissingKey(f"no technology '{technology}'; there are {listed(TECHNOLOGIES)}. Pass mpp= instead.")
     if mpp is not None:
-        return _sensible(PixelSize(float(mpp), "argument"), image_key)
+        given = mpp if isinstance(mpp, PixelSize) else PixelSize(mpp, "argument")
+        check_number("mpp", given.mpp)
+        return _sensible(PixelSize(float(given.mpp), given.source), image_key, FOUND if given is mpp else TYPED)
     place = image_key, coordinate_system
     for find in (_from_transformation, _from_visium, _from_lattice):
         found = find(sdata, place, table_key, technology)
@@ -77,12 +81,17 @@ def pixel_size(
     )
 
 
-def _sensible(size: PixelSize, image_key: str) -> PixelSize:
-    if not SENSIBLE[0] <= size.mpp <= SENSIBLE[1]:
+def as_seen(record: Mapping) -> dict:
+    """Arguments of `Slide.from_sdata` for a section that was predicted: seen as it was then, whatever it took."""
+    mpp, source = record.get("mpp"), record.get("mpp_source", "argument")
+    return {"mpp": None if mpp is None else PixelSize(mpp, source), "outside": "pad", "missing": "fill"}
+
+
+def _sensible(size: PixelSize, image_key: str, sensible: tuple[float, float] = FOUND) -> PixelSize:
+    if not sensible[0] <= size.mpp <= sensible[1]:
         raise BadInput(
             f"image '{image_key}' would have {size.mpp:.4g} µm per pixel (from {size.source}); expected "
-            f"{SENSIBLE[0]} to "
-            f"{SENSIBLE[1]}. Pass mpp=, in µm per pixel."
+            f"{sensible[0]:g} to {sensible[1]:g}. Pass mpp=, in µm per pixel of its finest level."
         )
     return size
 
@@ -162,7 +171,7 @@ def _lattice(sdata: SpatialData, shapes_key: str, table_key: str) -> tuple[np.nd
 
 def _visium_spots(sdata: SpatialData, shapes_key: str, table_key: str) -> float | None:
     """µm per unit of the shapes, if spot diameter and pitch both say that this is Visium."""
-    if "radius" not in sdata.shapes[shapes_key]:
+    if not read.are_circles(sdata.shapes[shapes_key]):
         return None
     lattice = _lattice(sdata, shapes_key, table_key)
     if lattice is None:

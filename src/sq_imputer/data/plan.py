@@ -129,8 +129,8 @@ class Touched:
     last: np.ndarray
 
     @classmethod
-    def by(cls, start: np.ndarray, side: int, edges: tuple[np.ndarray, np.ndarray]) -> Touched:
-        """Tiles under windows of one side, given the edges of the tiles along y and x."""
+    def by(cls, start: np.ndarray, side: int | np.ndarray, edges: tuple[np.ndarray, np.ndarray]) -> Touched:
+        """Tiles under windows of one side, or of `(n, 2)` sides, given the edges of the tiles along y and x."""
         ends = np.array([edge[-1] for edge in edges])
         low, high = np.clip(start, 0, ends), np.clip(start + side, 0, ends)
         first, last = (

@@ -25,6 +25,8 @@ class Pyramid:
         Positions of red, green and blue along `c`.
     alpha
         Position of the opacity channel along `c`, composited over white; None if there is none.
+    name
+        What messages call it.
 
     Raises
     ------
@@ -35,22 +37,23 @@ class Pyramid:
     levels: tuple[da.Array, ...]
     channels: tuple[int, int, int] = (0, 1, 2)
     alpha: int | None = None
+    name: str = "the image"
 
     def __post_init__(self) -> None:
         if not self.levels:
-            raise BadInput("the image has no pyramid level; pass at least one (c, y, x) array.")
+            raise BadInput(f"{self.name} has no pyramid level; pass at least one (c, y, x) array.")
         used = (*self.channels, *(() if self.alpha is None else (self.alpha,)))
         for number, level in enumerate(self.levels):
             if level.ndim != 3 or 0 in level.shape:
-                raise BadInput(f"level {number} of the image has shape {level.shape}; expected (c, y, x), none 0.")
+                raise BadInput(f"level {number} of {self.name} has shape {level.shape}; expected (c, y, x), none 0.")
             if level.dtype != np.uint8 and level.dtype.kind != "f":
                 raise BadInput(
-                    f"level {number} of the image is {level.dtype}; uint8, or float in [0, 1], is expected. "
+                    f"level {number} of {self.name} is {level.dtype}; uint8, or float in [0, 1], is expected. "
                     "Rescale it before reading crops."
                 )
             if min(used) < 0 or max(used) >= level.shape[0]:
                 raise BadInput(
-                    f"level {number} of the image has {level.shape[0]} channels; channels {used} were asked for."
+                    f"level {number} of {self.name} has {level.shape[0]} channels; channels {used} were asked for."
                 )
 
     @property

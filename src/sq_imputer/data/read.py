@@ -1,17 +1,17 @@
-"""The only file that reads SpatialData: keys, transformations, pyramids and counts become plain arrays.
+"""Shapes, tables and transformations of SpatialData become plain arrays; :mod:`sq_imputer.data.image` reads images.
 
 Coordinates are edge-based, as in spatialdata: pixel `i` covers `[i, i + 1)`.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.data.pyramid import Pyramid
-from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.errors import BadInput, MissingKey, listed, printable
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -45,37 +45,46 @@ def apply(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
     return xy @ matrix[:2, :2].T + matrix[:2, 2]
 
 
-def find_image(sdata: SpatialData, image_key: str | None) -> str:
-    """The name of the image: as given, or the only one that is not a map of `tl.explain`."""
-    names = list(sdata.images)
-    if image_key is None:
-        tissue = [name for name in names if not _is_map(sdata, name)]
-        if len(tissue) == 1:
-            return tissue[0]
-        found = f"{len(tissue)} images: {listed(tissue)}" if tissue else "no image"
-        raise MissingKey(f"image_key is not given and sdata has {found}. Pass image_key=, one of them.")
-    if image_key not in names:
-        raise MissingKey(f"no image '{image_key}'; sdata has {listed(names)}. Pass image_key=.")
-    return image_key
+def check_object(sdata) -> None:
+    """Check that what a verb was given is a SpatialData object."""
+    from spatialdata import SpatialData
 
-
-def spots_of(key: str) -> str:
-    """Name of the table of the spots whose maps the image of this name shows."""
-    return f"{key}_spots"
-
-
-def _is_map(sdata: SpatialData, name: str) -> bool:
-    """Whether an image was written by `tl.explain`: its table says so."""
-    return spots_of(name) in sdata.tables and name in sdata.tables[spots_of(name)].uns.get("sq_imputer", ())
+    if not isinstance(sdata, SpatialData):
+        raise BadInput(
+            f"sdata is a {type(sdata).__name__}; expected a SpatialData object, such as spatialdata.read_zarr(path)."
+        )
 
 
 def annotated(sdata: SpatialData, table_key: str | None) -> list[str]:
     """Names of the shapes elements that a table annotates."""
     if table_key is None or table_key not in sdata.tables:
         return []
-    region = sdata.tables[table_key].uns.get("spatialdata_attrs", {}).get("region", [])
-    regions = [region] if isinstance(region, str) else list(region)
-    return [name for name in regions if name in sdata.shapes]
+    return [name for name in _regions(sdata.tables[table_key]) if name in sdata.shapes]
+
+
+def _regions(table: AnnData) -> list[str]:
+    region = table.uns.get("spatialdata_attrs", {}).get("region", [])
+    return [region] if isinstance(region, str) else list(region)
+
+
+def check_table_key(sdata: SpatialData, table_key: str | None) -> None:
+    """Check that a table that was named is there, and annotates what is there.
+
+    The default name may be missing: a section that was not sequenced has no table.
+    """
+    if table_key is None or (table_key == "table" and table_key not in sdata.tables):
+        return
+    if table_key not in sdata.tables:
+        raise MissingKey(
+            f"no table '{table_key}'; sdata has {listed(sdata.tables)}. Pass table_key= one of these, or None for a "
+            "section that was not measured."
+        )
+    regions = _regions(sdata.tables[table_key])
+    if regions and not any(name in sdata for name in regions):
+        raise MissingKey(
+            f"table '{table_key}' annotates {listed(regions)}, which sdata does not have; its shapes are "
+            f"{listed(sdata.shapes)}. Rename the region of the table, add the shapes, or pass table_key=None."
+        )
 
 
 def find_shapes(sdata: SpatialData, shapes_key: str | None, table_key: str | None) -> str:
@@ -187,101 +196,113 @@ def _geometry(sdata: SpatialData, image_key: str, shapes_key: str, name: str) ->
     return Geometry(name, np.linalg.inv(image_to_cs) @ shapes_to_cs, turn.T)
 
 
-def read_pyramid(sdata: SpatialData, image_key: str) -> Pyramid:
-    """The levels of an image, lazily. Reads no pixel."""
-    element = sdata.images[image_key]
-    arrays = _levels(element)
-    first = arrays[0]
-    if first.dims != ("c", "y", "x"):
-        raise BadInput(f"image '{image_key}' has dimensions {first.dims}; expected ('c', 'y', 'x').")
-    if 0 in first.shape:
-        raise BadInput(f"image '{image_key}' is empty: {dict(first.sizes)}.")
-    if not (first.dtype == np.uint8 or first.dtype.kind == "f"):
-        raise BadInput(
-            f"image '{image_key}' has dtype {first.dtype}; expected uint8, or float in [0, 1]. Convert it, for "
-            f"instance "
-            "with skimage.util.img_as_ubyte."
-        )
-    channels, alpha = _channels(image_key, [str(name).lower() for name in first.coords["c"].values])
-    return Pyramid(tuple(array.data for array in arrays), channels=channels, alpha=alpha)
-
-
-def _levels(element) -> list:
-    from xarray import DataArray
-
-    if isinstance(element, DataArray):
-        return [element]
-    levels = [next(iter(element[name].ds.values())) for name in element]
-    return sorted(levels, key=lambda level: -level.sizes["y"])
-
-
-def _channels(image_key: str, names: list[str]) -> tuple[tuple[int, int, int], int | None]:
-    """Positions of red, green, blue and alpha: by name where they are named, else by order."""
-    if len(set(names)) != len(names):
-        raise BadInput(f"image '{image_key}' has duplicate channel names {names}.")
-    for wanted in (["r", "g", "b", "a"], ["red", "green", "blue", "alpha"]):
-        if set(wanted[:3]) <= set(names) <= set(wanted):
-            alpha = names.index(wanted[3]) if wanted[3] in names else None
-            return (names.index(wanted[0]), names.index(wanted[1]), names.index(wanted[2])), alpha
-    if len(names) in (3, 4) and names == [str(i) for i in range(len(names))]:
-        return (0, 1, 2), 3 if len(names) == 4 else None
-    hint = " Is it (y, x, c)? Parse it with dims=('y', 'x', 'c')." if len(names) > 16 else ""
-    raise BadInput(
-        f"image '{image_key}' has {len(names)} channels ({listed(names)}); expected 3 (r, g, b), or 4 with alpha.{hint}"
-    )
-
-
 def centers(shapes: GeoDataFrame, shapes_key: str) -> np.ndarray:
     """Centers `(n, 2)` of circles or polygons, in the element's own coordinates."""
     if len(shapes) == 0:
-        raise BadInput(f"shapes '{shapes_key}' has no rows; expected at least one.")
+        raise BadInput(f"shapes '{shapes_key}' has 0 rows; expected at least one. Pass another shapes_key=.")
+    _check_crs(shapes, shapes_key)
     if not shapes.index.is_unique:
         twice = shapes.index[shapes.index.duplicated()].unique()
         raise BadInput(f"shapes '{shapes_key}' has duplicate ids: {listed(twice)}. Make its index unique.")
     empty = shapes.geometry.isna() | shapes.geometry.is_empty
     if empty.any():
-        raise BadInput(f"shapes '{shapes_key}' has {int(empty.sum())} empty geometries: {listed(shapes.index[empty])}.")
+        raise BadInput(
+            f"shapes '{shapes_key}' has {int(empty.sum())} empty geometries: {listed(shapes.index[empty])}; expected "
+            "circles or polygons. Drop these rows."
+        )
+    _check_kinds(shapes, shapes_key)
     middle = shapes.geometry.centroid
     xy = np.column_stack([middle.x, middle.y]).astype(np.float64)
     broken = ~np.isfinite(np.column_stack([xy, sizes(shapes)])).all(axis=1)
     if broken.any():
         raise BadInput(
             f"shapes '{shapes_key}' has {broken.sum()} rows with NaN or infinite coordinates or radii: "
-            f"{listed(shapes.index[broken])}. Drop or repair them."
+            f"{listed(shapes.index[broken])}; expected finite numbers. Drop or repair them."
         )
     return xy
 
 
+def _check_crs(shapes: GeoDataFrame, shapes_key: str) -> None:
+    """Tissue has no place on the globe."""
+    if shapes.crs is None:
+        return
+    found = f"shapes '{shapes_key}' has the coordinate reference system {printable(shapes.crs.to_string())}"
+    if shapes.crs.is_geographic:
+        raise BadInput(
+            f"{found}, whose unit is degrees; expected pixels or µm, without one. Parse the shapes without crs=."
+        )
+    warnings.warn(f"{found}; it is ignored, and coordinates are taken as they are.", UserWarning, stacklevel=2)
+
+
+def _check_kinds(shapes: GeoDataFrame, shapes_key: str) -> None:
+    """Circles are points with a radius; all else is polygons."""
+    circles = are_circles(shapes)
+    odd = ~shapes.geom_type.isin(["Point"] if circles else ["Polygon", "MultiPolygon"])
+    if odd.any():
+        expected = "points alone beside the column 'radius'" if circles else "polygons alone without a column 'radius'"
+        raise BadInput(
+            f"shapes '{shapes_key}' has {int(odd.sum())} of {len(odd)} rows that are "
+            f"{listed(shapes.geom_type[odd].unique())}: {listed(shapes.index[odd])}; expected {expected}. Keep circles "
+            "and polygons in elements of their own."
+        )
+    if circles:
+        numbers = shapes["radius"].dtype.kind in "iuf"
+        if not numbers or (shapes["radius"] <= 0).any():
+            found = listed(shapes.index[shapes["radius"] <= 0]) if numbers else shapes["radius"].dtype
+            raise BadInput(f"shapes '{shapes_key}' has radii that are not positive numbers: {found}. Set the radius.")
+
+
+def are_circles(shapes: GeoDataFrame) -> bool:
+    """Whether shapes are circles; polygons that were made of circles may have a radius, too."""
+    return "radius" in shapes and bool((shapes.geom_type == "Point").any())
+
+
 def sizes(shapes: GeoDataFrame) -> np.ndarray:
     """Diameter of circles, side of the square of equal area for polygons, in the element's own coordinates."""
-    if "radius" in shapes:
+    if are_circles(shapes):
         return 2 * shapes["radius"].to_numpy(dtype=np.float64)
     return np.sqrt(shapes.geometry.area.to_numpy(dtype=np.float64))
 
 
 def rows_of(table: AnnData, shapes: GeoDataFrame, shapes_key: str, table_key: str) -> tuple[np.ndarray, np.ndarray]:
     """Table rows that annotate `shapes`, and the shape row of each."""
-    attrs = table.uns["spatialdata_attrs"]
-    mine = np.flatnonzero(table.obs[attrs["region_key"]].astype(str).to_numpy() == shapes_key)
-    ids = table.obs[attrs["instance_key"]].to_numpy()[mine]
+    region, instance = _columns(table, table_key)
+    mine = np.flatnonzero(table.obs[region].astype(str).to_numpy() == shapes_key)
+    ids = table.obs[instance].to_numpy()[mine]
     if len(mine) == 0:
         raise BadInput(
-            f"table '{table_key}' says that it annotates shapes '{shapes_key}', but no row of obs"
-            f"['{attrs['region_key']}'] says so: it has {listed(table.obs[attrs['region_key']].astype(str).unique())}."
+            f"table '{table_key}' says that it annotates shapes '{shapes_key}', but no row of obs['{region}'] says so: "
+            f"it has {listed(table.obs[region].astype(str).unique())}. Set that column to '{shapes_key}'."
         )
     position = shapes.index.get_indexer(ids)
     if (position < 0).any():
         lost = ids[position < 0]
         raise BadInput(
-            f"table '{table_key}': {len(lost)} of {len(ids)} values of '{attrs['instance_key']}' are not in shapes "
-            f"'{shapes_key}' (table: {listed(lost, 3)}, {ids.dtype}; shapes: {listed(shapes.index, 3)}, "
-            f"{shapes.index.dtype}). "
-            "Make both the same ids of the same type."
+            f"table '{table_key}': {len(lost)} of {len(ids)} values of '{instance}' are not in shapes '{shapes_key}' "
+            f"(table: {listed(lost, 3)}, {ids.dtype}; shapes: {listed(shapes.index, 3)}, {shapes.index.dtype}). Make "
+            "both the same ids of the same type, with none missing."
         )
     if len(np.unique(position)) != len(position):
         twice = shapes.index[position][np.bincount(position, minlength=len(shapes))[position] > 1]
-        raise BadInput(f"table '{table_key}' annotates the same shape more than once: {listed(twice.unique())}.")
+        raise BadInput(
+            f"table '{table_key}' annotates the same shape more than once: {listed(twice.unique())}; expected one row "
+            f"per shape. Make '{instance}' unique."
+        )
     return mine, position
+
+
+def _columns(table: AnnData, table_key: str) -> tuple[str, str]:
+    """Names of the columns of `obs` that hold the region and the instance of each row."""
+    attrs = table.uns.get("spatialdata_attrs", {})
+    region, instance = attrs.get("region_key"), attrs.get("instance_key")
+    if table.n_obs == 0:
+        raise BadInput(f"table '{table_key}' is empty: it has 0 rows; expected one per measured spot. Filter less.")
+    if region not in table.obs or instance not in table.obs:
+        raise BadInput(
+            f"table '{table_key}' has region_key {region!r} and instance_key {instance!r}, of which obs lacks one or "
+            f"both; it has {listed(table.obs)}. Parse it again with spatialdata.models.TableModel.parse."
+        )
+    return region, instance
 
 
 def read_counts(table: AnnData, rows: np.ndarray, layer: str | None, table_key: str):
@@ -292,8 +313,6 @@ def read_counts(table: AnnData, rows: np.ndarray, layer: str | None, table_key: 
     BadInput
         If genes or spots have duplicate names, or the values are not counts.
     """
-    from scipy.sparse import csr_matrix
-
     for what, names in (("genes (var_names)", table.var_names), ("spots (obs_names)", table.obs_names)):
         if not names.is_unique:
             raise BadInput(
@@ -307,20 +326,40 @@ def read_counts(table: AnnData, rows: np.ndarray, layer: str | None, table_key: 
     values = table.X if layer is None else table.layers[layer]
     where = f"table '{table_key}', {'X' if layer is None else f'layer {layer!r}'}"
     if values is None or table.n_vars == 0:
-        raise BadInput(f"{where} is empty; expected counts of spots x genes.")
-    values = values[rows] if len(rows) != table.n_obs else values
-    counts = csr_matrix(values.astype(np.float32) if values.dtype == np.float16 else values)  # which scipy lacks
+        raise BadInput(f"{where} is empty; expected counts of spots x genes. Pass layer= one that holds counts.")
+    if values.dtype.kind not in "biuf":
+        raise BadInput(f"{where} holds values of type {values.dtype}; expected counts. Pass layer= of numbers.")
+    counts = _as_csr(values[rows] if len(rows) != table.n_obs else values)
+    _check_counts(counts, table, rows, where)
+    return counts.astype(np.float32)
+
+
+def _as_csr(values):
+    """A matrix in memory, in a file, or lazy as CSR, of a type of numbers that scipy has."""
+    from scipy.sparse import csr_matrix, issparse
+
+    for way in ("compute", "to_memory"):  # of dask, and of what anndata leaves in a file
+        values = getattr(values, way)() if hasattr(values, way) else values
+    values = values if issparse(values) else np.asarray(values)
+    kind = np.float32 if values.dtype == np.float16 else values.dtype.newbyteorder("=")
+    return csr_matrix(values.astype(kind, copy=False))
+
+
+def _check_counts(counts, table: AnnData, rows: np.ndarray, where: str) -> None:
     data = counts.data
     bad = ~np.isfinite(data) | (data < 0) | (data != np.round(data))
-    if bad.any():
-        logged = table.uns.get("log1p") is not None or (np.isfinite(data).all() and data.size and data.max() < 25)
-        hint = " They look log-transformed." if logged else ""
-        raise BadInput(
-            f"{where} holds values that are not counts ({int(bad.sum())} of {data.size}, such as "
-            f"{data[bad][0]:.4g}); expected "
-            f"non-negative integers.{hint} Pass layer= with the name of the layer that holds the counts."
-        )
-    return counts.astype(np.float32)
+    if not bad.any():
+        return
+    logged = table.uns.get("log1p") is not None or (np.isfinite(data).all() and data.min() >= 0 and data.max() < 25)
+    hint = " They look log-transformed." if logged else ""
+    spots = np.unique(np.repeat(rows, np.diff(counts.indptr))[bad])
+    genes = np.unique(counts.indices[bad])
+    raise BadInput(
+        f"{where} holds values that are not counts ({int(bad.sum())} of {data.size}, such as {data[bad][0]:.4g}), of "
+        f"{len(genes)} genes ({listed(table.var_names[genes], 3)}) in {len(spots)} spots "
+        f"({listed(table.obs_names[spots], 3)}); expected non-negative integers.{hint} Pass layer= with the name of "
+        "the layer that holds the counts."
+    )
 
 
 def spread(counts, where: np.ndarray, n: int):

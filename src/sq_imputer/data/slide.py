@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypedDict
@@ -12,8 +13,11 @@ from sq_imputer.contract import Batch, CropSpec, Needs
 from sq_imputer.data import embeddings, read
 from sq_imputer.data import genes as gene_units
 from sq_imputer.data.blocks import block_crops, whole_blocks
+from sq_imputer.data.checks import Checked, check_inside, check_missing, check_needs, constant
+from sq_imputer.data.image import find_image
 from sq_imputer.data.overview import Frame, read_frame
-from sq_imputer.errors import BadInput, listed
+from sq_imputer.device import BatchSize
+from sq_imputer.errors import BadInput, MissingKey, listed
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sq_imputer.data.crops import Crops
+    from sq_imputer.data.journal import Part
 
 MIN_ROWS_FOR_MOMENTS = 20
 
@@ -38,6 +43,7 @@ class SlideKeys(TypedDict, total=False):
     layer: str | None
     patient_key: str
     outside: str
+    missing: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,8 +81,12 @@ class Slide:
         Targets, set by :meth:`with_genes`.
     anchor
         The measured rows of the same image: features are scaled as theirs are.
+    checked
+        What has been checked of the image.
     made_by
         Provenance of the encoders whose features were computed or remembered, by name.
+    journal
+        Where features are kept while they are computed, so that a killed run can go on.
     """
 
     frame: Frame
@@ -94,8 +104,10 @@ class Slide:
     unit: str = ""
     expression: np.ndarray | None = None
     anchor: Slide | None = None
+    checked: Checked = field(default_factory=Checked)
     _parent: tuple[Slide, np.ndarray] | None = None
     made_by: dict = field(default_factory=dict)
+    journal: Part | None = None
     _features: dict = field(default_factory=dict)
 
     @classmethod
@@ -112,6 +124,7 @@ class Slide:
         layer: str | None = None,
         patient_key: str = "patient",
         outside: str = "error",
+        missing: str = "error",
         section: str | None = None,
     ) -> Slide:
         """Read a section. Lazy in the image: no pixel is read.
@@ -126,8 +139,8 @@ class Slide:
         shapes_key
             Circles or polygons: spots, bins, cells. May be left out if the table annotates one element.
         table_key
-            Table with counts. Rows of the shapes element that it does not annotate are unmeasured. None, or a table of
-            another element: all rows are unmeasured.
+            Table with counts. Rows of the shapes element that it does not annotate are unmeasured. None, a table of
+            another element, or no table `"table"` in the object: all rows are unmeasured.
         coordinate_system
             Where image and shapes meet. May be left out if all common systems say the same.
         mpp
@@ -137,9 +150,14 @@ class Slide:
         layer
             Layer of the table that holds the counts; X if left out.
         patient_key
-            Column of `obs` that names the individual; without it, every object is an individual of its own.
+            Column of `obs` that names the individual; without a column `"patient"`, every object is an individual of
+            its own.
         outside
-            `"error"`, or `"pad"`: what to do with rows whose center lies outside the image.
+            `"error"`, or `"pad"`: what to do with rows whose center lies outside the image. Padded ones see white; at
+            least half of the rows must lie on the image.
+        missing
+            `"error"`, or `"fill"`: what to do with rows on chunks that have no file in the (local zarr) store. Zarr
+            fills such chunks, mostly with black: right only where the image is so. Up to 1 % of the rows is a warning.
         section
             Name of the section; `sdata.attrs["section"]` or the shapes key if left out.
 
@@ -150,19 +168,23 @@ class Slide:
         BadInput
             If image, coordinates, counts or µm per pixel are not usable.
         """
-        image_key = read.find_image(sdata, image_key)
+        image_key = find_image(sdata, image_key)
+        read.check_table_key(sdata, table_key)
         shapes_key = read.find_shapes(sdata, shapes_key, table_key)
         shapes = sdata.shapes[shapes_key]
         place = read.geometry(sdata, image_key, shapes_key, coordinate_system)
         found = {"mpp": mpp, "technology": technology, "table_key": table_key}
         frame = read_frame(sdata, image_key, place.coordinate_system, **found)
         centers_px = read.apply(place.to_image, read.centers(shapes, shapes_key))
-        _check_inside(centers_px, frame.pyramid, shapes.index, shapes_key, image_key, outside)
+        sizes_px = read.sizes(shapes) * read.similarity(place.to_image, shapes_key)[0]
+        what = shapes.index, f"shapes '{shapes_key}'"
+        check_inside(frame.pyramid, centers_px, *what, outside)
+        check_missing(frame.pyramid, centers_px, sizes_px, *what, missing)
         section = section or str(sdata.attrs.get("section", shapes_key))
         slide = cls(
             frame=frame,
             centers_px=centers_px,
-            size_um=read.sizes(shapes) * read.similarity(place.to_image, shapes_key)[0] * frame.pixel.mpp,
+            size_um=sizes_px * frame.pixel.mpp,
             names=shapes.index.astype(str).to_numpy(dtype=object),
             instances=shapes.index.to_numpy(),
             measured=np.zeros(len(shapes), dtype=bool),
@@ -189,7 +211,9 @@ class Slide:
         counts, measured = read.spread(read.read_counts(table, rows, layer, table_key), where, len(self))
         names = self.names.copy()
         names[where] = table.obs_names.to_numpy()[rows]
-        group = _constant(table.obs[patient_key].iloc[rows], patient_key) if patient_key in table.obs else self.group
+        if patient_key not in table.obs and patient_key != "patient":
+            raise MissingKey(f"no '{patient_key}' in obs of table '{table_key}'; it has {listed(table.obs)}.")
+        group = constant(table.obs[patient_key].iloc[rows], patient_key) if patient_key in table.obs else self.group
         var_names = tuple(map(str, table.var_names))
         slide = replace(self, counts=counts, measured=measured, names=names, group=group, var_names=var_names)
         embeddings.recall(slide, table, rows, where)
@@ -218,8 +242,6 @@ class Slide:
     @property
     def fingerprint(self) -> str:
         """Identity of what was measured where: equal for the same spots with the same counts, by any name."""
-        import hashlib
-
         rows = np.flatnonzero(self.measured)
         place = np.column_stack([self.centers_px[rows].round(2), np.nan_to_num(self.depth[rows])])
         return hashlib.sha256(place[np.lexsort(place.T)].tobytes()).hexdigest()[:16]
@@ -245,7 +267,16 @@ class Slide:
 
     def crops(self, spec: CropSpec, *, threads: int = 2) -> Crops:
         """Crops around every row. Lazy: reads nothing until indexed or iterated."""
-        return self.frame.crops(self.centers_px, spec, threads=threads)
+        return self.frame.crops(self.centers_px, spec, threads=threads, names=self.names)
+
+    def check(self, needs: Needs, trained_mpp: float | None = None) -> None:
+        """Check, once, that the crops a model needs can be cut of the image and show something; a few are read.
+
+        Features and batches begin with this; call it to know before something long. Raises `BadInput`, or warns.
+        """
+        self.checked.size(self.frame, needs, trained_mpp)
+        for spec in needs.views:
+            self.checked.crops((self._parent[0] if self._parent else self).crops(spec))
 
     def features(self, encoder: str, spec: CropSpec, *, neighbors: int = 0, device: str = "auto") -> np.ndarray:
         """Features of the crops of all rows, computed once per slide, encoder and spec.
@@ -272,28 +303,32 @@ class Slide:
             whole, rows = self._parent
             return whole.features(encoder, spec, neighbors=neighbors, device=device)[rows]
         if key not in self._features:
-            crops = block_crops(self.frame, self.centers_px, spec, max(neighbors, 1))
+            self.checked.crops(self.crops(spec))
+            crops = block_crops(self.frame, self.centers_px, spec, max(neighbors, 1), self.names)
             encode = get_encoder(encoder)
             label = f"{encoder} of {self.section}, {spec.extent_um:g} µm"
-            values = embeddings.compute(crops, encode, device=device, label=label)
-            self.made_by[encoder] = encode.provenance
+            how = {"size": BatchSize(64), "device": device, "label": label, "journal": self.journal}
+            values = embeddings.compute(crops, encode, name=embeddings.shard_name(encoder, spec, neighbors), **how)
+            self.made_by[encoder] = {**encode.provenance, "batch_size": how["size"].rows}
             self._features[key] = values.reshape(len(self), -1, values.shape[1]) if neighbors > 1 else values
         return self._features[key]
 
     def remember(self, encoder: str, spec: CropSpec, values: np.ndarray, made_by: dict) -> None:
         """Use features that were computed before, by an encoder of this provenance."""
+        for stale in [key for key in self._features if key[0] == "moments"]:
+            del self._features[stale]
         self.made_by[encoder] = made_by
         self._features[encoder, spec, 0] = np.asarray(values, dtype=np.float32)
 
     def all_features(self, needs: Needs, *, device: str = "auto") -> np.ndarray:
         """Features of every encoder and every view that a model needs, side by side, unscaled."""
+        return np.concatenate(self._views(needs, device), axis=-1)
+
+    def _views(self, needs: Needs, device: str) -> list[np.ndarray]:
+        self.checked.size(self.frame, needs)
         views = needs.views if needs.neighbors < 2 else (needs.crop,)
-        parts = [
-            self.features(name, spec, neighbors=needs.neighbors, device=device)
-            for spec in views
-            for name in needs.encoders
-        ]
-        return np.concatenate(parts, axis=-1)
+        how = {"neighbors": needs.neighbors, "device": device}
+        return [self.features(name, spec, **how) for spec in views for name in needs.encoders]
 
     def moments(self, needs: Needs, *, device: str = "auto") -> tuple[np.ndarray, np.ndarray] | None:
         """Mean and standard deviation of the section's features, or None if it has too few rows to tell.
@@ -301,12 +336,15 @@ class Slide:
         Over the rows of `anchor` if there is one, else over the measured rows, else over all.
         """
         slide = self.anchor or self
-        values = slide.all_features(needs, device=device)
-        values = values[slide.measured] if slide.measured.any() else values
-        if len(values) < MIN_ROWS_FOR_MOMENTS:
+        rows = slide.measured if slide.measured.any() else np.ones(len(slide), dtype=bool)
+        if rows.sum() < MIN_ROWS_FOR_MOMENTS:
             return None
-        flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
-        return flat.mean(axis=0), flat.std(axis=0)
+        key = "moments", needs, rows.tobytes()
+        if key not in slide._features:
+            values = slide.all_features(needs, device=device)[rows]
+            flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
+            slide._features[key] = flat.mean(axis=0), flat.std(axis=0)
+        return slide._features[key]
 
     def batches(
         self, needs: Needs, batch_size: int = 64, *, rows=None, generator=None, device: str = "auto"
@@ -326,16 +364,18 @@ class Slide:
         device
             Where encoders run.
         """
-        _check_needs(needs)
+        check_needs(needs)
         rows = np.arange(len(self)) if rows is None else np.arange(len(self))[rows]
         if needs.encoders:
-            values = self.all_features(needs, device=device)
+            views = self._views(needs, device)
             order = rows if generator is None else generator.permutation(rows)
             for start in range(0, len(order), batch_size):
                 index = order[start : start + batch_size]
-                yield self._batch(index, features=values[index])
-        elif needs.neighbors > 1:
-            crops = block_crops(self.frame, self.centers_px, needs.crop, needs.neighbors)
+                yield self._batch(index, features=np.concatenate([view[index] for view in views], axis=-1))
+            return
+        self.check(needs)
+        if needs.neighbors > 1:
+            crops = block_crops(self.frame, self.centers_px, needs.crop, needs.neighbors, self.names)
             for index, block in whole_blocks(crops, needs.neighbors, batch_size, rows=rows, generator=generator):
                 yield self._batch(index, crops=block)
         else:
@@ -351,38 +391,3 @@ class Slide:
         xy = torch.from_numpy(read.apply(self.frame.to_um, self.centers_px[index]).astype(np.float32))
         section = torch.zeros(len(index), dtype=torch.long)
         return Batch(index=torch.from_numpy(np.asarray(index, dtype=np.int64)), xy_um=xy, section=section, **parts)
-
-
-def _check_needs(needs: Needs) -> None:
-    absent = [name for name in ("whole_slide", "maps", "knowledge", "sequence") if getattr(needs, name)]
-    if absent:
-        raise BadInput(
-            f"a Slide does not provide {listed(absent)}; it provides crops, encoder features, contexts and neighbors."
-        )
-    if needs.crop is None:
-        raise BadInput("Needs.crop is None; a model of image rows must say what crop it sees.")
-    if needs.neighbors and needs.neighbors % 2 == 0:
-        raise BadInput(f"Needs.neighbors is {needs.neighbors}; the block around a row needs an odd side.")
-
-
-def _check_inside(centers_px, pyramid, index, shapes_key: str, image_key: str, outside: str) -> None:
-    if outside not in ("error", "pad"):
-        raise BadInput(f"outside is '{outside}'; expected 'error' or 'pad'.")
-    height, width = pyramid.shape
-    lost = ((centers_px < 0) | (centers_px > [width, height])).any(axis=1)
-    if lost.any() and outside == "error":
-        raise BadInput(
-            f"{lost.sum()} of {len(lost)} rows of shapes '{shapes_key}' lie outside image '{image_key}' "
-            f"({width} x {height} px): {listed(index[lost])}, such as at {centers_px[lost][0].round(1).tolist()} px. "
-            "Check the transformations of both, or pass outside='pad' to see white there."
-        )
-
-
-def _constant(column, name: str) -> str:
-    values = column.astype(str).unique()
-    if len(values) != 1:
-        raise BadInput(
-            f"obs['{name}'] has {len(values)} values ({listed(values)}) in one section; expected one individual. Pass "
-            "patient_key= another column, or split the section."
-        )
-    return values[0]
