@@ -21,6 +21,7 @@ copyright = f"{datetime.now(UTC):%Y}, {author}"
 version = release = installed("sq-imputer")
 
 extensions = [
+    "contract",
     "model_pages",
     "myst_nb",
     "sphinx.ext.autodoc",

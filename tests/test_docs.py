@@ -33,6 +33,14 @@ def test_the_example_model_keeps_the_contract(example, monkeypatch):
     assert check_predictor(register_model(example("bottleneck").Model))
 
 
+def test_the_page_on_extending_shows_every_check_and_what_it_states(example):
+    from sq_imputer.testing import CHECKS
+
+    assert "```{include} generated/checks.txt" in (DOCS / "extending.md").read_text()
+    rows = example("contract", "_ext").table().splitlines()[2:]
+    assert len(rows) == len(CHECKS) and all(row.count("|") == 3 and "\n" not in row for row in rows)
+
+
 def test_the_example_encoder_sees_colors(example, monkeypatch):
     import torch
 
