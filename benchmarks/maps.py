@@ -32,7 +32,7 @@ import sq_imputer as sqi
 from sq_imputer import metrics
 from sq_imputer.data.genes import choose_genes
 from sq_imputer.data.slide import Slide
-from sq_imputer.pl import _compare as draw
+from sq_imputer.pl import _panels as draw
 
 N_GENES, DPI, FONT = 250, 110, 11
 OUT = Path(__file__).resolve().parent.parent / "docs" / "_static" / "models"
@@ -80,8 +80,8 @@ class Neighbors:
 def gene_map(ax, maps: Maps, name: str, gene: int, *, bar: bool) -> None:
     """One gene as measured or predicted: spots of true size over the pale H&E."""
     radius, colors = maps.slide.size_um / 2, draw.SPREAD if name == STD else draw.VALUES
-    draw._panel(ax, maps.slide.xy_um, radius, pale(maps.background))
-    spots = draw._spots(ax, maps.slide.xy_um, radius, maps.values[name][:, gene], colors, maps.limits(name, gene))
+    draw.panel(ax, maps.slide.xy_um, radius, pale(maps.background))
+    spots = draw.spots(ax, maps.slide.xy_um, radius, maps.values[name][:, gene], colors, maps.limits(name, gene))
     spots.set(edgecolor="0.2", linewidth=0.4)  # the lightest color would be lost on the slide
     if bar:
         label, beside = "standard deviation" if name == STD else "log1p CP10k", ax.inset_axes((1.03, 0, 0.05, 1))
@@ -94,25 +94,25 @@ def rows_of_maps(axes, maps: Maps, columns: list[str]) -> None:
         for ax, name in zip(row, columns, strict=True):
             if name == "H&E":
                 ax.imshow(maps.background[0], extent=maps.background[1])
-                draw._panel(ax, maps.slide.xy_um, maps.slide.size_um / 2, None)
+                draw.panel(ax, maps.slide.xy_um, maps.slide.size_um / 2, None)
             else:
                 gene_map(ax, maps, name, gene, bar=name in (STD, columns[-1]))
             said = maps.score(name, gene)
             ax.set_title(f"{name}\n{said or ' '}" if gene == 0 else said)
         row[0].set_ylabel(maps.genes[gene], fontstyle="italic", fontsize=FONT + 4)
-    draw._scale_bar(axes[-1][0])
+    draw.scale_bar(axes[-1][0])
 
 
 def rows_of_neighbors(axes, maps: Maps, found: Neighbors, training: list[Slide], backgrounds: list[Background]) -> None:
     """Where the neighbors lie on the training sections: areas are weights, colors the first gene as measured there."""
     for ax, slide, background in zip(axes, training, backgrounds, strict=True):
         radius = slide.size_um / 2
-        draw._panel(ax, slide.xy_um, radius, pale(background))
-        draw._spots(ax, slide.xy_um, radius, np.full(len(slide), np.nan), draw.VALUES, (0, 1))
+        draw.panel(ax, slide.xy_um, radius, pale(background))
+        draw.spots(ax, slide.xy_um, radius, np.full(len(slide), np.nan), draw.VALUES, (0, 1))
         here = found.section == slide.section
         radii = 1.8 * np.median(radius) * np.sqrt(found.weight[here] / found.weight.max())
         limits = maps.limits("measured", 0)
-        circles = draw._spots(ax, found.xy_um[here], radii, found.level[here], draw.VALUES, limits)
+        circles = draw.spots(ax, found.xy_um[here], radii, found.level[here], draw.VALUES, limits)
         circles.set(edgecolor="black", linewidth=0.7)
         ax.set_title(f"{slide.section}: {here.sum()} of {len(here)}, weight {found.weight[here].sum():.2f}")
     low, high = found.weight.min(), found.weight.max()
@@ -193,7 +193,7 @@ def predictions(test: Slide, training: list[Slide], genes: list[str], args) -> t
     rows, weight = said.neighbors[spot][kept].numpy(), said.weights[spot][kept].numpy()
     level = model.memory.values[:, columns[0]].cpu().numpy()[rows]
     xy = np.column_stack([bank["x_um"], bank["y_um"]])[rows]
-    return Maps(test, draw._background(test), genes, values), Neighbors(spot, bank["section"][rows], xy, level, weight)
+    return Maps(test, draw.background(test), genes, values), Neighbors(spot, bank["section"][rows], xy, level, weight)
 
 
 def main() -> None:
@@ -224,7 +224,7 @@ def draw_all(maps: Maps, found: Neighbors, training: list[Slide], out: Path) -> 
         figure, axes = figure_of(len(maps.genes), len(shown), maps.slide)
         rows_of_maps(axes, maps, shown)
         write(figure, out / f"{name}.png")
-    backgrounds = [draw._background(slide) for slide in training]
+    backgrounds = [draw.background(slide) for slide in training]
     write(page_of_mclstexp(maps, found, training, backgrounds), out / "mclstexp.png")
 
 

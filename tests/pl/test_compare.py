@@ -10,7 +10,7 @@ from matplotlib.collections import EllipseCollection
 
 from sq_imputer.data.slide import Slide
 from sq_imputer.errors import BadInput, MissingKey
-from sq_imputer.pl import _compare, compare
+from sq_imputer.pl import _compare, _panels, compare
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -124,7 +124,7 @@ def test_color_bars_point_where_values_go_beyond_them():
 def test_the_scale_bar_is_a_round_length(width, label):
     ax = plt.subplots()[1]
     ax.set_xlim(0, width)
-    _compare._scale_bar(ax)
+    _panels.scale_bar(ax)
     (bar,) = ax.artists
     assert bar.txt_label.get_text() == label
     assert bar.size_bar.get_children()[0].get_width() == float(label.split()[0]) * (1000 if "mm" in label else 1)

@@ -82,7 +82,7 @@ def test_labels_of_others_get_colors_too(labeled):
 
 def test_many_spots_are_rasterized(labeled, monkeypatch):
     assert not spots(domains(labeled, key="table"))[True].get_rasterized()
-    monkeypatch.setattr("sq_imputer.pl._compare.MANY", 10)
+    monkeypatch.setattr("sq_imputer.pl._panels.MANY", 10)
     assert spots(domains(labeled, key="table"))[True].get_rasterized()
 
 

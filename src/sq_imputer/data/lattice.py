@@ -111,3 +111,18 @@ def _check_fit(stretch: np.ndarray, deviation_px: float, technology: str) -> Non
             f"half of the spots lie more than {deviation_um:.0f} µm from the '{technology}' lattice (pitch "
             f"{TECHNOLOGIES[technology]:.0f} µm); array and pixel positions do not belong together. {_OTHERWISE}"
         )
+
+
+def pitch(*sections: np.ndarray) -> float:
+    """Median distance of a spot to the nearest other place in its section; NaN if no section has two places.
+
+    Parameters
+    ----------
+    *sections
+        `(n, 2)` places of the spots of a section; spots at one place count once.
+    """
+    from scipy.spatial import cKDTree
+
+    places = [np.unique(xy, axis=0) for xy in sections]
+    away = [cKDTree(xy).query(xy, k=2)[0][:, 1] for xy in places if len(xy) > 1]
+    return float(np.median(np.concatenate(away))) if away else float("nan")

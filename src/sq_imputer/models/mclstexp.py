@@ -61,6 +61,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sq_imputer.contract import Batch, CropSpec, Needs, Prediction, Source
+from sq_imputer.data.lattice import pitch
 from sq_imputer.device import pick_device
 from sq_imputer.encoders._trunk import initial_weights, trunk
 from sq_imputer.errors import BadInput
@@ -378,11 +379,8 @@ class Model(Predictor):
 
 def _pitch(sources: Sequence[Source]) -> float:
     """Median distance of a measured spot to the next one of its section, in µm; 1 if there are no two."""
-    from scipy.spatial import cKDTree
-
-    places = [np.unique(source.xy_um[source.measured], axis=0) for source in sources]
-    away = [cKDTree(xy).query(xy, k=2)[0][:, 1] for xy in places if len(xy) > 1]
-    return float(np.median(np.concatenate(away))) if away else 1.0
+    step = pitch(*(source.xy_um[source.measured] for source in sources))
+    return step if step > 0 else 1.0
 
 
 def _corner(source: Source) -> Tensor:

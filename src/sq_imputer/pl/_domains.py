@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sq_imputer.data.read import check_object
 from sq_imputer.errors import BadInput, MissingKey, listed
-from sq_imputer.pl._compare import _background, _panel, _pixels, _scale_bar, _seen, _spots
+from sq_imputer.pl import _panels
+from sq_imputer.pl._text import plain
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -61,6 +63,7 @@ def domains(
     from matplotlib.colors import ListedColormap
 
     from sq_imputer.data import read
+    from sq_imputer.data.pixel_size import as_seen
     from sq_imputer.data.slide import Slide
 
     column = _labels(sdata, domain, key)
@@ -68,23 +71,26 @@ def domains(
     made = _made(table, domain)
     shapes_key = read.find_shapes(sdata, None, key)
     where = made.get("image_key"), shapes_key, None, made.get("coordinate_system")
-    slide = Slide.from_sdata(sdata, *where, mpp=made.get("mpp"), outside="pad")
+    slide = Slide.from_sdata(sdata, *where, **as_seen(made))
     rows, position = read.rows_of(table, sdata.shapes[shapes_key], shapes_key, key)
     codes = column.cat.codes.to_numpy()[rows].astype(float)
     xy_um, radius_um = slide.xy_um[position], slide.size_um[position] / 2
     ax = _axes(xy_um) if ax is None else ax
-    radius_um = _seen(ax, xy_um, radius_um)
-    _panel(ax, xy_um, radius_um, _background(slide, _pixels(np.array([ax]))) if background else None)
+    radius_um = _panels.visible_radius(ax, xy_um, radius_um)
+    _panels.panel(
+        ax, xy_um, radius_um, _panels.background(slide, _panels.pixels(np.array([ax]))) if background else None
+    )
     codes[codes < 0] = np.nan
     colors = _colors(table, domain, len(names))
-    _spots(ax, xy_um, radius_um, codes, ListedColormap(colors), (-0.5, len(names) - 0.5))
-    _scale_bar(ax)
+    _panels.spots(ax, xy_um, radius_um, codes, ListedColormap(colors), (-0.5, len(names) - 0.5))
+    _panels.scale_bar(ax)
     if legend:
         _legend(ax, domain, names, colors, codes)
     return ax
 
 
 def _labels(sdata: SpatialData, domain: str, key: str) -> Series:
+    check_object(sdata)
     if key not in sdata.tables:
         raise MissingKey(f"no table '{key}'; sdata has {listed(sdata.tables)}. Run tl.predict, or pass key=.")
     obs = sdata.tables[key].obs
@@ -131,7 +137,7 @@ def _legend(ax: Axes, title: str, names: list, colors: list[str], codes: np.ndar
     from matplotlib.lines import Line2D
 
     counts = [int((codes == k).sum()) for k in range(len(names))]
-    shown = [(f"{name} ({n})", color) for name, color, n in zip(names, colors, counts, strict=True)]
+    shown = [(f"{plain(name)} ({n})", color) for name, color, n in zip(names, colors, counts, strict=True)]
     if np.isnan(codes).any():
         shown.append((f"none ({int(np.isnan(codes).sum())})", "none"))
     dot = {"linestyle": "", "marker": "o", "markersize": 7, "markeredgewidth": 0.5}
@@ -141,4 +147,4 @@ def _legend(ax: Axes, title: str, names: list, colors: list[str], codes: np.ndar
     ]
     place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0, "frameon": False}
     n_columns = -(-len(shown) // ROWS_OF_LEGEND)
-    ax.legend(handles=handles, title=title, ncols=n_columns, alignment="left", handletextpad=0.2, **place)
+    ax.legend(handles=handles, title=plain(title), ncols=n_columns, alignment="left", handletextpad=0.2, **place)

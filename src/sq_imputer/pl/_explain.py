@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sq_imputer.data.read import check_object
 from sq_imputer.errors import BadInput, MissingKey, listed
-from sq_imputer.pl._compare import RESIDUAL, _pixels, _scale_bar
+from sq_imputer.pl._panels import RESIDUAL, pixels, scale_bar
+from sq_imputer.pl._text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +67,7 @@ def explain(
     if len(axes) != 3:
         raise BadInput(f"ax has {len(axes)} Axes; expected 3: section, crop and map of the crop.")
     axes[0].figure.draw_without_rendering()  # lays the panels out: their pixels decide what is read
-    whole, extent = _coarse(sdata, key, gene, made, _pixels(axes[:1]) // 2)
+    whole, extent = _coarse(sdata, key, gene, made, pixels(axes[:1]) // 2)
     _over(axes[0], _gray(picture(frame, MOST_PX)), (whole, extent), made["unit"])
     axes[0].set(xlim=extent[:2], ylim=extent[2:])
     middle, side = np.asarray(table.obsm["spatial"])[row], float(made["extent_um"])
@@ -81,9 +83,10 @@ def explain(
 
 def _record(sdata: SpatialData, key: str, gene: str, spot: str | None) -> tuple[dict, int]:
     """Provenance of the map, and the row of the spot."""
+    from sq_imputer.data.image import spots_of
     from sq_imputer.data.provenance import pythonic
-    from sq_imputer.data.read import spots_of
 
+    check_object(sdata)
     table = sdata.tables.get(spots_of(key))
     made = {} if table is None else pythonic(table.uns.get("sq_imputer", {})).get(key, {})
     if key not in sdata.images or not made:
@@ -151,7 +154,7 @@ def _over(ax: Axes, background: tuple, values: tuple, unit: str) -> None:
     rgba[..., 3] = OPAQUE * np.clip((strength - FAINT) / (1 - FAINT), 0, 1)
     ax.imshow(rgb, extent=extent)
     ax.imshow(rgba, extent=place, interpolation="nearest")
-    label = f"contribution, {unit}" if unit else "contribution"
+    label = plain(f"contribution, {unit}") if unit else "contribution"
     ax.figure.colorbar(colors, cax=ax.inset_axes((1.02, 0, 0.04, 1)), label=label, extend="both", extendfrac=0.03)
 
 
@@ -161,12 +164,12 @@ def _dress(axes: np.ndarray, frame: Frame, gene: str, spot: str, made: dict, squ
     tests, at = made["faithfulness"], made["genes"].index(gene)
     said = "faithful" if tests["faithful"][at] else "not faithful"
     numbers = f"gain {tests['gain'][at]:.2f} sd, random weights {tests['random_weights'][at]:.2f}"
-    axes[0].set_title(f"{gene}: {made['method']} of {made['model']}", fontsize="medium")
+    axes[0].set_title(plain(f"{gene}: {made['method']} of {made['model']}"), fontsize="medium")
     axes[0].add_patch(Rectangle((square[0], square[3]), *[made["extent_um"]] * 2, fill=False, color="black", lw=1))
-    axes[1].set_title(f"crop of {spot}", fontsize="medium")
+    axes[1].set_title(plain(f"crop of {spot}"), fontsize="medium")
     axes[2].set_title(f"{said}: {numbers}", fontsize="medium")
     for ax in axes:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     for ax in axes[:2]:
-        _scale_bar(ax)
+        scale_bar(ax)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.errors import BadInput, MissingKey
+from sq_imputer.errors import BadInput, MissingKey, check_number, named
 from sq_imputer.metrics import ROUNDING, genes_correlation_agreement
-from sq_imputer.pl._compare import RESIDUAL, _columns, _layer, _table
+from sq_imputer.pl._panels import RESIDUAL
+from sq_imputer.pl._tables import columns_of, find_layer, find_table
+from sq_imputer.pl._text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,6 +64,8 @@ def genes_correlation(
     BadInput
         If shapes differ, `ax` are not two, or fewer than 3 genes vary.
     """
+    if n is not None:
+        check_number("n", n, 1, whole=True)
     if isinstance(data, tuple):
         measured, predicted, names = _of_arrays(*data, genes)
         title = "predicted"
@@ -78,7 +82,7 @@ def genes_correlation(
     _draw(axes, [side[np.ix_(order, order)] for side in sides], [names[chosen[k]] for k in order])
     left_out = f", {n_constant} constant left out" if n_constant else ""
     axes[0].set_title(f"measured\n{len(chosen)} genes, {len(measured)} spots{left_out}", fontsize="medium")
-    axes[1].set_title(f"{title}\nagreement {agreement:.2f}", fontsize="medium")
+    axes[1].set_title(f"{plain(title)}\nagreement {agreement:.2f}", fontsize="medium")
     return axes
 
 
@@ -94,12 +98,13 @@ def _of_arrays(measured, predicted, genes) -> tuple[np.ndarray, np.ndarray, list
 
 
 def _of_table(sdata, key: str, layer: str | None, genes) -> tuple[np.ndarray, np.ndarray, list[str], str]:
-    table = _table(sdata, key, genes)
-    names = list(table.var_names) if genes is None else list(genes)
-    layer = _layer(table, key, layer, names)
+    genes = None if genes is None else named("genes", genes)
+    table = find_table(sdata, key, genes)
+    names = list(table.var_names) if genes is None else genes
+    layer = find_layer(table, key, layer, names)
     if "measured" not in table.layers:
         raise MissingKey(f"nothing was measured at the shapes of table '{key}'. Pass key= of a table at spots.")
-    return _columns(table, "measured", names), _columns(table, layer, names), names, f"predicted by {layer}"
+    return columns_of(table, "measured", names), columns_of(table, layer, names), names, f"predicted by {layer}"
 
 
 def _chosen(measured: np.ndarray, predicted: np.ndarray, n: int | None) -> tuple[np.ndarray, int]:
@@ -145,13 +150,14 @@ def _draw(axes: Sequence[Axes], matrices: Sequence[np.ndarray], names: Sequence[
     limit = max(float(np.abs(matrix[off]).max()) for matrix in matrices)  # of pairs: a gene with itself says nothing
     colors = {"cmap": RESIDUAL, "norm": Normalize(-limit, limit)}
     ticks = np.arange(len(names)) if len(names) <= NAMED else []
+    shown = [plain(name) for name in names] if len(ticks) else []
     size = float(np.clip(230 / len(names), 5, 9))
     for ax, matrix in zip(axes, matrices, strict=True):
         ax.set_facecolor("0.85")
         ax.imshow(np.where(off, matrix, np.nan), **colors)
         style = {"fontsize": size, "fontstyle": "italic"}
-        ax.set_xticks(ticks, list(names) if len(ticks) else [], rotation=90, **style)
-        ax.set_yticks(ticks, list(names) if len(ticks) else [], **style)
+        ax.set_xticks(ticks, shown, rotation=90, **style)
+        ax.set_yticks(ticks, shown, **style)
         ax.tick_params(length=0, pad=2)
         ax.spines[:].set_visible(False)
     beside = axes[1].inset_axes((1.03, 0, 0.04, 1))

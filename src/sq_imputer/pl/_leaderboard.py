@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sq_imputer import scoring
-from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.errors import BadInput, MissingKey, check_frame, check_number, listed
 from sq_imputer.pl._skill import COLORS, LABELS
+from sq_imputer.pl._text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,10 +84,12 @@ def leaderboard(
 
 def _sets(table, metric: str, top: int | None) -> dict[str, DataFrame]:
     """Tables by set, checked, of the first `top` genes."""
+    for one in table.values() if isinstance(table, Mapping) else [table]:
+        check_frame(one, "bench.run")
     if not isinstance(table, Mapping):
         table = dict(list(table.groupby("set", sort=False))) if "set" in table else {"": table}
-    if top is not None and top < 1:
-        raise BadInput(f"top is {top}; it is a number of genes, 1 or more.")
+    if top is not None:
+        check_number("top", top, 1, whole=True)
     if metric not in scoring.METRICS:
         raise MissingKey(f"no score '{metric}'; there are {listed(scoring.METRICS)}. Pass metric=.")
     needed = ["gene", "predictor", "case", "shares_patient", metric, *(["rank"] if top is not None else [])]
@@ -123,7 +126,7 @@ def _heading(ax: Axes, y: float, name: str, note: str) -> None:
     if not name:
         ax.annotate(note, (0.01, y), **place, fontsize="small", color="0.35")
         return
-    title = ax.annotate(name, (0.01, y), **place, fontweight="bold")
+    title = ax.annotate(plain(name), (0.01, y), **place, fontweight="bold")
     beside = {"xycoords": title, "xytext": (6, 0), "textcoords": "offset points", "va": "center"}
     ax.annotate(note, (1, 0.5), **beside, fontsize="small", color="0.35")
 
@@ -145,7 +148,7 @@ def _points(ax: Axes, first: float, scores: DataFrame) -> None:
 
 
 def _finish(ax: Axes, names: Sequence[str], y: Sequence[float]) -> None:
-    ax.set_yticks(y, names)
+    ax.set_yticks(y, [plain(name) for name in names])
     ax.set_ylim(max(y) + 0.6, -0.1)
     ax.margins(x=0.08)
     ax.tick_params(axis="y", length=0)
@@ -162,6 +165,6 @@ def _legend(ax: Axes, scored: Mapping[str, bool]) -> None:
     entries = [Line2D([], [], **point, label="mean, 95 % interval")]
     for (name, has), dash in zip(scored.items(), DASHES * len(scored), strict=False):
         style = {"color": "0.35", "linewidth": 1.3, "linestyle": dash if has else "none"}
-        entries.append(Line2D([], [], **style, label=name if has else f"{name}: no score"))
+        entries.append(Line2D([], [], **style, label=plain(name if has else f"{name}: no score")))
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0}
     ax.legend(handles=entries, frameon=False, fontsize="small", ncols=len(entries), **place)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.errors import MissingKey, listed
+from sq_imputer.errors import MissingKey, check_frame, listed
+from sq_imputer.pl._text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,6 +55,7 @@ def skill(
     """
     import matplotlib.pyplot as plt
 
+    check_frame(table, "tl.score")
     needed = [name for name in ("gene", "predictor", metric) if name not in table]
     if needed:
         raise MissingKey(f"no column {listed(needed)}; the score table has {listed(table.columns, 12)}. Pass metric=.")
@@ -84,4 +86,4 @@ def _line(ax: Axes, name: str, scores, **style) -> None:
     label += f", {lost} of {len(scores)} genes NaN" if lost else ""
     if 0 < len(values) <= FEW:
         style |= {"marker": "o", "markersize": 4}
-    ax.plot(np.arange(1, len(values) + 1), values, label=label, **style)
+    ax.plot(np.arange(1, len(values) + 1), values, label=plain(label), **style)

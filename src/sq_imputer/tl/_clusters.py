@@ -8,6 +8,7 @@ and rows are put in spatial order first, so that the order of a table does not d
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.errors import BadInput
+from sq_imputer.data.lattice import pitch
+from sq_imputer.errors import BadInput, check_number
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -48,15 +50,15 @@ class Settings:
             raise BadInput("n_domains and resolution are both given; the one decides the other. Pass one of them.")
         if self.method != "leiden" and self.n_domains is None:
             raise BadInput(f"method '{self.method}' needs n_domains=, the number of domains; resolution is Leiden's.")
-        if self.n_domains is not None and self.n_domains < 2:
-            raise BadInput(f"n_domains is {self.n_domains}; expected 2 or more.")
-        if self.resolution is not None and not self.resolution > 0:
+        if self.n_domains is not None:
+            check_number("n_domains", self.n_domains, 2, whole=True)
+        if self.resolution is not None:
+            check_number("resolution", self.resolution)
+        if self.resolution == 0:
             raise BadInput(f"resolution is {self.resolution}; expected a positive number, 1 for a start.")
-        if not 0 <= self.spatial_weight <= 1:
-            raise BadInput(f"spatial_weight is {self.spatial_weight}; expected 0 (features alone) to 1 (places alone).")
-        for name, least in (("n_pcs", 1), ("smooth", 0)):
-            if getattr(self, name) < least:
-                raise BadInput(f"{name} is {getattr(self, name)}; expected {least} or more.")
+        check_number("spatial_weight", self.spatial_weight, 0, 1)
+        for name, least in (("n_pcs", 1), ("smooth", 0), ("seed", 0)):
+            check_number(name, getattr(self, name), least, 2**32 - 1 if name == "seed" else math.inf, whole=True)
 
 
 def cluster(
@@ -119,13 +121,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def pitch(xy: np.ndarray) -> float:
-    """Median distance to the nearest spot."""
-    from scipy.spatial import cKDTree
-
-    return float(np.median(cKDTree(xy).query(xy, k=2)[0][:, 1]))
 
 
 def _joint(features: Sequence[Sequence[np.ndarray]], settings: Settings) -> np.ndarray:
