@@ -125,13 +125,19 @@ def arrays() -> type[Arrays]:
 @pytest.fixture
 def digest() -> Callable:
     """A function that hashes everything a SpatialData object holds, but for named elements."""
+    from spatialdata.transformations import get_transformation
 
     def of(sdata, without: tuple[str, ...] = ()) -> str:
-        found = hashlib.sha256()
+        # a store that was read notes the version of spatialdata
+        attrs = {name: value for name, value in sdata.attrs.items() if not name.startswith("spatialdata")}
+        found = hashlib.sha256(json.dumps(attrs, sort_keys=True, default=str).encode())
         for kind, name, element in sdata.gen_elements():
             if name in without:
                 continue
             found.update(f"{kind}/{name}".encode())
+            if kind != "tables":
+                for system, place in sorted(get_transformation(element, get_all=True).items()):
+                    found.update(f"{system} {place.to_affine_matrix(('x', 'y'), ('x', 'y'))}".encode())
             for part in _parts(element):
                 found.update(np.ascontiguousarray(part).tobytes())
         return found.hexdigest()

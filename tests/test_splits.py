@@ -79,8 +79,8 @@ def test_a_training_set_that_is_too_small_says_what_to_change():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: splits.folds(lattice(2, 2), 5, buffer_um=0), "5 blocks asked for and there are 4 spots"),
-        (lambda: splits.folds(lattice(), 1, buffer_um=0), "1 folds.*2 folds or more"),
+        (lambda: splits.folds(lattice(2, 2), 5, buffer_um=0), "n_folds is 5 and there are 4 measured spots"),
+        (lambda: splits.folds(lattice(), 1, buffer_um=0), "n_folds is 1; expected a whole number, 2 or more"),
         (lambda: splits.folds(lattice(), 5, buffer_um=-1), "buffer_um is -1"),
         (lambda: splits.folds(lattice(), buffer_um=0, blocks=[0, 1]), "2 labels for 600 spots"),
         (lambda: splits.strips(lattice(2, 2), 5), "5 strips asked for"),

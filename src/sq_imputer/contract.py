@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from sq_imputer.errors import BadInput
+from sq_imputer.errors import BadInput, check_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,10 +29,17 @@ class CropSpec:
     size_px: int = 224
 
     def __post_init__(self) -> None:
+        check_number("CropSpec.extent_um", self.extent_um)
         if not self.extent_um > 0:
             raise BadInput(f"CropSpec.extent_um is {self.extent_um}; it is a length in µm and must be positive.")
-        if int(self.size_px) != self.size_px or self.size_px < 1:
-            raise BadInput(f"CropSpec.size_px is {self.size_px}; it is a number of pixels, 1 or more.")
+        check_number("CropSpec.size_px", self.size_px, 1, whole=True)
+
+    @classmethod
+    def of(cls, spec: CropSpec | None) -> CropSpec:
+        """The spec that a verb was given, or the default one; an error if it is no spec."""
+        if not isinstance(spec, cls | None):
+            raise BadInput(f"spec is a {type(spec).__name__}; expected CropSpec(extent_um, size_px), or None.")
+        return spec or cls()
 
     @property
     def mpp(self) -> float:

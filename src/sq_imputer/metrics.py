@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.errors import BadInput
+from sq_imputer.errors import BadInput, listed
 
 if TYPE_CHECKING:
     from scipy.sparse import sparray, spmatrix
@@ -26,6 +26,12 @@ _AT_ONCE = 2**22  # values converted to float64 at once
 
 
 def _checked(y, p, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    names = [list(side.columns) for side in (y, p) if hasattr(side, "columns")]
+    if len(names) == 2 and names[0] != names[1]:
+        raise BadInput(
+            f"measured has the genes {listed(names[0], 3)} and predicted {listed(names[1], 3)}; expected the same in "
+            "one order. Take predicted[measured.columns]."
+        )
     y, p = np.asarray(y), np.asarray(p)
     if y.ndim != 2 or y.shape != p.shape:
         raise BadInput(f"measured is {y.shape} and predicted {p.shape}; both must be (spots, genes), aligned.")

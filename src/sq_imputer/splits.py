@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sq_imputer.errors import BadInput, listed
+from sq_imputer.errors import BadInput, check_number, listed
 
 LEAST_TRAIN = 10  # rows; below, a fit says nothing whatever the model
 
@@ -42,6 +42,7 @@ def _points(xy_um, n_parts: int, what: str) -> np.ndarray:
     xy = np.asarray(xy_um, dtype=float)
     if xy.ndim != 2 or xy.shape[1] != 2 or not np.isfinite(xy).all():
         raise BadInput(f"xy_um is {xy.shape}, {(~np.isfinite(xy)).sum()} values not finite; pass (n, 2) finite µm.")
+    check_number(f"the number of {what}", n_parts, 1, whole=True)
     if not 1 <= n_parts <= len(xy):
         raise BadInput(f"{n_parts} {what} asked for and there are {len(xy)} spots; ask for 1 to {len(xy)}.")
     return xy
@@ -95,6 +96,13 @@ def spatial_blocks(xy_um, n_blocks: int) -> np.ndarray:
     return labels
 
 
+def check_folds(n_folds: int, buffer_um: float | None) -> None:
+    """Raise `BadInput` unless spatial folds can be made with these arguments; a buffer of None is chosen later."""
+    check_number("n_folds", n_folds, 2, whole=True)
+    if buffer_um is not None:
+        check_number("buffer_um", buffer_um)
+
+
 def folds(xy_um, n_folds: int = 5, *, buffer_um: float, blocks=None) -> list[Split]:
     """Spatial blocks of one section, each tested once; spots within `buffer_um` of a tested one are not trained on.
 
@@ -114,14 +122,18 @@ def folds(xy_um, n_folds: int = 5, *, buffer_um: float, blocks=None) -> list[Spl
     BadInput
         If there are fewer than 2 folds, fewer spots than folds, or fewer than 10 spots left to train on.
     """
+    check_folds(n_folds, buffer_um)
+    if blocks is None and len(xy_um) < n_folds:
+        raise BadInput(
+            f"n_folds is {n_folds} and there are {len(xy_um)} measured spots; expected more spots than folds. Pass a "
+            "smaller n_folds, or have the model fitted on other sections."
+        )
     labels = spatial_blocks(xy_um, n_folds) if blocks is None else np.asarray(blocks)
     xy, names = np.asarray(xy_um, dtype=float), np.unique(labels)
     if len(labels) != len(xy) or len(names) < 2:
         raise BadInput(
             f"{len(names)} folds of {len(labels)} labels for {len(xy)} spots; a split needs 2 folds or more."
         )
-    if not buffer_um >= 0:
-        raise BadInput(f"buffer_um is {buffer_um}; it is a distance in µm, 0 or more.")
     splits = []
     for name in names:
         test = labels == name

@@ -151,10 +151,11 @@ def test_colors_tell_structures_apart():
 def test_what_cannot_be_done_is_an_error_and_changes_nothing(section, model, digest):
     before = digest(section)
     for error, message, how in (
-        (BadInput, "does not explain 'nsl'; these do:", {"method": "attention"}),
-        (BadInput, "baseline is 'blur'; expected 'tissue' or 'glass'", {"baseline": "blur"}),
+        (BadInput, "method is 'attention'; expected one of", {"method": "attention"}),
+        (BadInput, "does not explain 'nsl'; these do:", {"method": "feature_groups"}),
+        (BadInput, "baseline is 'blur'; expected one of 'tissue', 'glass'", {"baseline": "blur"}),
         (BadInput, "mpp is -1", {"mpp": -1.0}),
-        (BadInput, "1 to 56 cells", {"grid": 0}),
+        (BadInput, "grid is 0; expected a whole number from 1 to 56", {"grid": 0}),
         (MissingKey, "no spot 'nowhere'", {"spots": ["nowhere"]}),
         (MissingKey, "no image 'ihc'", {"image_key": "ihc"}),
         (BadInput, "'he' is taken", {"key_added": "he"}),

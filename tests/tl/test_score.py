@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import make_dataclass
 
 import numpy as np
 import pytest
 import spatialdata
 from scipy.spatial.distance import cdist
+from spatialdata.transformations import Scale, set_transformation
 
 import sq_imputer as sqi
 from sq_imputer import metrics
@@ -46,6 +48,30 @@ def test_every_gene_has_a_row_per_model_and_baseline(predicted, genes):
         ("spy", *BASELINES), genes
     )
     assert (scores["section"] == "P1").all() and (scores["n_spots"] == 59).all()
+
+
+def test_the_baseline_takes_an_image_coarser_than_its_crops(predicted, monkeypatch):
+    ridge = sqi.get_model("ridge")
+    finer = make_dataclass(
+        "Config", [("extent_um", float, 20.0), ("size_px", int, 160)], bases=(ridge.Config,), frozen=True
+    )
+    monkeypatch.setattr(ridge, "Config", finer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        scores = sqi.tl.score(predicted, per="section")
+    assert np.isfinite(of(scores, "ridge on texture", "mean")).any()
+
+
+def test_a_thumbnail_can_be_predicted_scored_and_drawn(section, spy, genes):
+    from sq_imputer.pl import compare, domains
+
+    for name in ("he", "spots"):
+        set_transformation(section[name], Scale([30.0, 30.0], axes=("x", "y")), "um")
+    sqi.tl.predict(section, "spy", genes=genes, **QUICK, config={"extent_um": 960.0})
+    assert len(sqi.tl.score(section, baselines=False)) == len(genes)
+    sqi.tl.domains(section, n_domains=2, method="kmeans", use="texture")
+    compare(section, genes[0])
+    domains(section)
 
 
 def test_scores_are_the_metrics_of_the_layer_and_the_counts(predicted, genes):

@@ -10,15 +10,15 @@ import numpy as np
 
 from sq_imputer import metrics, scoring
 from sq_imputer.data.genes import LOG1P_CP10K, choose_genes
+from sq_imputer.data.slide import Slide
 from sq_imputer.errors import BadInput
 from sq_imputer.splits import by_section, folds, strips
+from sq_imputer.train import Plan
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from sq_imputer.data.slide import Slide
     from sq_imputer.models._base import Predictor
-    from sq_imputer.train import Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +56,7 @@ def leave_one_out(slides: Sequence[Slide], *, share_patient: bool = False) -> li
     share_patient
         Allow sections of one individual on both sides; the cases are then marked.
     """
+    _check_slides(slides)
     splits = by_section([s.section for s in slides], [s.group for s in slides], share_patient=share_patient)
     cases = []
     for split in splits:
@@ -67,12 +68,29 @@ def leave_one_out(slides: Sequence[Slide], *, share_patient: bool = False) -> li
 
 def strips_of(slide: Slide, n_strips: int = 5, *, buffer_um: float = 0.0) -> list[Case]:
     """Vertical strips of one section, each tested once by a model fitted on the others, beyond a buffer."""
+    _check_slides([slide])
     rows = _scored(slide)
     labels = strips(slide.xy_um[rows], n_strips)
     return [
         Case(f"{slide.section} {split.name}", (slide.take(rows[split.train]),), slide, rows[split.test], True)
         for split in folds(slide.xy_um[rows], buffer_um=buffer_um, blocks=labels)
     ]
+
+
+def _check_slides(slides: Sequence[Slide]) -> None:
+    """Sections are slides with counts, and no two of them are the same: one would be trained on and tested."""
+    known: dict[str, str] = {}
+    for slide in slides:
+        if not isinstance(slide, Slide):
+            raise BadInput(f"slides holds a {type(slide).__name__}; expected Slide.from_sdata(sdata).")
+        if not slide.measured.any():
+            raise BadInput(f"section '{slide.section}' has no counts; expected measured spots. Leave it out.")
+        other = known.setdefault(slide.fingerprint, slide.section)
+        if other != slide.section:
+            raise BadInput(
+                f"sections '{other}' and '{slide.section}' have the same spots with the same counts: one would be "
+                "trained on to predict the other. Leave one out."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +140,8 @@ def outcomes(
 
     Parameters are those of :func:`run`.
     """
-    if not cases:
-        raise BadInput("no cases; make some with leave_one_out(slides) or strips_of(slide).")
-    device = plan.device if plan else "auto"
+    _check_run(cases, models)
+    plan = Plan.of(plan)
     for case in cases:
         genes = choose_genes(case.training, n_genes)
         training = [slide.with_genes(genes, unit) for slide in case.training]
@@ -132,10 +149,19 @@ def outcomes(
         predicted = _baselines(training, target, genes, case.rows)
         for name, model in models.items():
             fitted = type(model)(model.config).fit(training, plan)
-            mean = fitted.predict(target, rows=case.rows, device=device).mean.numpy()
+            mean = fitted.predict(target, rows=case.rows, device=plan.device).mean.numpy()
             predicted[name] = mean[:, [genes.index(gene) for gene in target.genes]]
         truth, depth = target.expression[case.rows], target.depth[case.rows]
         yield Outcome(case, tuple(genes), truth, target.genes, predicted, depth)
+
+
+def _check_run(cases: Sequence[Case], models: Mapping[str, Predictor]) -> None:
+    from sq_imputer.models._base import Predictor
+
+    if not isinstance(cases, Sequence) or not cases or not all(isinstance(case, Case) for case in cases):
+        raise BadInput("no cases; make some with leave_one_out(slides) or strips_of(slide).")
+    if not isinstance(models, Mapping) or not all(isinstance(model, Predictor) for model in models.values()):
+        raise BadInput("models is no dict of predictors; expected such as {'ridge': get_model('ridge')()}.")
 
 
 def run(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.errors import BadInput, MissingKey, check_number, listed
 
 LOG1P_CP10K = "log1p_cp10k"
 LOG1P_COUNTS = "log1p_counts"
@@ -54,10 +54,13 @@ def align(counts: csr_matrix, names: Sequence[str], genes: Sequence[str], where:
     """
     genes = list(genes)
     if not genes:
-        raise BadInput("genes is empty; expected at least one gene name.")
+        raise BadInput("genes is empty; expected at least one gene name. Pass genes= names, or a number of genes.")
+    odd = [gene for gene in genes if not isinstance(gene, str)]
+    if odd:
+        raise BadInput(f"genes holds {listed(odd)}, a {type(odd[0]).__name__}; expected names of genes as text.")
     if len(set(genes)) != len(genes):
         twice = sorted({gene for gene in genes if genes.count(gene) > 1})
-        raise BadInput(f"genes names some more than once: {listed(twice)}.")
+        raise BadInput(f"genes names some more than once: {listed(twice)}; expected each once. Drop the others.")
     position = {name: i for i, name in enumerate(names)}
     missing = [gene for gene in genes if gene not in position]
     if missing:
@@ -98,6 +101,7 @@ def choose_genes(slides: Sequence, n_genes: int = 250, *, candidates: int = 1000
     detected
         Smallest share of rows in which a gene must have a count.
     """
+    check_number("n_genes", n_genes, 1, whole=True)
     shared = common_genes(slide.var_names for slide in slides)
     if not shared:
         raise BadInput(

@@ -31,4 +31,4 @@ def crops(sdata: SpatialData, spec: CropSpec | None = None, **keys: Unpack[Slide
     `len(crops)` crops, uint8 `(3, S, S)` each: index them, iterate `.batches()` in the order that reads every chunk
     once, or go on with `.to_dask()`.
     """
-    return Slide.from_sdata(sdata, **keys).crops(spec or CropSpec())
+    return Slide.from_sdata(sdata, **keys).crops(CropSpec.of(spec))

@@ -7,6 +7,7 @@ from sq_imputer.contract import CropSpec
 from sq_imputer.data import embeddings, read, write
 from sq_imputer.data.slide import Slide
 from sq_imputer.encoders import get_encoder
+from sq_imputer.errors import BadInput
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -48,15 +49,22 @@ def embed(
     **keys
         Where to find image, shapes and table, as :meth:`sq_imputer.data.slide.Slide.from_sdata` takes them.
     """
-    spec = spec or CropSpec()
+    spec = CropSpec.of(spec)
+    key_added = key_added or embeddings.key(encoder, spec)
+    if not write.is_word(key_added, "spatial"):
+        raise BadInput(
+            f"key_added is {key_added!r}; expected letters, digits, '_', '-' and '.' only, not 'spatial', and no more "
+            f"than {write.MOST_BYTES} bytes."
+        )
     slide = Slide.from_sdata(sdata, **keys)
     shapes_key, table_key = slide.keys["shapes_key"], keys.get("table_key", "table")
     table = read.find_table(sdata, table_key, shapes_key)
     rows, where = read.rows_of(table, sdata.shapes[shapes_key], shapes_key, table_key)
     encode = get_encoder(encoder, weights=weights, revision=revision)
-    values = embeddings.compute(slide.crops(spec), encode, device=device, label=f"{encoder} of {slide.section}")
+    crops = slide.crops(spec)
+    slide.checked.crops(crops)
+    values = embeddings.compute(crops, encode, device=device, label=f"{encoder} of {slide.section}")
     slide.remember(encoder, spec, values, encode.provenance)
-    key_added = key_added or embeddings.key(encoder, spec)
     full = embeddings.in_rows(table, key_added, rows, values[where])
     record = {key_added: embeddings.record(slide, encoder, spec)}
     known = table.uns.get("sq_imputer", {}).get("embeddings", {})

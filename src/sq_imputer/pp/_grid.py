@@ -4,11 +4,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.data import overview, write
-from sq_imputer.errors import BadInput
+from sq_imputer.data import overview, read, write
+from sq_imputer.data.image import find_image
+from sq_imputer.errors import BadInput, check_number
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
+
+MOST_POINTS = 1e8
 
 
 def grid(
@@ -53,12 +56,21 @@ def grid(
     BadInput
         If no tissue is found, or the name is taken.
     """
+    image_key = find_image(sdata, image_key)
+    read.check_table_key(sdata, table_key)
     for name, value in (("spacing_um", spacing_um), ("diameter_um", diameter_um)):
+        check_number(name, value)
         if not value > 0:
             raise BadInput(f"{name} is {value}; expected a positive length in µm.")
     write.check_free(sdata, "shapes", key_added, overwrite)
     places = {"mpp": mpp, "technology": technology, "table_key": table_key}
     frame = overview.read_frame(sdata, image_key, coordinate_system, **places)
+    points = np.prod(np.ptp(frame.box_um, axis=0) / spacing_um)
+    if points > MOST_POINTS:
+        raise BadInput(
+            f"a lattice of {spacing_um:g} µm would have {points:.2g} points on {frame.pyramid.name}; at most "
+            f"{MOST_POINTS:.2g} are made. Pass a larger spacing_um."
+        )
     mask, extent = overview.tissue(frame)
     xy_um = lattice(frame.box_um, spacing_um)
     um = (extent[1] - extent[0]) / mask.shape[1]
@@ -91,8 +103,6 @@ def lattice(box_um: np.ndarray, spacing_um: float) -> np.ndarray:
 def _circles(sdata: SpatialData, image_key: str | None, centers_px: np.ndarray, diameter_px: float):
     from spatialdata.models import ShapesModel
     from spatialdata.transformations import get_transformation
-
-    from sq_imputer.data.read import find_image
 
     image = sdata.images[find_image(sdata, image_key)]
     return ShapesModel.parse(

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from sq_imputer.data import pixel_size as sizes
 from sq_imputer.data import read
+from sq_imputer.data.image import find_image
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -56,6 +57,7 @@ def pixel_size(
     MissingKey
         If the coordinate systems that spots and image share disagree, and none was named.
     """
-    image_key = read.find_image(sdata, image_key)
+    image_key = find_image(sdata, image_key)
+    read.check_table_key(sdata, table_key)
     known = {"mpp": mpp, "technology": technology, "table_key": table_key}
     return sizes.pixel_size(sdata, image_key, coordinate_system=coordinate_system, **known)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.device import pick_device
+from sq_imputer.errors import BadInput, MissingKey, check_number, listed
 from sq_imputer.tl._clusters import Settings, cluster
 from sq_imputer.tl._domains import params_of, read_features
 from sq_imputer.tl._sections import check_table, records
@@ -69,6 +70,9 @@ def agreement(
         If fewer than two labels or domains are there to be compared.
     """
     table = check_table(sdata, key)
+    check_number("n_random", n_random, 1, whole=True)
+    check_number("seed", seed, whole=True)
+    pick_device(device)
     if domain not in table.obs:
         raise MissingKey(f"no '{domain}' in tables['{key}'].obs; it has {listed(table.obs)}. Call tl.domains first.")
     codes = table.obs[domain].astype("category").cat.codes.to_numpy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -12,8 +11,10 @@ import numpy as np
 
 from sq_imputer.contract import CropSpec
 from sq_imputer.data import read, write
+from sq_imputer.data.pixel_size import as_seen
 from sq_imputer.data.provenance import pythonic
 from sq_imputer.data.slide import Slide
+from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.tl._clusters import Settings, cluster, outlines
 from sq_imputer.tl._sections import check_table, records
@@ -110,6 +111,7 @@ def domains(
     """
     settings = Settings(method, n_domains, resolution, n_pcs, spatial_weight, smooth, seed)
     settings.check()
+    pick_device(device)
     if use not in USES:
         raise BadInput(f"use is '{use}'; expected one of {listed(USES)}.")
     if method == "leiden" and find_spec("igraph") is None:
@@ -216,7 +218,7 @@ def _texture(sdata: SpatialData, table: AnnData, key: str, layer: str, device: s
         return {name: np.asarray(table.obsm[name], dtype=float) for name in names}
     made = records(table)[layer]
     places = {name: made.get(name) or None for name in ("image_key", "shapes_key", "table_key", "coordinate_system")}
-    slide = Slide.from_sdata(sdata, **places, layer=made.get("layer") or None, mpp=made["mpp"], outside="pad")
+    slide = Slide.from_sdata(sdata, **places, layer=made.get("layer") or None, **as_seen(made))
     rows, where = read.rows_of(table, sdata.shapes[made["shapes_key"]], made["shapes_key"], key)
     seen = slide.features("texture", CropSpec(), device=device)
     values = np.full((table.n_obs, seen.shape[1]), np.nan)
@@ -245,8 +247,11 @@ def _named(sdata: Objects) -> dict[str, SpatialData]:
 
 def _check_names(sdata: SpatialData, key: str, name: str, shapes: str | None, overwrite: bool) -> None:
     table = sdata.tables[key]
-    if not isinstance(name, str) or not re.fullmatch(r"(?!__)[\w.-]+", name) or name in (".", "..", "_index"):
-        raise BadInput(f"key_added is {name!r}; expected letters, digits, '_', '-' and '.' only, and no '__' in front.")
+    if not write.is_word(name, "_index"):
+        raise BadInput(
+            f"key_added is {name!r}; expected letters, digits, '_', '-' and '.' only, no '__' in front, and no more "
+            f"than {write.MOST_BYTES} bytes."
+        )
     alike = [other for other in table.obs if other != name and other.lower() == name.lower()]
     if alike:
         raise BadInput(f"key_added '{name}' and the column '{alike[0]}' differ in case only. Pass another key_added.")

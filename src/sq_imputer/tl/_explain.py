@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.contract import CropSpec
-from sq_imputer.data import write
+from sq_imputer.data import read, write
+from sq_imputer.data.image import spots_of
 from sq_imputer.data.mosaic import Mosaic, Spool, as_element, check_mpp
 from sq_imputer.data.overview import picture
-from sq_imputer.data.read import spots_of
 from sq_imputer.data.slide import Slide
 from sq_imputer.device import pick_device
-from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.errors import BadInput, MissingKey, check_number, listed, named
 from sq_imputer.progress import track
 from sq_imputer.tl._sections import resolve_model
 from sq_imputer.tl._structures import FINEST_UM, STRUCTURES, Palette, density, glass_below
@@ -111,16 +111,16 @@ def explain(
     """
     from sq_imputer import explain as maps
 
+    read.check_object(sdata)
     predictor = resolve_model(model).to(pick_device(device))
-    genes = [genes] if isinstance(genes, str) else list(genes)
+    genes = named("genes", genes)
     maps.Sight.of(predictor, genes)
-    maps.check_method(predictor, method, (*maps.MAPS, GROUPS))
-    if mpp is not None:
-        check_mpp(mpp, predictor.needs.crop.extent_um)
+    _check_arguments(predictor.needs.crop, method, mpp, grid, seed, batch_size, baseline)
     write.check_free(sdata, "images", key_added, overwrite)
     write.check_free(sdata, "tables", spots_of(key_added), overwrite)
     slide = Slide.from_sdata(sdata, **keys)
     rows = _rows(slide, spots)
+    maps.check_method(predictor, method, (*maps.MAPS, GROUPS))  # which asks the model about a gray crop
     if method == GROUPS:
         table, found = _by_group(predictor, slide, genes, rows, key_added)
         write.write_element(sdata, "tables", spots_of(key_added), table, overwrite=overwrite)
@@ -138,6 +138,21 @@ def explain(
     write.write_element(sdata, "tables", spots_of(key_added), table, overwrite=overwrite)
     found.attrs["faithfulness"] = tests.to_dict("index")
     return found
+
+
+def _check_arguments(
+    crop: CropSpec, method: str, mpp: float | None, grid: int, seed: int, batch_size: int, baseline: str
+) -> None:
+    from sq_imputer.explain import MAPS
+
+    for name, value, known in (("method", method, (*MAPS, GROUPS)), ("baseline", baseline, ("tissue", "glass"))):
+        if value not in known:
+            raise BadInput(f"{name} is {value!r}; expected one of {listed(known, 10)}.")
+    if mpp is not None:
+        check_mpp(mpp, crop.extent_um)
+    check_number("grid", grid, 1, crop.size_px, whole=True)
+    check_number("seed", seed, whole=True)
+    check_number("batch_size", batch_size, 1, whole=True)
 
 
 def _by_group(
@@ -176,7 +191,7 @@ def _rows(slide: Slide, spots: Sequence[str] | None) -> np.ndarray:
     if spots is None:
         return np.arange(len(slide))
     row = {name: k for k, name in enumerate(slide.names.astype(str))}
-    spots = [spots] if isinstance(spots, str) else list(spots)
+    spots = named("spots", spots)
     absent = [spot for spot in spots if spot not in row]
     if absent or not spots:
         raise MissingKey(f"no spot {listed(absent)} in section '{slide.section}'; it has {listed(row)}. Pass spots=.")
@@ -239,11 +254,9 @@ class _Work:
 
         if self.baseline == "glass":
             pixels = overview[density(overview) <= self.glass]
-        elif self.baseline == "tissue":
+        else:
             crops = np.moveaxis(self.slide.crops(self.crop)[self.drawn(COLORED)], 1, -1)
             pixels = crops[density(crops) > self.glass]
-        else:
-            raise BadInput(f"baseline is '{self.baseline}'; expected 'tissue' or 'glass'.")
         color = pixels.mean(axis=0) if len(pixels) else np.full(3, 255)
         return torch.tensor(np.rint(color), dtype=torch.uint8, device=self.sight.device)
 

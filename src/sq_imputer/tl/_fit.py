@@ -60,4 +60,6 @@ def fit(
     predictor = resolve_model(model, config)
     chosen = pick_genes(slides, genes)
     fresh = type(predictor)(predictor.config)
-    return fresh.fit([slide.with_genes(chosen, unit) for slide in slides], plan)
+    fresh.fit([slide.with_genes(chosen, unit) for slide in slides], plan)
+    fresh.provenance["training_mpp"] = max(slide.frame.pixel.mpp for slide in slides)
+    return fresh

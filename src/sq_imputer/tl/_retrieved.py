@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.contract import Prediction
-from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.errors import BadInput, MissingKey, listed, named
 from sq_imputer.tl._sections import check_table, records
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _rows(names: Index, spots: Sequence[str] | str | None, key: str) -> np.ndarr
     """Rows of the table that have these names."""
     if spots is None:
         return np.arange(len(names))
-    spots = [spots] if isinstance(spots, str) else list(spots)
+    spots = named("spots", spots)
     rows = names.get_indexer(spots)
     absent = [spot for spot, row in zip(spots, rows, strict=True) if row < 0]
     if absent:

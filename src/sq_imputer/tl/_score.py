@@ -9,8 +9,9 @@ import numpy as np
 from sq_imputer import metrics, scoring
 from sq_imputer.data import embeddings, read, write
 from sq_imputer.data import genes as gene_units
+from sq_imputer.data.pixel_size import as_seen
 from sq_imputer.data.slide import Slide
-from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.errors import BadInput, MissingKey, check_number, listed, named
 from sq_imputer.progress import track
 from sq_imputer.registry import get_model
 from sq_imputer.splits import folds, spatial_blocks
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sq_imputer.data.slide import SlideKeys
     from sq_imputer.tl._sections import Sections
 
+LEAST_SPOTS = 3  # of a correlation given depth
 BASELINES = ("mean", "depth only", "ridge on texture")
 
 
@@ -85,6 +87,7 @@ def score(
     """
     if per not in ("gene", "section"):
         raise BadInput(f"per is '{per}'; expected 'gene' or 'section'.")
+    check_number("seed", seed, 0, 2**63 - 1, whole=True)
     found = scored(sdata, models, key=key, reference=reference, baselines=baselines, device=device, seed=seed, **keys)
     return found.per_gene if per == "gene" else found.per_section()
 
@@ -122,7 +125,7 @@ def scored(
     """As :func:`score`, for callers that want both tables: the baselines are fitted once."""
     table = check_table(sdata, key)
     found = records(table)
-    models = [models] if isinstance(models, str) else list(models or found)
+    models = named("models", models or found)
     missing = [name for name in models if name not in found]
     if missing:
         raise MissingKey(f"no prediction {listed(missing)} in tables['{key}']; it has {listed(found)}.")
@@ -156,7 +159,7 @@ class Spots:
 def _measured(sdata: SpatialData, key: str, record: dict, keys: Mapping) -> Spots:
     """The rows with counts that the table predicts, and the genes that were measured."""
     places = ("image_key", "shapes_key", "table_key", "coordinate_system", "layer")
-    found = {**{name: record[name] or None for name in places}, "mpp": record["mpp"], "outside": "pad", **keys}
+    found = {**{name: record[name] or None for name in places}, **as_seen(record), **keys}
     slide = Slide.from_sdata(sdata, **found)
     if not slide.measured.any():
         raise BadInput(
@@ -178,6 +181,11 @@ def _measured(sdata: SpatialData, key: str, record: dict, keys: Mapping) -> Spot
     at = np.full(len(slide), -1)  # the table may have been sorted or filtered since
     at[where] = in_table
     rows = np.flatnonzero(slide.measured & (np.nan_to_num(slide.depth) > 0) & (at >= 0))
+    if len(rows) < LEAST_SPOTS:
+        raise BadInput(
+            f"{len(rows)} spots of shapes '{shapes_key}' are measured and in tables['{key}']; a correlation needs "
+            f"{LEAST_SPOTS} or more. Score a section with more spots, or several by bench.run."
+        )
     return Spots(slide, rows, at[rows], genes, columns)
 
 
@@ -213,13 +221,15 @@ def _baselines(
     spots: Spots, fold: np.ndarray | None, buffer_um: float, training: list[Slide] | None, plan: Plan
 ) -> dict[str, np.ndarray]:
     """Predictions of the three baselines, fitted as the model was: on the other folds, or on its training sections."""
-    slide, rows = spots.slide, spots.rows
+    slide, rows, model = spots.slide, spots.rows, get_model("ridge")
+    for one in (slide, *(training or ())):
+        one.checked.skip(model().needs)  # the image may be coarser than its crops: it is fitted on that very image
     out = {name: np.empty((len(rows), len(spots.genes)), dtype=np.float32) for name in BASELINES}
 
     def fill(places, training: list[Slide], which: np.ndarray) -> None:
         y = np.concatenate([s.expression[s.depth > 0] for s in training])
         depth = np.concatenate([s.depth[s.depth > 0] for s in training])
-        ridge = get_model("ridge")().fit(training, plan)
+        ridge = model().fit(training, plan)
         out["mean"][places] = metrics.mean_only(y, len(which))
         out["depth only"][places] = metrics.depth_only(y, depth, slide.depth[which])
         out["ridge on texture"][places] = ridge.predict(slide, rows=which, device=plan.device).mean.numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral
 from pathlib import Path
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from sq_imputer.data.genes import choose_genes
 from sq_imputer.data.provenance import pythonic
-from sq_imputer.data.read import annotated
+from sq_imputer.data.read import annotated, check_object
 from sq_imputer.data.slide import Slide
+from sq_imputer.encoders import encoder_card
 from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.models._config import thaw
 from sq_imputer.registry import get_model, list_models
 
 if TYPE_CHECKING:
@@ -27,11 +29,12 @@ if TYPE_CHECKING:
 def records(table: AnnData) -> dict[str, dict]:
     """Provenance of the predictions in a table, by layer; empty if `tl.predict` did not write it."""
     found = pythonic(table.uns.get("sq_imputer", {}))
-    return {name: record for name, record in found.items() if name != "embeddings"}
+    return {name: record for name, record in found.items() if name in table.layers and isinstance(record, dict)}
 
 
 def check_table(sdata: SpatialData, key: str, argument: str = "key") -> AnnData:
     """The table that `tl.predict` wrote; `argument` is what the verb calls its name."""
+    check_object(sdata)
     if key not in sdata.tables or not records(sdata.tables[key]):
         raise MissingKey(
             f"no prediction in tables['{key}']; sdata has {listed(sdata.tables)}. Call tl.predict first, or pass "
@@ -49,6 +52,10 @@ def read_sections(sections: Sections, keys: Mapping, *, reference: bool = False)
 
     if isinstance(sections, SpatialData | Slide):
         sections = [sections]
+    if not isinstance(sections, Iterable):
+        raise BadInput(
+            f"sections are a {type(sections).__name__}; expected a SpatialData object, or a list or a dict of some."
+        )
     named = sections.items() if isinstance(sections, Mapping) else ((None, section) for section in sections)
     slides = []
     for name, section in named:
@@ -74,10 +81,10 @@ def pick_genes(slides: Sequence[Slide], genes: Sequence[str] | int) -> list[str]
         raise BadInput(
             f"genes is the text '{genes}'; expected a list of names, such as ['{genes}'], or a number of genes."
         )
-    if not isinstance(genes, Integral):
+    if isinstance(genes, Iterable):
         return list(genes)
-    if genes < 1:
-        raise BadInput(f"genes is {genes}; expected a positive number of genes, or a list of names.")
+    if not isinstance(genes, Integral) or isinstance(genes, bool) or genes < 1:
+        raise BadInput(f"genes is {genes!r}; expected a positive whole number of genes, or a list of names.")
     without = [slide.section for slide in slides if slide.counts is None]
     if without:
         raise BadInput(
@@ -109,7 +116,7 @@ def resolve_model(model: str | Path | Predictor | type[Predictor], config=None) 
             strange = [name for name in config if name not in known]
             if strange:
                 raise BadInput(f"config names {listed(strange)}; {model.card.name}.Config has {listed(known, 20)}.")
-            config = model.Config(**config)
+            config = _config(model, config)
         return model(config)
     if config is not None:
         raise BadInput(
@@ -117,11 +124,31 @@ def resolve_model(model: str | Path | Predictor | type[Predictor], config=None) 
             "changed by model.sampling(keep_samples=...)."
         )
     if isinstance(model, Predictor):
-        return model
+        return _checked(model)
     if isinstance(model, str | Path):
         if Path(model).is_dir():
-            return load(model)
+            return _checked(load(model))
         raise MissingKey(
             f"no model '{model}'; there are {listed(list_models(), 20)}, or give a folder written by predictor.save()."
         )
     raise BadInput(f"model is a {type(model).__name__}; expected a name, a folder, or a Predictor.")
+
+
+def _checked(predictor: Predictor) -> Predictor:
+    """A predictor whose encoders still give the features that it was fitted on."""
+    needs = predictor.needs
+    if predictor.fitted and needs.encoders:
+        cards = [encoder_card(name) for name in needs.encoders]
+        gives = sum(card.dim for card in cards) * (len(needs.views) if needs.neighbors < 2 else 1)
+        if gives != predictor.sizes["features"]:
+            raise BadInput(
+                f"the weights of '{predictor.card.name}' are for {predictor.sizes['features']}-d features, and its "
+                f"encoders {listed(needs.encoders)} give {gives}. Use the encoders of its fit, or fit anew."
+            )
+    return predictor
+
+
+def _config(model: type[Predictor], values: Mapping):
+    """A config of these values, each of the type that the class says."""
+    plain = {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+    return thaw(model.Config, {name: list(one) if isinstance(one, tuple) else one for name, one in plain.items()})

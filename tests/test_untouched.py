@@ -1,0 +1,217 @@
+"""No verb changes what it is given: every slot in memory and every file of the store, but for its named output."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import shutil
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+import sq_imputer as sqi
+from sq_imputer import CropSpec
+from sq_imputer.data.slide import Slide
+
+SMALL = {"size_px": 32, "context_um": ()}
+RECALL = {**SMALL, "width": 16, "heads": 2, "head_width": 8, "epochs": 2, "batch_size": 32}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory) -> SimpleNamespace:
+    """A section with a result of every verb that writes, one of another patient, a fitted model, and scores."""
+    import spatialdata
+
+    folder = tmp_path_factory.mktemp("stores")
+    sections = sqi.datasets.toy(2, size_px=640, mpp=1.25, seed=11)
+    for name, section in zip(("mine", "other"), sections.values(), strict=True):
+        section.write(folder / name)
+    sdata, other = (spatialdata.read_zarr(folder / name) for name in ("mine", "other"))
+    fitted = sqi.tl.fit(other, "ridge", genes=6, config=SMALL)
+    sqi.tl.predict(sdata, fitted)
+    with pytest.warns(UserWarning, match="not below chance"):  # after two epochs
+        sqi.tl.predict(sdata, "mclstexp", reference=other, genes=6, config=RECALL, key_added="recalled")
+    sqi.tl.domains(sdata, n_domains=3, method="kmeans")
+    sqi.tl.explain(sdata, fitted.genes[0], model=fitted, spots=sdata.tables["imputed"].obs_names[:2], grid=2)
+    slide = Slide.from_sdata(other)
+    board = sqi.bench.run(sqi.bench.strips_of(slide, 2), {"ridge": sqi.get_model("ridge")(fitted.config)}, n_genes=6)
+    scores = board.assign(section="other")
+    return SimpleNamespace(folder=folder, fitted=fitted, scores=scores)
+
+
+@pytest.fixture
+def given(stores, tmp_path) -> SimpleNamespace:
+    """Both sections as read from copies of their stores, to be left alone."""
+    import spatialdata
+
+    for name in ("mine", "other"):
+        shutil.copytree(stores.folder / name, tmp_path / name)
+    sdata, other = (spatialdata.read_zarr(tmp_path / name) for name in ("mine", "other"))
+    gene, spots = stores.fitted.genes[0], list(sdata.tables["imputed"].obs_names[:2])
+    slides = [Slide.from_sdata(one) for one in (sdata, other)]
+    models = {"ridge": sqi.get_model("ridge")(stores.fitted.config)}
+    scores = stores.scores.copy()
+    known = {"fitted": stores.fitted, "gene": gene, "spots": spots, "slides": slides, "models": models}
+    return SimpleNamespace(sdata=sdata, other=other, scores=scores, **known)
+
+
+# Each verb, how it is called, and what it may write: slots of the object, which are folders of the store as well.
+CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
+    "pp.pixel_size": (lambda g: sqi.pp.pixel_size(g.sdata), ()),
+    "pp.crops": (lambda g: sqi.pp.crops(g.sdata, CropSpec(100.0, 16))[:3], ()),
+    "pp.embed": (
+        lambda g: sqi.pp.embed(g.sdata, spec=CropSpec(100.0, 32)),
+        ("tables/table/obsm/X_texture", "tables/table/uns/sq_imputer"),
+    ),
+    "pp.grid": (lambda g: sqi.pp.grid(g.sdata, spacing_um=200.0), ("shapes/grid",)),
+    "tl.fit": (lambda g: sqi.tl.fit([g.sdata, g.other], "ridge", genes=3, config=SMALL), ()),
+    "tl.predict out of fold": (
+        lambda g: sqi.tl.predict(g.sdata, "ridge", genes=3, n_folds=2, buffer_um=0, config=SMALL, key_added="more"),
+        ("tables/more",),
+    ),
+    "tl.predict by a reference": (
+        lambda g: sqi.tl.predict(g.sdata, "ridge", reference=g.other, genes=3, config=SMALL, key_added="more"),
+        ("tables/more",),
+    ),
+    "tl.predict into a table": (
+        lambda g: sqi.tl.predict(g.sdata, g.fitted, layer_added="again"),
+        (
+            "tables/imputed/X",
+            "tables/imputed/layers/measured",
+            "tables/imputed/layers/again*",
+            "tables/imputed/obs/again_ood",
+            "tables/imputed/obsm/X_texture",
+            "tables/imputed/obsm/spatial",
+            "tables/imputed/uns/sq_imputer/again",
+            "tables/imputed/uns/sq_imputer/embeddings",
+        ),
+    ),
+    "tl.score": (
+        lambda g: sqi.tl.score(g.sdata, reference=g.other),
+        ("tables/imputed/var/ridge_pearson*", "tables/imputed/var/ceiling"),
+    ),
+    "tl.domains": (
+        lambda g: sqi.tl.domains(g.sdata, n_domains=2, method="kmeans", key_added="more", shapes_added="outlines"),
+        ("tables/imputed/obs/more", "tables/imputed/uns/more*", "shapes/outlines"),
+    ),
+    "tl.agreement": (lambda g: sqi.tl.agreement(g.sdata, "stroma", n_random=2), ()),
+    "tl.explain": (
+        lambda g: sqi.tl.explain(g.sdata, g.gene, model=g.fitted, spots=g.spots, grid=2, key_added="more"),
+        ("images/more", "tables/more_spots"),
+    ),
+    "tl.retrieved": (lambda g: sqi.tl.retrieved(g.sdata, key_added="recalled"), ()),
+    "pl.compare": (lambda g: sqi.pl.compare(g.sdata, g.gene), ()),
+    "pl.domains": (lambda g: sqi.pl.domains(g.sdata), ()),
+    "pl.explain": (lambda g: sqi.pl.explain(g.sdata, g.gene), ()),
+    "pl.genes_correlation": (lambda g: sqi.pl.genes_correlation(g.sdata), ()),
+    "pl.skill": (lambda g: sqi.pl.skill(g.scores), ()),
+    "pl.leaderboard": (lambda g: sqi.pl.leaderboard(g.scores), ()),
+    "bench.leave_one_out": (lambda g: sqi.bench.leave_one_out(g.slides), ()),
+    "bench.strips_of": (lambda g: sqi.bench.strips_of(g.slides[0], 2), ()),
+    "bench.outcomes": (
+        lambda g: list(sqi.bench.outcomes(sqi.bench.leave_one_out(g.slides), g.models, n_genes=3)),
+        (),
+    ),
+    "bench.run": (lambda g: sqi.bench.run(sqi.bench.leave_one_out(g.slides), g.models, n_genes=3), ()),
+}
+
+
+def test_every_public_verb_has_a_case() -> None:
+    verbs = {
+        f"{space}.{name}"
+        for space in ("pp", "tl", "pl", "bench")
+        for name in getattr(sqi, space).__all__
+        if inspect.isfunction(getattr(getattr(sqi, space), name))
+    }
+    assert {name.split()[0] for name in CASES} == verbs
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_verbs_change_nothing_but_their_output(name, given) -> None:
+    import matplotlib.pyplot as plt
+
+    call, outputs = CASES[name]
+    scores, weights = given.scores.copy(), given.fitted.sha256
+    before = [(slots(one), files(one)) for one in (given.sdata, given.other)]
+    call(given)
+    plt.close("all")
+    after = [(slots(one), files(one)) for one in (given.sdata, given.other)]
+    assert after[1] == before[1]  # the reference has no output at all
+    assert not _unnamed(before[0][0], after[0][0], outputs)
+    groups = {str(part / "zarr.json") for one in outputs for part in Path(one).parents}  # which list what is in them
+    assert not _unnamed(before[0][1], after[0][1], outputs) - groups
+    assert bool(outputs) == (after[0] != before[0])
+    pd.testing.assert_frame_equal(given.scores, scores)
+    assert given.fitted.sha256 == weights
+
+
+def test_a_change_that_was_not_named_is_seen(given) -> None:
+    before = slots(given.sdata)
+    given.sdata.tables["table"].obs["patient"] = "X"
+    given.sdata.shapes["spots"].loc[0, "radius"] = 1.0
+    given.sdata.attrs["patient"] = "X"
+    assert _unnamed(before, slots(given.sdata), ("shapes/grid",)) == {
+        "tables/table/obs/patient",
+        "shapes/spots",
+        "attrs",
+    }
+
+
+def _unnamed(before: dict, after: dict, outputs: tuple[str, ...]) -> set[str]:
+    """Names of what is new, gone or another, and no output or part of one."""
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    return {name for name in changed if not any(fnmatch(name, one) or fnmatch(name, f"{one}/*") for one in outputs)}
+
+
+def files(sdata) -> dict[str, str]:
+    """Hash of every file in the store."""
+    paths = (path for path in Path(sdata.path).rglob("*") if path.is_file())
+    return {str(path.relative_to(sdata.path)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def slots(sdata) -> dict[str, str]:
+    """Hash of every element in memory; of tables, of every slot."""
+    from spatialdata.transformations import get_transformation
+
+    found = {"attrs": _hash(json.dumps(sdata.attrs, sort_keys=True, default=str))}
+    for kind, name, element in sdata.gen_elements():
+        if kind == "tables":
+            found |= {f"{kind}/{name}/{slot}": _hash(value) for slot, value in _slots(element)}
+        else:
+            places = repr(sorted(get_transformation(element, get_all=True).items()))
+            found[f"{kind}/{name}"] = _hash(places) + _hash(element)
+    return found
+
+
+def _slots(table: AnnData):
+    yield "X", table.X
+    for slot in ("layers", "obsm", "varm", "obsp"):
+        held = getattr(table, slot)
+        yield from ((f"{slot}/{key}", held[key]) for key in held if key is not None)  # None is X
+    for slot in ("obs", "var"):
+        frame = getattr(table, slot)
+        yield f"{slot}/_index", pd.Series(frame.index)
+        yield from ((f"{slot}/{column}", frame[column]) for column in frame)
+    for key, value in table.uns.items():
+        parts = value if key == "sq_imputer" else {"": value}
+        yield from ((f"uns/{key}/{part}".rstrip("/"), repr(held)) for part, held in parts.items())
+
+
+def _hash(value) -> str:
+    if hasattr(value, "geometry"):
+        value = value.to_wkb().to_csv()
+    elif isinstance(value, pd.Series):
+        value = value.to_csv() + str(value.dtype)
+    elif hasattr(value, "children"):  # levels of an image
+        value = "".join(_hash(next(iter(value[level].ds.values()))) for level in value)
+    if not isinstance(value, str):
+        value = value.toarray() if hasattr(value, "toarray") else np.asarray(value)
+        value = f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()
+    return hashlib.sha256(value if isinstance(value, bytes) else value.encode()).hexdigest()
