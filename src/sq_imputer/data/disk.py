@@ -41,7 +41,7 @@ def check_writable(store: Path, path: str = "", nbytes: int = 0) -> None:
             except OSError as error:
                 raise OSError(error.errno, error.strerror, str(folder)) from None
     if len({folder.stat().st_dev for folder in folders}) > 1:
-        raise StoreError(f"'{store}' and the folder that it lies in are on two file systems. {ELSEWHERE}")
+        raise StoreError(f"'{store}' and the folder that it lies in are on two file systems. Move it; or {ELSEWHERE}")
     free = shutil.disk_usage(store.parent).free
     if nbytes * MARGIN > free:
         raise StoreError(
@@ -59,7 +59,9 @@ def explained(where: Path, nbytes: int = 0) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in _NO_PERMISSION:
-            raise StoreError(f"'{error.filename or where}' cannot be written: {error.strerror}. {ELSEWHERE}") from error
+            raise StoreError(
+                f"'{error.filename or where}' cannot be written: {error.strerror}. Ask for permission; or {ELSEWHERE}"
+            ) from error
         if error.errno not in _NO_ROOM:
             raise
         free = shutil.disk_usage(where if where.is_dir() else where.parent).free
