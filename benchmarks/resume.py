@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import collections
 import functools
+import logging
 import multiprocessing
 import os
 import shutil
@@ -25,6 +26,11 @@ import numpy as np
 ROWS = 16
 
 
+def quiet() -> None:
+    warnings.simplefilter("ignore")
+    logging.getLogger("ome_zarr").setLevel(logging.ERROR)  # its note on every label image it reads
+
+
 def predict(store: str, log: str) -> None:
     import spatialdata
 
@@ -32,7 +38,7 @@ def predict(store: str, log: str) -> None:
     from sq_imputer.data import journal
     from sq_imputer.data.journal import Journal
 
-    warnings.simplefilter("ignore")
+    quiet()
     journal.ROWS, parts = ROWS, Journal.parts
 
     def noted(self, name, order, compute):
@@ -71,6 +77,7 @@ def resumed(context, folder: Path, points: int) -> None:
 
     import sq_imputer as sqi
 
+    quiet()
     toy = sqi.datasets.toy(1, size_px=640, mpp=2.5, seed=11)["P1"]
     toy.write(folder / "whole.zarr", update_sdata_path=False)
     needed, rng = run(context, folder / "whole.zarr"), np.random.default_rng(0)
@@ -99,8 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["spatialdata", "sq_imputer.tl", "sq_imputer.models.ridge"])
-    with tempfile.TemporaryDirectory(prefix="sqi_resume") as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory(prefix="sqi_resume") as folder:
         resumed(context, Path(folder), options.points)
 
 
