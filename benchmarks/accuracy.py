@@ -21,7 +21,9 @@ import pandas as pd
 import torch
 
 import sq_imputer as sqi
-from sq_imputer import bench, metrics, scoring
+from sq_imputer import bench
+from sq_imputer.scores import metrics
+from sq_imputer.scores import tables as scoring
 
 TOPS = {"her2st": (50, 250), "mob": (50, 250), "mouse_brain": (100,)}
 METRICS = ("pearson", "pearson_given_depth", "mse")

@@ -156,8 +156,8 @@ def run_crops(options, kind: str = "crops") -> dict:
     import spatialdata as sd
 
     from sq_imputer.contract import CropSpec
-    from sq_imputer.data.crops import Crops
-    from sq_imputer.data.image import read_pyramid
+    from sq_imputer.pixels.crops import Crops
+    from sq_imputer.section.image import read_pyramid
 
     pyramid = read_pyramid(sd.read_zarr(options.store), "he")
     extent = SIZE * MPP * {"half": 2, "resize": 1.4}.get(kind, 1)

@@ -25,8 +25,8 @@ import torch
 
 import sq_imputer as sqi
 from sq_imputer import explain
-from sq_imputer.data.genes import choose_genes
-from sq_imputer.data.slide import Slide
+from sq_imputer.genes.panel import choose_genes
+from sq_imputer.section.slide import Slide
 from sq_imputer.tl._structures import GLASS, density
 
 GENES, N_GENES, CROPS = ("GNAS", "FN1"), 50, 12

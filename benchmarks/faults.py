@@ -40,7 +40,7 @@ PRELOAD = [
     "pyarrow.parquet",
     "distributed",
     "annsel",
-    "sq_imputer.data.write",
+    "sq_imputer.store.write",
 ]
 
 
@@ -49,7 +49,7 @@ def make(kind: str, seed: int, rows: int = ROWS, genes: int = GENES, side: int =
     import pandas as pd
     from spatialdata.models import Image2DModel, ShapesModel
 
-    from sq_imputer.data.write import new_table
+    from sq_imputer.store.write import new_table
 
     rng = np.random.default_rng(seed)
     if kind == "table":
@@ -78,7 +78,7 @@ def version(kind: str, seed: int) -> str:
 
 def put(sdata, kind: str, seed: int, way: str) -> None:
     """Write version `seed` in one of the ways that are compared."""
-    from sq_imputer.data.write import put_layers, write_element
+    from sq_imputer.store.write import put_layers, write_element
 
     group, _, key = KINDS[kind].partition("/")
     element = make(kind, seed)
@@ -112,7 +112,7 @@ def writer(store: str, kind: str, way: str, point: str | None, pipe) -> None:
 
 def inject(point: str) -> None:
     """Be killed at a point of a commit."""
-    from sq_imputer.data import store
+    from sq_imputer.store import commit as store
 
     def die(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -273,7 +273,7 @@ def points(context, folder: Path, templates: dict[bool, Path]) -> None:
     print("\nKilled at a point of the commit: what is there after recover() (table, table + layer, shapes, image)")
     import spatialdata
 
-    from sq_imputer.data.store import recover
+    from sq_imputer.store.commit import recover
 
     for point in POINTS:
         found = []
@@ -324,7 +324,7 @@ def filled(disk: Path, kind: str, way: str) -> None:
     import spatialdata
     from spatialdata import SpatialData
 
-    from sq_imputer.data.write import check_free, write_element
+    from sq_imputer.store.write import check_free, write_element
 
     store, group = disk / "section.zarr", KINDS[kind].partition("/")[0]
     SpatialData(shapes={"spots": make("shapes", 5)}, tables={"t": make("table", 1)}).write(store)
@@ -363,7 +363,7 @@ def no_permission(source: Path) -> None:
     """Another user's store."""
     import spatialdata
 
-    from sq_imputer.data.write import check_free
+    from sq_imputer.store.write import check_free
 
     print("\nNo permission, asked before anything is computed")
     if os.geteuid() != 0:
@@ -385,7 +385,7 @@ def no_permission(source: Path) -> None:
 def one_of_two(store: str, name: str, way: str, barrier) -> None:
     import spatialdata
 
-    from sq_imputer.data.write import put_layers, write_element
+    from sq_imputer.store.write import put_layers, write_element
 
     quiet()
     sys.stderr = open(os.devnull, "w")  # how it fails is known; here it is counted
@@ -466,7 +466,7 @@ def overhead(folder: Path, kind: str, rounds: int, sizes: tuple[int, int, int]) 
 
 
 def ways_to_write(sdata, group: str, element, i: int) -> dict:
-    from sq_imputer.data.write import put_layers, write_element
+    from sq_imputer.store.write import put_layers, write_element
 
     getattr(sdata, group)[f"plain{i}"] = element
     ways = {

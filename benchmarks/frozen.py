@@ -14,9 +14,9 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 import sq_imputer as sqi
-from sq_imputer.data.overview import Frame
-from sq_imputer.data.pixel_size import PixelSize
-from sq_imputer.data.slide import Slide
+from sq_imputer.section.overview import Frame
+from sq_imputer.section.pixel_size import PixelSize
+from sq_imputer.section.slide import Slide
 
 SETS = {"her2st": "her2st", "mob": "mob", "mouse_brain": "mbrain_visium"}
 TUNING = ("A1", "B4")  # sections of her2st that no figure is quoted on: settings are chosen there

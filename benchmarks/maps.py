@@ -29,10 +29,10 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 import sq_imputer as sqi
-from sq_imputer import metrics
-from sq_imputer.data.genes import choose_genes
-from sq_imputer.data.slide import Slide
+from sq_imputer.genes.panel import choose_genes
 from sq_imputer.pl import _panels as draw
+from sq_imputer.scores import metrics
+from sq_imputer.section.slide import Slide
 
 N_GENES, DPI, FONT = 250, 110, 11
 OUT = Path(__file__).resolve().parent.parent / "docs" / "_static" / "models"

@@ -30,10 +30,10 @@ from accuracy import summary
 
 import sq_imputer as sqi
 from sq_imputer import bench
-from sq_imputer.data.genes import choose_genes
-from sq_imputer.data.slide import Slide
+from sq_imputer.genes.panel import choose_genes
 from sq_imputer.models import mclstexp
 from sq_imputer.nn.retrieval import nearest
+from sq_imputer.section.slide import Slide
 
 TOPS, NEIGHBORS = (50, 250), (1, 10, 50, 200)
 LOSS = {"temperature": 1.0, "l2_normalize": False, "position_std": 1.0, "attention_context": "batch"}

@@ -35,8 +35,8 @@ def predict(store: str, log: str) -> None:
     import spatialdata
 
     import sq_imputer as sqi
-    from sq_imputer.data import journal
-    from sq_imputer.data.journal import Journal
+    from sq_imputer.store import journal
+    from sq_imputer.store.journal import Journal
 
     quiet()
     journal.ROWS, parts = ROWS, Journal.parts

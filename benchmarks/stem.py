@@ -23,10 +23,10 @@ import torch
 from scipy.stats import kurtosis
 
 import sq_imputer as sqi
-from sq_imputer import metrics
 from sq_imputer.contract import Batch
-from sq_imputer.data.genes import choose_genes
+from sq_imputer.genes.panel import choose_genes
 from sq_imputer.models import stem
+from sq_imputer.scores import metrics
 
 N_GENES, LEVELS = 250, (0.5, 0.8, 0.95)
 

@@ -14,7 +14,7 @@ import torch
 from accuracy import models, summary
 
 from sq_imputer import bench
-from sq_imputer.train import Plan
+from sq_imputer.predictor.train import Plan
 
 
 def main() -> None:

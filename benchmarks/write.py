@@ -25,7 +25,7 @@ def make(rows: int, genes: int, folder: Path):
     from spatialdata import SpatialData
     from spatialdata.models import ShapesModel
 
-    from sq_imputer.data.write import new_table
+    from sq_imputer.store.write import new_table
 
     rng = np.random.default_rng(0)
     x = rng.gamma(1, size=(rows, genes)).astype("float32")
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> float:
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args(argv)
 
-    from sq_imputer.data.write import stream_layer
+    from sq_imputer.store.write import stream_layer
 
     times: dict[str, list] = {"whole table": [], "streamed layer": []}
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import sq_imputer as sqi
-from sq_imputer.data.slide import Slide
+from sq_imputer.section.slide import Slide
 
 REAL_DATA = Path(os.environ.get("SQ_IMPUTER_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,32 +19,23 @@ SRC = Path(sq_imputer.__file__).parent
 TEXTS = {str(path.relative_to(SRC)): path.read_text(encoding="utf-8") for path in sorted(SRC.rglob("*.py"))}
 TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
 
-# Who may import whom: a part imports parts of lower levels, and of its own level only where a line below says so.
-LEVELS = [
-    {"errors", "untrusted", "progress", "device", "registry", "contract"},
-    {"data", "nn", "encoders", "knowledge", "metrics", "scoring", "splits"},
-    {"train", "models._base", "models._config", "models._folder"},
-    {"models"},
-    {"explain", "bench"},
-    {"io", "datasets", "pp", "tl", "pl"},
-    {"_demo", "testing", "widget"},
+# The rooms from the ground up, as the house stands: a room imports rooms of lower floors, and none beside it.
+FLOORS = [
+    {"errors"},
+    {"progress", "device", "contract", "untrusted"},
+    {"nn", "scores", "store", "pixels", "genes"},
+    {"encoders"},
+    {"predictor"},
+    {"section"},
+    {"models", "explain"},
+    {"bench", "runs"},
+    {"pp", "tl", "pl"},
+    {"io"},
+    {"datasets"},
+    {"testing", "widget", "_demo"},
     {"cli"},
     {"__main__"},
 ]
-SAME_LEVEL = {
-    ("registry", "errors"),
-    ("untrusted", "errors"),
-    ("progress", "errors"),
-    ("contract", "errors"),
-    ("device", "errors"),
-    ("data", "encoders"),  # features of a slide, by the name of an encoder
-    ("scoring", "metrics"),
-    ("models._base", "train"),
-    ("models._base", "models._folder"),
-    ("models._folder", "models._config"),
-    ("datasets", "io"),
-    ("tl", "pp"),
-}
 HEAVY = {
     "torch",
     "lightning",
@@ -71,14 +63,21 @@ BANNED = {
     r".*\bload_state_dict strict=False": "weights must fit",
     r"(.*\.)?MAX_IMAGE_PIXELS": "the limit is everybody's",
 }
-ALLOWED = {("train.py", "predictor.load_state_dict strict=False")}  # buffers of calibrate, a part of the state
+ALLOWED = {  # buffers of calibrate, a part of the state
+    ("predictor/train.py", "predictor.load_state_dict strict=False"),
+}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def part(module: str) -> str:
-    """The part of the package that a module belongs to: "data", "models._base", "tl"."""
-    names = module.removeprefix("sq_imputer").strip(".").split(".")
-    return ".".join(names[:2]) if names[0] == "models" and names[-1] in ("_base", "_config", "_folder") else names[0]
+def module_of(name: str) -> str:
+    """The module in a file: "sq_imputer.tl" in tl/__init__.py."""
+    parts = Path(name).with_suffix("").parts
+    return ".".join(["sq_imputer", *parts]).removesuffix(".__init__")
+
+
+def room(module: str) -> str:
+    """The room of a module: "section" of "sq_imputer.section.slide"."""
+    return (module.split(".") + ["sq_imputer"])[1]
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -94,31 +93,62 @@ def imports(tree: ast.AST) -> Iterator[str]:
                 yield f"{node.module}.{alias.name}" if is_module else node.module
 
 
-def at_run_time(tree: ast.Module) -> ast.Module:
-    """The tree without what only a type checker sees."""
-
-    class Drop(ast.NodeTransformer):
-        def visit_If(self, node: ast.If):
-            return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
-
-    return Drop().visit(tree)
+def own_imports(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
+    """Which modules of the package each one imports; what only a type checker sees counts as well."""
+    found = {module_of(name): set(imports(tree)) for name, tree in trees.items()}
+    return {name: {other for other in others if other.split(".")[0] == "sq_imputer"} for name, others in found.items()}
 
 
-def test_parts_import_only_what_lies_below_them():
-    level = {name: number for number, names in enumerate(LEVELS) for name in names}
-    wrong = []
-    for name, tree in TREES.items():
-        own = part(".".join(Path(name).with_suffix("").parts))
-        if own == "__init__":
-            continue
-        assert own in level, f"say in LEVELS where '{own}' belongs"
-        for module in imports(at_run_time(tree)):
-            other = part(module)
-            if not module.startswith("sq_imputer.") or other == own:
-                continue
-            if level[other] >= level[own] and (own, other) not in SAME_LEVEL:
-                wrong.append(f"{name} imports {module}")
-    assert not wrong
+def upward(graph: dict[str, set[str]]) -> list[str]:
+    """The imports that lead to a room on the same floor or on a higher one; the package itself may import all."""
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names} | {"sq_imputer": len(FLOORS)}
+    arrows = [(one, other) for one in graph for other in sorted(graph[one])]
+    arrows = [(one, other) for one, other in arrows if room(one) not in ("sq_imputer", room(other))]
+    top = {"_demo", "cli"}  # they use the package as a user does, by its own name
+    wrong = [(one, other) for one, other in arrows if floor[room(other)] >= floor[room(one)]]
+    return [f"{one} imports {other}" for one, other in wrong if not (other == "sq_imputer" and room(one) in top)]
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle, or none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_rooms_import_only_what_lies_below_them():
+    graph = own_imports(TREES)
+    assert {room(name) for name in graph} - {"sq_imputer"} <= set().union(*FLOORS), "say in FLOORS where a room stands"
+    assert not upward(graph)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert not circle(own_imports(TREES))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["import sq_imputer.predictor.base", "if TYPE_CHECKING:\n    from sq_imputer.predictor.base import Predictor"],
+)
+def test_a_planted_circle_is_found(line):
+    planted = TREES | {"predictor/registry.py": ast.parse(f"{TEXTS['predictor/registry.py']}\n{line}\n")}
+    assert {"sq_imputer.predictor.base", "sq_imputer.predictor.registry"} <= set(circle(own_imports(planted)))
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("pixels/crops.py", "from sq_imputer.section.slide import Slide"),
+        ("section/slide.py", "from sq_imputer.models import ridge"),
+        ("tl/_fit.py", "from sq_imputer.pl._compare import compare"),
+        ("contract.py", "if TYPE_CHECKING:\n    from sq_imputer import Predictor"),
+    ],
+)
+def test_a_planted_arrow_up_or_sideways_is_found(file, line):
+    planted = TREES | {file: ast.parse(f"{TEXTS[file]}\n{line}\n")}
+    assert len(upward(own_imports(planted))) == 1
 
 
 @pytest.mark.parametrize("folder", ["nn", "models"])
@@ -131,11 +161,11 @@ def test_models_and_their_blocks_know_tensors_only(folder):
 def test_models_do_not_import_each_other():
     for name in (name for name in TREES if name.startswith("models/") and "/_" not in name):
         models = {module for module in imports(TREES[name]) if module.startswith("sq_imputer.models.")}
-        assert models <= {"sq_imputer.models._base"}, name
+        assert models <= {"sq_imputer.predictor.base"}, name
 
 
 def test_one_file_writes_into_spatialdata():
-    """By way of one that knows the disk: data/store.py puts in what data/write.py makes."""
+    """By way of one that knows the disk: store/commit.py puts in what store/write.py makes."""
     calls = re.compile(r"\bsdata\.write\w*|.*consolidate\w*_metadata|.*renameat2|os\.rename")
     slots = re.compile(r"\bsdata\.(tables|shapes|images)\[.+\]")
     writers = set()
@@ -144,7 +174,7 @@ def test_one_file_writes_into_spatialdata():
         assigned = [ast.unparse(t) for node in ast.walk(tree) if isinstance(node, ast.Assign) for t in node.targets]
         if any(map(calls.fullmatch, called)) or any(map(slots.fullmatch, assigned)):
             writers.add(name)
-    assert writers == {"data/write.py", "data/store.py"}
+    assert writers == {"store/write.py", "store/commit.py"}
 
 
 def test_files_stay_readable():

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import sq_imputer as sqi
 from sq_imputer import cli
-from sq_imputer.data.slide import Slide
+from sq_imputer.section.slide import Slide
 
 
 @pytest.fixture(scope="module")

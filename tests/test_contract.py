@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, fields
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from sq_imputer.contract import Batch, CropSpec, Needs, Prediction, Source
+from sq_imputer.contract import Batch, CropSpec, Needs, Prediction, Source, Views
 from sq_imputer.errors import BadInput
 
 
@@ -136,6 +135,14 @@ def test_a_source_is_whatever_has_rows_targets_and_batches(toy_slides):
 
 
 def test_a_config_of_features_says_what_its_model_needs() -> None:
-    config = SimpleNamespace(extent_um=150.0, size_px=64, encoders=("texture",), context_um=(400.0,), per_section=True)
     needs = Needs(CropSpec(150.0, 64), ("texture",), (400.0,), per_section=True)
-    assert Needs.of_features(config) == needs and not needs.neighbors
+    assert Views(extent_um=150.0, size_px=64, encoders=("texture",), context_um=(400.0,)).needs == needs
+
+
+def test_every_model_that_reads_features_has_the_same_views() -> None:
+    from sq_imputer.models import mclstexp, mlp, ridge, stem
+
+    for model in (mclstexp, mlp, ridge, stem):
+        assert issubclass(model.Config, Views), model
+        own = set(vars(model.Config).get("__annotations__", {}))
+        assert not own & {field.name for field in fields(Views)}, model

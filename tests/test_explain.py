@@ -11,10 +11,10 @@ import torch
 
 import sq_imputer as sqi
 from sq_imputer import explain
-from sq_imputer.data.crops import Crops
-from sq_imputer.data.pyramid import Pyramid
-from sq_imputer.data.slide import Slide
 from sq_imputer.errors import BadInput, MissingKey
+from sq_imputer.pixels.crops import Crops
+from sq_imputer.pixels.pyramid import Pyramid
+from sq_imputer.section.slide import Slide
 
 GENES = ("NUC1", "NUC2", "STR1", "GLD1", "HK1")
 PLAN = sqi.Plan(progress=False, device="cpu", seed=1)

@@ -27,9 +27,9 @@ def test_namespaces_are_the_modules_and_stay_the_same():
 
 
 def test_lazy_names_are_the_objects_themselves():
-    from sq_imputer.models._base import Predictor
-    from sq_imputer.models._folder import load
-    from sq_imputer.train import Plan
+    from sq_imputer.predictor.base import Predictor
+    from sq_imputer.predictor.folder import load
+    from sq_imputer.predictor.train import Plan
 
     assert (sqi.Predictor, sqi.load, sqi.Plan) == (Predictor, load, Plan)
 

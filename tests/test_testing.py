@@ -944,7 +944,7 @@ class Model(Predictor):
     ids=["sound", "forgotten evaluation mode", "wrong precision"],
 )
 def test_a_package_of_others_is_checked_by_the_name_it_registers(written, instead, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(sqi.registry, "_registered", {})
+    monkeypatch.setattr("sq_imputer.predictor.registry._registered", {})
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "package_of_others", raising=False)
     (tmp_path / "package_of_others.py").write_text(PACKAGE.replace(written, instead, 1))

@@ -18,7 +18,7 @@ from anndata import AnnData
 
 import sq_imputer as sqi
 from sq_imputer import CropSpec
-from sq_imputer.data.slide import Slide
+from sq_imputer.section.slide import Slide
 
 SMALL = {"size_px": 32, "context_um": ()}
 RECALL = {**SMALL, "width": 16, "heads": 2, "head_width": 8, "epochs": 2, "batch_size": 32}

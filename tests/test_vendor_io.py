@@ -11,7 +11,7 @@ import pytest
 from spatialdata.models import get_table_keys
 from spatialdata.transformations import get_transformation
 
-from sq_imputer.data.lattice import fit_pitch
+from sq_imputer.section.lattice import fit_pitch
 
 spatialdata_io = pytest.importorskip("spatialdata_io", reason="spatialdata-io is not installed")
 ROOT = Path(os.environ.get("SQ_IMPUTER_DATA") or Path(__file__).parents[2] / "shared" / "data")

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from sq_imputer.contract import Batch, CropSpec, Needs, Prediction, Source
+from sq_imputer.contract import Batch, CropSpec, Needs, Prediction, Source, Views
 from sq_imputer.errors import BadInput, MissingKey, OutOfMemory, SqImputerError, StoreError
-from sq_imputer.registry import ModelCard, cite, get_model, list_models, register_model
+from sq_imputer.predictor.registry import ModelCard, cite, get_model, list_models, register_model
 
 if TYPE_CHECKING:
-    from sq_imputer import bench, datasets, io, pl, pp, tl
-    from sq_imputer.models._base import Predictor
-    from sq_imputer.models._folder import load
-    from sq_imputer.train import Plan
+    from sq_imputer import bench, datasets, encoders, explain, genes, io, pl, pp, scores, testing, tl
+    from sq_imputer.predictor.base import Predictor
+    from sq_imputer.predictor.folder import load
+    from sq_imputer.predictor.train import Plan
+    from sq_imputer.section.slide import Slide
 
 # Where the lazy names live: importing sq_imputer must not import torch, squidpy or spatialdata.
-_NAMESPACES = ("bench", "datasets", "io", "pl", "pp", "tl")
-_LAZY = {"Predictor": "sq_imputer.models._base", "load": "sq_imputer.models._folder", "Plan": "sq_imputer.train"}
+_NAMESPACES = ("bench", "datasets", "encoders", "explain", "genes", "io", "pl", "pp", "scores", "testing", "tl")
+_LAZY = {
+    "Plan": "sq_imputer.predictor.train",
+    "Predictor": "sq_imputer.predictor.base",
+    "Slide": "sq_imputer.section.slide",
+    "load": "sq_imputer.predictor.folder",
+}
 
 __all__ = [
     "BadInput",
@@ -30,12 +37,17 @@ __all__ = [
     "Plan",
     "Prediction",
     "Predictor",
+    "Slide",
     "Source",
     "SqImputerError",
     "StoreError",
+    "Views",
     "bench",
     "cite",
     "datasets",
+    "encoders",
+    "explain",
+    "genes",
     "get_model",
     "io",
     "list_models",
@@ -43,11 +55,15 @@ __all__ = [
     "pl",
     "pp",
     "register_model",
+    "scores",
+    "testing",
     "tl",
 ]
 
 
 def __getattr__(name: str):
+    if name == "__version__":  # of the installed package
+        return version("sq-imputer")
     if name in _NAMESPACES:
         return import_module(f"sq_imputer.{name}")
     if name in _LAZY:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sq_imputer import Plan, datasets, pl, pp, tl
-from sq_imputer.data.slide import Slide
 from sq_imputer.device import one_thread
 from sq_imputer.errors import BadInput
+from sq_imputer.section.slide import Slide
 from sq_imputer.tl._score import scored
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sq_imputer.errors import BadInput, check_number
 
@@ -48,6 +48,37 @@ class CropSpec:
 
 
 @dataclass(frozen=True)
+class Views:
+    """The part of a model's `Config` that says which features it reads, for models that read features.
+
+    Parameters
+    ----------
+    encoders
+        Frozen encoders of the crops (:func:`sq_imputer.encoders.list_encoders`).
+    extent_um
+        Side of the crop, in µm.
+    size_px
+        Side of the crop and of the contexts, in pixels.
+    context_um
+        Sides of wider crops around the same center, in µm.
+    per_section
+        Center and scale features within each section, which takes stain and scanner out.
+    """
+
+    encoders: tuple[str, ...] = ("texture",)
+    extent_um: float = 150.0
+    size_px: int = 224
+    context_um: tuple[float, ...] = (400.0, 800.0)
+    per_section: bool = True
+
+    @property
+    def needs(self) -> Needs:
+        """Features of the crop and its contexts, side by side."""
+        crop = CropSpec(self.extent_um, self.size_px)
+        return Needs(crop, self.encoders, self.context_um, per_section=self.per_section)
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a model asks to see of every row; all reading follows from it.
 
@@ -61,14 +92,6 @@ class Needs:
         Sides, in µm, of further and wider crops around the same center, seen by the same encoders.
     neighbors
         `k`: the k × k block of crops around the row (the row's own crop is the middle one).
-    whole_slide
-        Tokens and positions of the whole section.
-    maps
-        Maps rendered beside the crop, in the same geometry: `"edges"`, `"nuclei"`.
-    knowledge
-        Gene vectors.
-    sequence
-        Base pairs around the transcription start site.
     per_section
         Center and scale the features within each section, which takes its stain and scanner out.
     """
@@ -77,17 +100,7 @@ class Needs:
     encoders: tuple[str, ...] = ()
     context_um: tuple[float, ...] = ()
     neighbors: int = 0
-    whole_slide: bool = False
-    maps: tuple[str, ...] = ()
-    knowledge: bool = False
-    sequence: int = 0
     per_section: bool = False
-
-    @classmethod
-    def of_features(cls, config) -> Needs:
-        """Features of a crop and its contexts, by a config with `extent_um`, `size_px`, `encoders` and so on."""
-        spec = CropSpec(config.extent_um, config.size_px)
-        return cls(spec, config.encoders, config.context_um, per_section=config.per_section)
 
     @property
     def views(self) -> tuple[CropSpec, ...]:
@@ -200,6 +213,65 @@ class Prediction:
         names = [f.name for f in fields(Prediction) if getattr(parts[0], f.name) is not None]
         stacked = Prediction(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
         return stacked[torch.argsort(torch.cat(list(index)))]
+
+
+class Model(Protocol):
+    """What registry, folders and training know of a model; :class:`sq_imputer.Predictor` is one, and uses them.
+
+    `card` and `Config` are of the class; `genes`, `unit` and `sizes` are set by a fit, `provenance` and `history` say
+    how it went. The methods are those of :class:`sq_imputer.Predictor`.
+    """
+
+    card: Any
+    Config: type
+    config: Any
+    genes: tuple[str, ...]
+    unit: str
+    sizes: dict[str, int]
+    provenance: dict
+    history: dict
+
+    @property
+    def needs(self) -> Needs:
+        """What the model asks to see."""
+        ...
+
+    @property
+    def averaging(self) -> float:
+        """Decay of the running mean of the weights; 0 for none."""
+        ...
+
+    @property
+    def mixes_sections(self) -> bool:
+        """Whether a batch may hold rows of several sections."""
+        ...
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Memory that one row takes in a batch."""
+        ...
+
+    def build(self) -> None:
+        """Make the layers."""
+        ...
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Named parts of the training loss."""
+        ...
+
+    def optimizer(self):
+        """The optimizer of the weights."""
+        ...
+
+    def calibrate(self, held: Iterable[Batch]) -> dict[str, Tensor]:
+        """Buffers set by what is said of held-out rows."""
+        ...
+
+    def seen(
+        self, source: Source, batch_size: int, *, rows=None, generator=None, device: str = "auto"
+    ) -> Iterator[Batch]:
+        """Batches of a source as the model sees them."""
+        ...
 
 
 @runtime_checkable

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from sq_imputer.contract import Batch
 from sq_imputer.encoders import Encoder, get_encoder
 from sq_imputer.errors import BadInput, MissingKey, listed
-from sq_imputer.models._base import CLIP_SD, Predictor
+from sq_imputer.predictor.base import CLIP_SD, Predictor
 
 # B crops, V views (the crop and its contexts), S pixels a side, R models and genes asked for, K cells a side
 
@@ -164,7 +164,7 @@ class Sight:
 
 def _sees_crops(predictor: Predictor) -> bool:
     needs = predictor.needs
-    return needs.crop is not None and needs.neighbors < 2 and not (needs.whole_slide or needs.maps or needs.sequence)
+    return needs.crop is not None and needs.neighbors < 2
 
 
 def _randomized(model: Predictor, generator: torch.Generator) -> Predictor:

@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sq_imputer.data.lattice import TECHNOLOGIES, fit_pitch
-from sq_imputer.data.store import recover
 from sq_imputer.errors import BadInput, SqImputerError, listed
+from sq_imputer.section.lattice import TECHNOLOGIES, fit_pitch
+from sq_imputer.store.commit import recover
+from sq_imputer.store.provenance import pythonic
 from sq_imputer.untrusted import check_store
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
     from spatialdata import SpatialData
 
-__all__ = ["read_st", "read_zarr", "recover"]
+__all__ = ["pythonic", "read_st", "read_zarr", "recover"]
 
 DIAMETER_UM = {"visium": 55.0, "st": 100.0, "st2k": 100.0}
 CHUNK = 512

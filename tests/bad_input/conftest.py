@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 import sq_imputer as sqi
-from sq_imputer import train
 from sq_imputer.encoders import Encoder
+from sq_imputer.predictor import train
 
 SECONDS = 2  # of CPU time, within which bad input must be refused
 

@@ -11,7 +11,7 @@ import pytest
 
 import sq_imputer as sqi
 from sq_imputer import BadInput, CropSpec, MissingKey, Plan
-from sq_imputer.data.slide import Slide
+from sq_imputer.section.slide import Slide
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from spatialdata.transformations import (
 
 import sq_imputer as sqi
 from sq_imputer import BadInput, CropSpec, MissingKey
-from sq_imputer.data.chunks import backing
-from sq_imputer.data.slide import Slide
+from sq_imputer.pixels.chunks import backing
+from sq_imputer.section.slide import Slide
 
 SPEC = CropSpec(80, 32)
 XY = ("x", "y")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import sq_imputer as sqi
 from sq_imputer import BadInput, MissingKey
-from sq_imputer.data.slide import Slide
+from sq_imputer.section.slide import Slide
 
 # Stores -------------------------------------------------------------------------------------------
 

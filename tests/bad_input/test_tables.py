@@ -12,7 +12,7 @@ from spatialdata.models import ShapesModel
 
 import sq_imputer as sqi
 from sq_imputer import BadInput, MissingKey
-from sq_imputer.data.slide import Slide
+from sq_imputer.section.slide import Slide
 
 
 def part(sdata) -> SimpleNamespace:
@@ -307,7 +307,7 @@ def test_44_genes_in_another_order_are_aligned_by_name(predicted) -> None:
 
 
 def test_44_frames_whose_genes_differ_are_refused(refused) -> None:
-    from sq_imputer import metrics
+    from sq_imputer.scores import metrics
 
     y = pd.DataFrame(np.random.default_rng(0).random((9, 2)), columns=["A", "B"])
     refused(None, lambda: metrics.pearson(y, y[["B", "A"]]), BadInput, "measured", "'A', 'B'", "'B', 'A'")

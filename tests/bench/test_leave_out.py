@@ -9,9 +9,10 @@ import pytest
 from scipy.spatial.distance import cdist
 
 import sq_imputer as sqi
-from sq_imputer import bench, metrics
-from sq_imputer.data.genes import choose_genes
-from sq_imputer.data.slide import Slide
+from sq_imputer import bench
+from sq_imputer.genes.panel import choose_genes
+from sq_imputer.scores import metrics
+from sq_imputer.section.slide import Slide
 
 RIDGE = {"size_px": 32, "context_um": ()}
 

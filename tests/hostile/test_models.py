@@ -17,7 +17,8 @@ from safetensors.torch import load, save
 
 import sq_imputer as sqi
 from sq_imputer import untrusted
-from sq_imputer.models import _folder, mclstexp, ridge
+from sq_imputer.models import mclstexp, ridge
+from sq_imputer.predictor import folder as _folder
 
 HUGE = 10**12
 

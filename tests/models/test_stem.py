@@ -8,8 +8,8 @@ import torch
 from scipy.stats import pearsonr
 
 import sq_imputer as sqi
-from sq_imputer import metrics
 from sq_imputer.models import stem
+from sq_imputer.scores import metrics
 
 PLAN = sqi.Plan(device="cpu", progress=False)
 G = 6

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from matplotlib.collections import EllipseCollection
 
-from sq_imputer.data.slide import Slide
 from sq_imputer.errors import BadInput, MissingKey
 from sq_imputer.pl import _compare, _panels, compare
+from sq_imputer.section.slide import Slide
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -254,7 +254,7 @@ def test_the_finest_level_of_a_stored_image_is_not_read_for_a_small_picture(tmp_
     import spatialdata
 
     import sq_imputer as sqi
-    from sq_imputer.data.chunks import ZarrChunks, ZstdFiles
+    from sq_imputer.pixels.chunks import ZarrChunks, ZstdFiles
 
     sdata = sqi.datasets.toy(1, size_px=2400, mpp=0.5, spots=30)["P1"]
     sqi.tl.predict(sdata, "ridge", genes=["NUC1"], config={"extent_um": 112.0, "size_px": 32, "context_um": ()})

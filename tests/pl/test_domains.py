@@ -9,9 +9,9 @@ import pytest
 from matplotlib.collections import EllipseCollection
 from matplotlib.colors import to_hex
 
-from sq_imputer.data.slide import Slide
 from sq_imputer.errors import BadInput, MissingKey
 from sq_imputer.pl import domains
+from sq_imputer.section.slide import Slide
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from sq_imputer.errors import BadInput, MissingKey
-from sq_imputer.metrics import genes_correlation_agreement
 from sq_imputer.pl import genes_correlation
+from sq_imputer.scores.metrics import genes_correlation_agreement
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sq_imputer import scoring
 from sq_imputer.errors import BadInput, MissingKey
 from sq_imputer.pl import leaderboard
+from sq_imputer.scores import tables as scoring
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

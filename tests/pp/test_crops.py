@@ -5,8 +5,8 @@ import pytest
 
 import sq_imputer as sqi
 from sq_imputer.contract import CropSpec
-from sq_imputer.data.slide import Slide
 from sq_imputer.errors import MissingKey
+from sq_imputer.section.slide import Slide
 
 
 def test_crops_are_those_of_the_slide_by_index_in_batches_and_by_dask(section, digest):

@@ -10,9 +10,9 @@ import spatialdata
 import sq_imputer as sqi
 from sq_imputer import encoders
 from sq_imputer.contract import CropSpec, Needs
-from sq_imputer.data.slide import Slide
 from sq_imputer.encoders._cards import TEXTURE
 from sq_imputer.errors import BadInput, MissingKey
+from sq_imputer.section.slide import Slide
 
 SPEC = CropSpec(50, 40)
 

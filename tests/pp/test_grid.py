@@ -8,9 +8,9 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Affine, Identity, get_transformation
 
 import sq_imputer as sqi
-from sq_imputer.data.slide import Slide
 from sq_imputer.errors import BadInput, MissingKey
 from sq_imputer.pp._grid import lattice
+from sq_imputer.section.slide import Slide
 
 GLASS, PINK = (240, 235, 240), (180, 90, 150)
 SIDE = 300  # pixels of 4 µm

@@ -15,6 +15,7 @@ from spatialdata.transformations import get_transformation
 
 import sq_imputer as sqi
 from sq_imputer.errors import BadInput, MissingKey
+from sq_imputer.store.provenance import pythonic
 from sq_imputer.tl import _clusters
 from sq_imputer.tl._agreement import random_regions
 from sq_imputer.tl._domains import palette
@@ -125,7 +126,7 @@ def test_nothing_else_is_touched_and_the_store_holds_what_memory_does(planted, t
         assert (column(one).astype(str) == column(memory).astype(str)).all()
         found, expected = one.tables["imputed"].uns, memory.tables["imputed"].uns
         assert list(found["domain_colors"]) == list(expected["domain_colors"])
-        params = [sqi.data.provenance.pythonic(uns["domain"]["params"]) for uns in (found, expected)]
+        params = [pythonic(uns["domain"]["params"]) for uns in (found, expected)]
         assert params[0] == params[1]
         np.testing.assert_array_equal(one.tables["imputed"].X, before[1])
         assert one.shapes["outlines"].geometry.geom_equals_exact(memory.shapes["outlines"].geometry, 1e-9).all()

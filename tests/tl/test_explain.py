@@ -7,9 +7,10 @@ import pytest
 import spatialdata
 
 import sq_imputer as sqi
-from sq_imputer.data import write
-from sq_imputer.data.slide import Slide
 from sq_imputer.errors import BadInput, MissingKey
+from sq_imputer.section.slide import Slide
+from sq_imputer.store import write
+from sq_imputer.store.provenance import pythonic
 from sq_imputer.tl._explain import _summaries
 from sq_imputer.tl._structures import STRUCTURES, Palette, glass_below
 
@@ -101,7 +102,7 @@ def test_a_store_holds_the_same_and_the_rest_is_untouched(section, stored, model
 def test_an_image_for_a_store_is_never_whole_in_memory(stored, model, monkeypatch):
     import dask
 
-    from sq_imputer.data import mosaic
+    from sq_imputer.section import mosaic
 
     blended = []
     window = mosaic.Mosaic.window
@@ -119,7 +120,7 @@ def test_an_image_for_a_store_is_never_whole_in_memory(stored, model, monkeypatc
 
 def test_the_provenance_is_enough_to_redo_it(section, model):
     found = sqi.tl.explain(section, "NUC1", model=model, method="occlusion", grid=7, seed=3)
-    made = sqi.data.provenance.pythonic(section.tables["explanation_spots"].uns["sq_imputer"]["explanation"])
+    made = pythonic(section.tables["explanation_spots"].uns["sq_imputer"]["explanation"])
     assert made["method"] == "occlusion" and made["grid"] == 7 and made["seed"] == 3 and made["image_key"] == "he"
     assert made["weights_sha256"] == model.sha256 and made["mpp"] == 112 / 28 and made["unit"] == "log1p_cp10k"
     assert made["faithfulness"]["gain"] == [found.attrs["faithfulness"]["NUC1"]["gain"]]

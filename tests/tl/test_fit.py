@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import sq_imputer as sqi
-from sq_imputer.data.genes import choose_genes
-from sq_imputer.data.slide import Slide
+from sq_imputer.genes.panel import choose_genes
+from sq_imputer.section.slide import Slide
 
 
 def test_it_fits_on_every_measured_spot_of_every_section(patients, spy, genes):

@@ -13,10 +13,10 @@ import spatialdata
 from scipy.spatial.distance import cdist
 
 import sq_imputer as sqi
-from sq_imputer.data import store
-from sq_imputer.data.provenance import pythonic
-from sq_imputer.data.slide import Slide
-from sq_imputer.splits import folds
+from sq_imputer.scores.splits import folds
+from sq_imputer.section.slide import Slide
+from sq_imputer.store import commit as store
+from sq_imputer.store.provenance import pythonic
 
 QUICK = {"n_folds": 3, "buffer_um": 100.0}
 
@@ -168,10 +168,10 @@ def test_the_provenance_is_enough_to_redo_the_prediction(section, spy, genes):
 
 
 def test_features_are_kept_with_what_they_were_made_of_and_used_again(section, genes, monkeypatch):
-    from sq_imputer.data import embeddings
+    from sq_imputer.section import slide
 
-    calls, compute = [], embeddings.compute
-    monkeypatch.setattr(embeddings, "compute", lambda *args, **kw: calls.append(kw["label"]) or compute(*args, **kw))
+    calls, compute = [], slide.compute
+    monkeypatch.setattr(slide, "compute", lambda *args, **kw: calls.append(kw["label"]) or compute(*args, **kw))
     config = {"size_px": 32, "context_um": (300.0,)}
     sqi.tl.predict(section, "ridge", genes=genes, config=config, **QUICK)
     assert len(calls) == 2  # the crop and its context, for all folds

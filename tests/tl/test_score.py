@@ -12,8 +12,8 @@ from scipy.spatial.distance import cdist
 from spatialdata.transformations import Scale, set_transformation
 
 import sq_imputer as sqi
-from sq_imputer import metrics
-from sq_imputer.data.slide import Slide
+from sq_imputer.scores import metrics
+from sq_imputer.section.slide import Slide
 from sq_imputer.tl._score import BASELINES
 
 QUICK = {"n_folds": 3, "buffer_um": 100.0}
@@ -119,7 +119,7 @@ def test_nothing_but_var_is_touched(predicted, digest):
 
 
 def test_baselines_are_fitted_on_the_folds_of_the_model(predicted, genes, monkeypatch):
-    from sq_imputer import scoring
+    from sq_imputer.scores import tables as scoring
 
     seen, table = {}, scoring.score_table
     monkeypatch.setattr(scoring, "score_table", lambda y, p, *args, **kw: seen.update(p) or table(y, p, *args, **kw))

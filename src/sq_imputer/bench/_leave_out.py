@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer import metrics, scoring
-from sq_imputer.data.genes import LOG1P_CP10K, choose_genes
-from sq_imputer.data.slide import Slide
 from sq_imputer.errors import BadInput
-from sq_imputer.splits import by_section, folds, strips
-from sq_imputer.train import Plan
+from sq_imputer.genes.panel import choose_genes
+from sq_imputer.genes.units import LOG1P_CP10K
+from sq_imputer.predictor.train import Plan
+from sq_imputer.scores import metrics
+from sq_imputer.scores import tables as scoring
+from sq_imputer.scores.splits import by_section, folds, strips
+from sq_imputer.section.slide import Slide
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from sq_imputer.models._base import Predictor
+    from sq_imputer.predictor.base import Predictor
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +158,7 @@ def outcomes(
 
 
 def _check_run(cases: Sequence[Case], models: Mapping[str, Predictor]) -> None:
-    from sq_imputer.models._base import Predictor
+    from sq_imputer.predictor.base import Predictor
 
     if not isinstance(cases, Sequence) or not cases or not all(isinstance(case, Case) for case in cases):
         raise BadInput("no cases; make some with leave_one_out(slides) or strips_of(slide).")
@@ -189,8 +191,8 @@ def run(
 
     Returns
     -------
-    A row per case, predictor and gene: as :func:`sq_imputer.scoring.score_table`, with columns `case`, `rank` (place
-    of the gene in the panel, which is ordered by variance on the training sections) and `shares_patient`.
+    A row per case, predictor and gene: as :func:`sq_imputer.scores.score_table`, with columns `case`, `rank` (place of
+    the gene in the panel, which is ordered by variance on the training sections) and `shares_patient`.
     """
     import pandas as pd
 

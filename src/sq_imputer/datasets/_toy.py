@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from sq_imputer.data.lattice import lattice_um
 from sq_imputer.datasets._drawing import Tissue, draw_stain, draw_tissue, render
 from sq_imputer.errors import BadInput
 from sq_imputer.io import assemble
 from sq_imputer.progress import track
+from sq_imputer.section.lattice import lattice_um
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

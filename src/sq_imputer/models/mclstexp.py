@@ -60,16 +60,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from sq_imputer.contract import Batch, CropSpec, Needs, Prediction, Source
-from sq_imputer.data.lattice import pitch
+from sq_imputer.contract import Batch, CropSpec, Needs, Prediction, Source, Views
 from sq_imputer.device import pick_device
 from sq_imputer.encoders._trunk import initial_weights, trunk
 from sq_imputer.errors import BadInput
-from sq_imputer.models._base import Predictor
 from sq_imputer.nn.contrastive import GridPosition, ProjectionHead, SpotEncoder, symmetric_infonce, turned
 from sq_imputer.nn.retrieval import Bank, nearest
-from sq_imputer.registry import ModelCard
-from sq_imputer.train import Plan
+from sq_imputer.predictor.base import Predictor
+from sq_imputer.predictor.registry import ModelCard
+from sq_imputer.predictor.train import Plan
+from sq_imputer.section.lattice import pitch
 
 # B spots, G genes, D width of the common space, N spots in the bank, K neighbors
 
@@ -79,23 +79,15 @@ AT_CHANCE = 0.98  # share of the loss of guessing above which nothing was learne
 
 
 @dataclass(frozen=True)
-class Config:
-    """What mclSTExp is made of.
+class Config(Views):
+    """What mclSTExp is made of, beside the features that it reads (:class:`sq_imputer.contract.Views`).
 
     Parameters
     ----------
-    encoders
-        Frozen encoders of the crops.
     backbone
         A timm model, such as `"densenet121"`, trained on the pixels of the crop instead of `encoders` and contexts.
     weights
         What the backbone starts from: `"pretrained"` (downloaded when fitting), a safetensors file, or empty: random.
-    extent_um, size_px
-        Side of the crop, in µm and in pixels.
-    context_um
-        Sides of wider crops around the same center, in µm.
-    per_section
-        Scale features within each section.
     width
         Width of the common space.
     blocks, heads, head_width
@@ -115,13 +107,8 @@ class Config:
         of `Config.paper()`: those of heads on frozen features would undo what it was pretrained on.
     """
 
-    encoders: tuple[str, ...] = ("texture",)
     backbone: str = ""
     weights: str = "pretrained"
-    extent_um: float = 150.0
-    size_px: int = 224
-    context_um: tuple[float, ...] = (400.0, 800.0)
-    per_section: bool = True
     width: int = 256
     blocks: int = 2
     heads: int = 8
@@ -198,7 +185,7 @@ class Model(Predictor):
     def needs(self) -> Needs:
         """Features of the crop and its contexts, or the pixels of the crop."""
         c = self.config
-        return Needs(CropSpec(c.extent_um, c.size_px)) if c.backbone else Needs.of_features(c)
+        return Needs(CropSpec(c.extent_um, c.size_px)) if c.backbone else c.needs
 
     @property
     def mixes_sections(self) -> bool:

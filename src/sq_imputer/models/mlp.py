@@ -22,29 +22,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sq_imputer.contract import Batch, Needs, Prediction
-from sq_imputer.models._base import Predictor
-from sq_imputer.registry import ModelCard
+from sq_imputer.contract import Batch, Needs, Prediction, Views
+from sq_imputer.predictor.base import Predictor
+from sq_imputer.predictor.registry import ModelCard
 
 # B rows, M members, F features, H hidden units, G genes
 
 
 @dataclass(frozen=True)
-class Config:
-    """What the MLP is made of.
+class Config(Views):
+    """What the MLP is made of, beside the features that it reads (:class:`sq_imputer.contract.Views`).
 
     Parameters
     ----------
-    encoders
-        Frozen encoders of the crops.
-    extent_um
-        Side of the crop, in µm.
-    size_px
-        Side of the crop and of the contexts, in pixels.
-    context_um
-        Sides of wider crops around the same center, in µm.
-    per_section
-        Scale features within each section.
     hidden
         Hidden units.
     members
@@ -55,11 +45,6 @@ class Config:
         Training; `validation` is the share of rows held out to stop early.
     """
 
-    encoders: tuple[str, ...] = ("texture",)
-    extent_um: float = 150.0
-    size_px: int = 224
-    context_um: tuple[float, ...] = (400.0, 800.0)
-    per_section: bool = True
     hidden: int = 256
     members: int = 8
     dropout: float = 0.5
@@ -105,7 +90,7 @@ class Model(Predictor):
     @property
     def needs(self) -> Needs:
         """Features of the crop and its contexts."""
-        return Needs.of_features(self.config)
+        return self.config.needs
 
     def build(self) -> None:
         """The layers of every member, and the noise level."""

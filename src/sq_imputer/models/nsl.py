@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from sq_imputer.contract import Batch, CropSpec, Needs, Prediction
 from sq_imputer.errors import BadInput
-from sq_imputer.models._base import Predictor
-from sq_imputer.registry import ModelCard
+from sq_imputer.predictor.base import Predictor
+from sq_imputer.predictor.registry import ModelCard
 
 # B rows, G genes (1 if the stains are shared), K = 2 stains, C = 3 colors, P pixels
 

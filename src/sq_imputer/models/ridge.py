@@ -30,13 +30,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sq_imputer.contract import Batch, Needs, Prediction, Source
+from sq_imputer.contract import Batch, Needs, Prediction, Source, Views
 from sq_imputer.errors import BadInput
-from sq_imputer.models._base import Predictor
+from sq_imputer.predictor.base import Predictor
+from sq_imputer.predictor.registry import ModelCard
+from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
-from sq_imputer.registry import ModelCard
-from sq_imputer.splits import spatial_blocks
-from sq_imputer.train import Plan
+from sq_imputer.scores.splits import spatial_blocks
 
 # B rows, N training rows, F features, M landmarks, D features after the map, G genes
 
@@ -44,21 +44,11 @@ ALPHAS = tuple(float(alpha) for alpha in np.logspace(-3, 3, 25))
 
 
 @dataclass(frozen=True)
-class Config:
-    """What ridge is made of.
+class Config(Views):
+    """What ridge is made of, beside the features that it reads (:class:`sq_imputer.contract.Views`).
 
     Parameters
     ----------
-    encoders
-        Frozen encoders of the crops.
-    extent_um
-        Side of the crop, in µm.
-    size_px
-        Side of the crop and of the contexts, in pixels.
-    context_um
-        Sides of wider crops around the same center, in µm.
-    per_section
-        Scale features within each section, which takes stain and scanner out.
     kernel
         `"linear"` or `"rbf"`.
     landmarks
@@ -67,11 +57,6 @@ class Config:
         Penalty, relative to the mean eigenvalue; chosen on the training data if None.
     """
 
-    encoders: tuple[str, ...] = ("texture",)
-    extent_um: float = 150.0
-    size_px: int = 224
-    context_um: tuple[float, ...] = (400.0, 800.0)
-    per_section: bool = True
     kernel: str = "linear"
     landmarks: int = 3000
     alpha: float | None = None
@@ -105,7 +90,7 @@ class Model(Predictor):
     @property
     def needs(self) -> Needs:
         """Features of the crop and its contexts."""
-        return Needs.of_features(self.config)
+        return self.config.needs
 
     def build(self) -> None:
         """Buffers for the map, the weights and the posterior."""

@@ -42,14 +42,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from sq_imputer.contract import Batch, Needs, Prediction, Source
+from sq_imputer.contract import Batch, Needs, Prediction, Source, Views
 from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, listed
-from sq_imputer.models._base import Predictor
 from sq_imputer.nn import diffusion
 from sq_imputer.nn.attention import ModulatedBlock
-from sq_imputer.registry import ModelCard
-from sq_imputer.train import Plan
+from sq_imputer.predictor.base import Predictor
+from sq_imputer.predictor.registry import ModelCard
+from sq_imputer.predictor.train import Plan
 
 # B rows, S samples, R = B * S sequences, G genes (tokens), D width, F features
 
@@ -58,21 +58,11 @@ TOKENS_AT_ONCE = {"cpu": 2**14, "cuda": 2**21}  # per call of the network: cache
 
 
 @dataclass(frozen=True)
-class Config:
-    """What Stem is made of.
+class Config(Views):
+    """What Stem is made of, beside the features that it reads (:class:`sq_imputer.contract.Views`).
 
     Parameters
     ----------
-    encoders
-        Frozen encoders of the crops.
-    extent_um
-        Side of the crop, in µm.
-    size_px
-        Side of the crop and of the contexts, in pixels.
-    context_um
-        Sides of wider crops around the same center, in µm.
-    per_section
-        Scale features within each section.
     width, depth, heads
         The transformer.
     condition
@@ -101,11 +91,6 @@ class Config:
         Training: `steps` optimizer steps, however many rows there are (`Plan.epochs` overrules it).
     """
 
-    encoders: tuple[str, ...] = ("texture",)
-    extent_um: float = 150.0
-    size_px: int = 224
-    context_um: tuple[float, ...] = (400.0, 800.0)
-    per_section: bool = True
     width: int = 64
     depth: int = 3
     heads: int = 4
@@ -278,7 +263,7 @@ class Model(Predictor):
     @property
     def needs(self) -> Needs:
         """Features of the crop and its contexts."""
-        return Needs.of_features(self.config)
+        return self.config.needs
 
     @property
     def averaging(self) -> float:

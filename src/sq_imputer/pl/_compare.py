@@ -58,9 +58,9 @@ def compare(
     BadInput
         If `ax` has another shape.
     """
-    from sq_imputer.data import read
-    from sq_imputer.data.pixel_size import as_seen
-    from sq_imputer.data.slide import Slide
+    from sq_imputer.section import read
+    from sq_imputer.section.pixel_size import as_seen
+    from sq_imputer.section.slide import Slide
 
     genes = named("genes", genes)
     table = find_table(sdata, key, genes)

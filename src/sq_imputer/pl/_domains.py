@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.data.read import check_object
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.pl import _panels
 from sq_imputer.pl._text import plain
+from sq_imputer.section.read import check_object
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -62,9 +62,9 @@ def domains(
     """
     from matplotlib.colors import ListedColormap
 
-    from sq_imputer.data import read
-    from sq_imputer.data.pixel_size import as_seen
-    from sq_imputer.data.slide import Slide
+    from sq_imputer.section import read
+    from sq_imputer.section.pixel_size import as_seen
+    from sq_imputer.section.slide import Slide
 
     column = _labels(sdata, domain, key)
     table, names = sdata.tables[key], list(column.cat.categories)

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.data.read import check_object
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.pl._panels import RESIDUAL, pixels, scale_bar
 from sq_imputer.pl._text import plain
+from sq_imputer.section.read import check_object
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-    from sq_imputer.data.overview import Frame
+    from sq_imputer.section.overview import Frame
 
 MOST_PX = 1000  # along the longer side of what is drawn
 HIGHEST = 97  # percentile at which colors end, so that a fold or a speck of ink does not take them all
@@ -58,7 +58,7 @@ def explain(
     import matplotlib.pyplot as plt
 
     from sq_imputer.contract import CropSpec
-    from sq_imputer.data.overview import picture, read_frame
+    from sq_imputer.section.overview import picture, read_frame
 
     made, row = _record(sdata, key, gene, spot)
     table = sdata.tables[f"{key}_spots"]
@@ -83,8 +83,8 @@ def explain(
 
 def _record(sdata: SpatialData, key: str, gene: str, spot: str | None) -> tuple[dict, int]:
     """Provenance of the map, and the row of the spot."""
-    from sq_imputer.data.image import spots_of
-    from sq_imputer.data.provenance import pythonic
+    from sq_imputer.section.image import spots_of
+    from sq_imputer.store.provenance import pythonic
 
     check_object(sdata)
     table = sdata.tables.get(spots_of(key))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, check_number, named
-from sq_imputer.metrics import ROUNDING, genes_correlation_agreement
 from sq_imputer.pl._panels import RESIDUAL
 from sq_imputer.pl._tables import columns_of, find_layer, find_table
 from sq_imputer.pl._text import plain
+from sq_imputer.scores.metrics import ROUNDING, genes_correlation_agreement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,8 +34,8 @@ def genes_correlation(
 
     Both have the order that clusters the measured ones (average linkage of 1 - r) and the same colors. Counting noise
     weakens measured correlations while a predicted mean has none, so a prediction is usually the stronger in color:
-    compare the pattern. Its agreement, :func:`sq_imputer.metrics.genes_correlation_agreement` of the genes drawn, is in
-    the title.
+    compare the pattern. Its agreement, :func:`sq_imputer.scores.metrics.genes_correlation_agreement` of the genes
+    drawn, is in the title.
 
     Parameters
     ----------

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sq_imputer import scoring
 from sq_imputer.errors import BadInput, MissingKey, check_frame, check_number, listed
 from sq_imputer.pl._skill import COLORS, LABELS
 from sq_imputer.pl._text import plain
+from sq_imputer.scores import tables as scoring
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ def leaderboard(
     """Draw every model's mean score on every set with its 95 % interval, and the baselines as lines.
 
     Models have one order in all sets: best mean over sets on top. Numbers at the right are the means. Intervals are
-    over cases (:func:`sq_imputer.scoring.aggregate`): of fewer than about ten they are a floor, and a single case has
+    over cases (:func:`sq_imputer.scores.aggregate`): of fewer than about ten they are a floor, and a single case has
     none. A set whose cases have a patient in both training and test says so: its score is one of replicates.
 
     Parameters

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.data.lattice import pitch
 from sq_imputer.pl._text import plain
+from sq_imputer.section.lattice import pitch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import EllipseCollection
 
-    from sq_imputer.data.slide import Slide
+    from sq_imputer.section.slide import Slide
 
 Background = tuple[np.ndarray, tuple[float, float, float, float]]
 

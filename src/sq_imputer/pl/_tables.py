@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.data.read import check_object
 from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.section.read import check_object
 
 if TYPE_CHECKING:
     from anndata import AnnData

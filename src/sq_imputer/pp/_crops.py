@@ -3,15 +3,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sq_imputer.contract import CropSpec
-from sq_imputer.data.slide import Slide
+from sq_imputer.section.slide import Slide
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from spatialdata import SpatialData
 
-    from sq_imputer.data.crops import Crops
-    from sq_imputer.data.slide import SlideKeys
+    from sq_imputer.pixels.crops import Crops
+    from sq_imputer.section.keys import SlideKeys
 
 
 def crops(sdata: SpatialData, spec: CropSpec | None = None, **keys: Unpack[SlideKeys]) -> Crops:
@@ -24,7 +24,7 @@ def crops(sdata: SpatialData, spec: CropSpec | None = None, **keys: Unpack[Slide
     spec
         Side on the tissue in µm and in pixels; 112 µm in 224 pixels if left out.
     **keys
-        Where to find image and shapes, as :meth:`sq_imputer.data.slide.Slide.from_sdata` takes them.
+        Where to find image and shapes, as :meth:`sq_imputer.section.slide.Slide.from_sdata` takes them.
 
     Returns
     -------

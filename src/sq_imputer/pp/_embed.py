@@ -4,17 +4,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sq_imputer.contract import CropSpec
-from sq_imputer.data import embeddings, read, write
-from sq_imputer.data.slide import Slide
 from sq_imputer.encoders import get_encoder
 from sq_imputer.errors import BadInput
+from sq_imputer.section import read
+from sq_imputer.section.features import compute, in_rows, key
+from sq_imputer.section.slide import Slide
+from sq_imputer.store import write
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from spatialdata import SpatialData
 
-    from sq_imputer.data.slide import SlideKeys
+    from sq_imputer.section.keys import SlideKeys
 
 
 def embed(
@@ -47,10 +49,10 @@ def embed(
     device
         Where the encoder runs.
     **keys
-        Where to find image, shapes and table, as :meth:`sq_imputer.data.slide.Slide.from_sdata` takes them.
+        Where to find image, shapes and table, as :meth:`sq_imputer.section.slide.Slide.from_sdata` takes them.
     """
     spec = CropSpec.of(spec)
-    key_added = key_added or embeddings.key(encoder, spec)
+    key_added = key_added or key(encoder, spec)
     if not write.is_word(key_added, "spatial"):
         raise BadInput(
             f"key_added is {key_added!r}; expected letters, digits, '_', '-' and '.' only, not 'spatial', and no more "
@@ -63,10 +65,10 @@ def embed(
     encode = get_encoder(encoder, weights=weights, revision=revision)
     crops = slide.crops(spec)
     slide.checked.crops(crops)
-    values = embeddings.compute(crops, encode, device=device, label=f"{encoder} of {slide.section}")
+    values = compute(crops, encode, device=device, label=f"{encoder} of {slide.section}")
     slide.remember(encoder, spec, values, encode.provenance)
-    full = embeddings.in_rows(table, key_added, rows, values[where])
-    record = {key_added: embeddings.record(slide, encoder, spec)}
+    full = in_rows(table, key_added, rows, values[where])
+    record = {key_added: slide.record(encoder, spec)}
     known = table.uns.get("sq_imputer", {}).get("embeddings", {})
     write.put_layers(
         sdata, table_key, {}, obsm={key_added: full}, uns={"sq_imputer": {"embeddings": {**known, **record}}}

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.data import overview, read, write
-from sq_imputer.data.image import find_image
 from sq_imputer.errors import BadInput, check_number
+from sq_imputer.section import overview, read
+from sq_imputer.section.image import find_image
+from sq_imputer.store import write
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

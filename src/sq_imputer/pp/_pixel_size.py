@@ -2,14 +2,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sq_imputer.data import pixel_size as sizes
-from sq_imputer.data import read
-from sq_imputer.data.image import find_image
+from sq_imputer.section import pixel_size as sizes
+from sq_imputer.section import read
+from sq_imputer.section.image import find_image
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from sq_imputer.data.pixel_size import PixelSize
+    from sq_imputer.section.pixel_size import PixelSize
 
 
 def pixel_size(

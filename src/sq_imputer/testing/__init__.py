@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sq_imputer.data.slide import Slide
-from sq_imputer.models._base import Predictor
-from sq_imputer.registry import get_model
+from sq_imputer.predictor.base import Predictor
+from sq_imputer.predictor.registry import get_model
+from sq_imputer.section.slide import Slide
 from sq_imputer.testing import _fitting, _learning, _prediction, _saving, _statements
 from sq_imputer.testing._subject import Subject, process, toy_slides
 

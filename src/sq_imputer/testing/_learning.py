@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from sq_imputer.data.slide import Slide
+from sq_imputer.section.slide import Slide
 from sq_imputer.testing._subject import Subject, by_gradient
 
 

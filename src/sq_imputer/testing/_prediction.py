@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sq_imputer.contract import Batch, Prediction
-from sq_imputer.data.slide import Slide
+from sq_imputer.section.slide import Slide
 from sq_imputer.testing._statements import refuses
 from sq_imputer.testing._subject import Subject, blank, changed, finite, same, state
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sq_imputer.contract import Needs
 from sq_imputer.errors import SqImputerError
-from sq_imputer.models._base import Predictor
-from sq_imputer.registry import ModelCard
+from sq_imputer.predictor.base import Predictor
+from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.testing._subject import Subject, by_gradient
 
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from sq_imputer.contract import Prediction
-from sq_imputer.data.genes import choose_genes
-from sq_imputer.data.pyramid import Pyramid
-from sq_imputer.data.slide import Slide
-from sq_imputer.models._base import Predictor
-from sq_imputer.train import Plan
+from sq_imputer.genes.panel import choose_genes
+from sq_imputer.pixels.pyramid import Pyramid
+from sq_imputer.predictor.base import Predictor
+from sq_imputer.predictor.train import Plan
+from sq_imputer.section.slide import Slide
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 SMALL = 40  # rows of a section in the fits that need not be good

@@ -10,9 +10,9 @@ import numpy as np
 
 from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, MissingKey, check_number, listed
+from sq_imputer.runs.sections import check_table, records
 from sq_imputer.tl._clusters import Settings, cluster
 from sq_imputer.tl._domains import params_of, read_features
-from sq_imputer.tl._sections import check_table, records
 
 if TYPE_CHECKING:
     from anndata import AnnData

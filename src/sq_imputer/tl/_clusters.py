@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.data.lattice import pitch
 from sq_imputer.errors import BadInput, check_number
+from sq_imputer.section.lattice import pitch
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

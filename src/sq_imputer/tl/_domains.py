@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.contract import CropSpec
-from sq_imputer.data import read, write
-from sq_imputer.data.pixel_size import as_seen
-from sq_imputer.data.provenance import pythonic
-from sq_imputer.data.slide import Slide
 from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.runs.sections import check_table, records
+from sq_imputer.section import read
+from sq_imputer.section.pixel_size import as_seen
+from sq_imputer.section.slide import Slide
+from sq_imputer.store import write
+from sq_imputer.store.provenance import pythonic
 from sq_imputer.tl._clusters import Settings, cluster, outlines
-from sq_imputer.tl._sections import check_table, records
 
 if TYPE_CHECKING:
     from anndata import AnnData

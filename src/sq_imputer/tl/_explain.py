@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.contract import CropSpec
-from sq_imputer.data import read, write
-from sq_imputer.data.image import spots_of
-from sq_imputer.data.mosaic import Mosaic, Spool, as_element, check_mpp
-from sq_imputer.data.overview import picture
-from sq_imputer.data.slide import Slide
 from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, MissingKey, check_number, listed, named
 from sq_imputer.progress import track
-from sq_imputer.tl._sections import resolve_model
+from sq_imputer.runs.sections import resolve_model
+from sq_imputer.section import read
+from sq_imputer.section.image import spots_of
+from sq_imputer.section.mosaic import Mosaic, Spool, as_element, check_mpp
+from sq_imputer.section.overview import picture
+from sq_imputer.section.slide import Slide
+from sq_imputer.store import write
 from sq_imputer.tl._structures import FINEST_UM, STRUCTURES, Palette, density, glass_below
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
     from torch import Tensor
 
-    from sq_imputer.data.slide import SlideKeys
     from sq_imputer.explain import Sight
-    from sq_imputer.models._base import Predictor
+    from sq_imputer.predictor.base import Predictor
+    from sq_imputer.section.keys import SlideKeys
 
 GROUPS = "feature_groups"
 SUMMARIES = ("mean", "positive_share", "concentration")
@@ -94,7 +95,7 @@ def explain(
     device
         Where to run.
     **keys
-        Where to find image and shapes, as :meth:`sq_imputer.data.slide.Slide.from_sdata` takes them.
+        Where to find image and shapes, as :meth:`sq_imputer.section.slide.Slide.from_sdata` takes them.
 
     Returns
     -------

@@ -3,16 +3,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sq_imputer.data.genes import LOG1P_CP10K
-from sq_imputer.tl._sections import pick_genes, read_sections, resolve_model
+from sq_imputer.genes.units import LOG1P_CP10K
+from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from sq_imputer.data.slide import SlideKeys
-    from sq_imputer.models._base import Predictor
-    from sq_imputer.tl._sections import Sections
-    from sq_imputer.train import Plan
+    from sq_imputer.predictor.base import Predictor
+    from sq_imputer.predictor.train import Plan
+    from sq_imputer.runs.sections import Sections
+    from sq_imputer.section.keys import SlideKeys
 
 
 def fit(
@@ -35,7 +35,7 @@ def fit(
         Name of a registered model (:func:`sq_imputer.list_models`), a `Predictor` class, or an instance, of which an
         unfitted copy with the same config is fitted.
     genes
-        Names of genes, or how many to choose on these sections (:func:`sq_imputer.data.genes.choose_genes`).
+        Names of genes, or how many to choose on these sections (:func:`sq_imputer.genes.panel.choose_genes`).
     unit
         Expression unit: `"log1p_cp10k"` over the full library, `"log1p_counts"` or `"log2_counts"`.
     config
@@ -43,7 +43,7 @@ def fit(
     plan
         How to train: device, epochs, seed, early stopping.
     **keys
-        Where to find image, shapes and counts, as :meth:`sq_imputer.data.slide.Slide.from_sdata` takes them.
+        Where to find image, shapes and counts, as :meth:`sq_imputer.section.slide.Slide.from_sdata` takes them.
 
     Returns
     -------

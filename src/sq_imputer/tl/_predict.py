@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.contract import Prediction
-from sq_imputer.data import embeddings, read
-from sq_imputer.data.genes import LOG1P_CP10K
-from sq_imputer.data.slide import Slide
 from sq_imputer.errors import BadInput, listed
+from sq_imputer.genes.units import LOG1P_CP10K
+from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
-from sq_imputer.splits import check_folds, folds
-from sq_imputer.tl._retrieved import check_patient, pool
-from sq_imputer.tl._run import Piece, Run, journal_home, manifest, open_run
-from sq_imputer.tl._sections import pick_genes, read_sections, resolve_model
-from sq_imputer.tl._slots import Place, Result, units, write_result
-from sq_imputer.train import Plan
+from sq_imputer.runs.retrieved import check_patient, pool
+from sq_imputer.runs.run import Piece, Run, journal_home, manifest, open_run
+from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model
+from sq_imputer.runs.slots import Place, Result, units, write_result
+from sq_imputer.scores.splits import check_folds, folds
+from sq_imputer.section import read
+from sq_imputer.section.slide import Slide
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from spatialdata import SpatialData
 
-    from sq_imputer.data.slide import SlideKeys
-    from sq_imputer.models._base import Predictor
-    from sq_imputer.tl._sections import Sections
+    from sq_imputer.predictor.base import Predictor
+    from sq_imputer.runs.sections import Sections
+    from sq_imputer.section.keys import SlideKeys
 
 N_GENES = 250  # unless said otherwise; on a table that is there already, its panel
 
@@ -100,7 +100,7 @@ def predict(
         Write the table, and the shapes that it annotates, to a new store instead of the object's; in memory
         `tables[key_added]` is set all the same.
     **keys
-        Where to find image, shapes and counts, as :meth:`sq_imputer.data.slide.Slide.from_sdata` takes them. Give
+        Where to find image, shapes and counts, as :meth:`sq_imputer.section.slide.Slide.from_sdata` takes them. Give
         `shapes_key` of a grid (:func:`sq_imputer.pp.grid`) or of cells to predict there.
 
     Raises
@@ -132,7 +132,7 @@ def predict(
     home = journal_home(place) if resume else None
     if table is not None:
         shapes_key = target.keys["shapes_key"]
-        embeddings.recall(target, table, *read.rows_of(table, sdata.shapes[shapes_key], shapes_key, key_added))
+        target.recall(table, *read.rows_of(table, sdata.shapes[shapes_key], shapes_key, key_added))
     if predictor.fitted:
         _check_alone(predictor, reference, genes, unit)
         training, chosen, unit = [], list(predictor.genes), predictor.unit

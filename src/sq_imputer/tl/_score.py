@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer import metrics, scoring
-from sq_imputer.data import embeddings, read, write
-from sq_imputer.data import genes as gene_units
-from sq_imputer.data.pixel_size import as_seen
-from sq_imputer.data.slide import Slide
 from sq_imputer.errors import BadInput, MissingKey, check_number, listed, named
+from sq_imputer.genes.panel import align
+from sq_imputer.predictor.registry import get_model
+from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
-from sq_imputer.registry import get_model
-from sq_imputer.splits import folds, spatial_blocks
-from sq_imputer.tl._sections import check_table, read_sections, records
-from sq_imputer.train import Plan
+from sq_imputer.runs.sections import check_table, read_sections, records
+from sq_imputer.scores import metrics
+from sq_imputer.scores import tables as scoring
+from sq_imputer.scores.splits import folds, spatial_blocks
+from sq_imputer.section import read
+from sq_imputer.section.pixel_size import as_seen
+from sq_imputer.section.slide import Slide
+from sq_imputer.store import write
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from spatialdata import SpatialData
 
-    from sq_imputer.data.slide import SlideKeys
-    from sq_imputer.tl._sections import Sections
+    from sq_imputer.runs.sections import Sections
+    from sq_imputer.section.keys import SlideKeys
 
 LEAST_SPOTS = 3  # of a correlation given depth
 BASELINES = ("mean", "depth only", "ridge on texture")
@@ -138,7 +140,7 @@ def scored(
         training = None if fit["n_folds"] else _references(reference, keys, fit, genes)
         predicted |= _baselines(spots, fold, fit["buffer_um"], training, Plan(seed=seed, device=device))
     measured, depth = slide.expression[rows], slide.depth[rows]
-    counts = gene_units.align(slide.counts[rows], slide.var_names, genes, f"section '{slide.section}'")
+    counts = align(slide.counts[rows], slide.var_names, genes, f"section '{slide.section}'")
     section = np.full(len(rows), slide.section)
     scores = scoring.score_table(measured, predicted, genes, depth=depth, section=section, counts=counts, seed=seed)
     _keep(sdata, key, scores, models)
@@ -177,7 +179,7 @@ def _measured(sdata: SpatialData, key: str, record: dict, keys: Mapping) -> Spot
     slide = slide.with_genes(genes, record["unit"])
     shapes_key = slide.keys["shapes_key"]
     in_table, where = read.rows_of(table, sdata.shapes[shapes_key], shapes_key, key)
-    embeddings.recall(slide, table, in_table, where)
+    slide.recall(table, in_table, where)
     at = np.full(len(slide), -1)  # the table may have been sorted or filtered since
     at[where] = in_table
     rows = np.flatnonzero(slide.measured & (np.nan_to_num(slide.depth) > 0) & (at >= 0))

@@ -1,0 +1,40 @@
+"""Units of expression: what is made of counts, and how much of the sequencing depth stays in."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from sq_imputer.errors import BadInput, listed
+
+LOG1P_CP10K = "log1p_cp10k"
+LOG1P_COUNTS = "log1p_counts"
+LOG2_COUNTS = "log2_counts"
+UNITS = (LOG1P_CP10K, LOG1P_COUNTS, LOG2_COUNTS)
+
+
+def to_unit(counts: csr_matrix, depth: np.ndarray, unit: str = LOG1P_CP10K) -> np.ndarray:
+    """Counts in an expression unit.
+
+    Parameters
+    ----------
+    counts
+        `(n, G)` counts of the genes wanted.
+    depth
+        `(n,)` total counts of each row over the **full library**, not over the panel.
+    unit
+        `"log1p_cp10k"`: log(1 + 10,000 count / depth). `"log1p_counts"`: log(1 + count). `"log2_counts"`: log2(1 +
+        count). The last two keep the sequencing depth in.
+
+    Returns
+    -------
+    `(n, G)` float32. A row without any counts is 0.
+    """
+    if unit not in UNITS:
+        raise BadInput(f"no unit '{unit}'; there are {listed(UNITS)}.")
+    counts = csr_matrix(counts, dtype=np.float32)
+    if unit == LOG1P_CP10K:
+        scale = np.divide(1e4, depth, out=np.zeros(len(depth)), where=depth > 0)
+        counts = csr_matrix(counts.multiply(scale[:, None]))
+    dense = np.log1p(counts.toarray())
+    return (dense / np.log(2) if unit == LOG2_COUNTS else dense).astype(np.float32)

@@ -1,0 +1,1 @@
+"""What every model is, and what is done with any: registered, configured, trained, saved."""

@@ -1,0 +1,368 @@
+"""What every model is: a card, what it needs to see, a loss or a closed form, a prediction, and a folder on disk."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from importlib.metadata import version
+from inspect import isabstract
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sq_imputer.contract import Batch, Needs, Prediction, Source
+from sq_imputer.device import BatchSize, pick_device
+from sq_imputer.errors import BadInput, listed
+from sq_imputer.nn.applicability import Applicability
+from sq_imputer.predictor import train
+from sq_imputer.predictor.folder import CONTROL, load_as, write
+from sq_imputer.predictor.registry import ModelCard, get_model
+from sq_imputer.predictor.train import Plan
+from sq_imputer.progress import track
+from sq_imputer.untrusted import misfit
+
+CLIP_SD = 10.0  # features farther out than this are artifacts, not tissue
+
+
+class Predictor(nn.Module, ABC):
+    """A model of gene expression, fitted on sources and asked about others.
+
+    A subclass is final and named `Model`. It sets `card` and `Config`, and overrides `needs`, :meth:`build`,
+    :meth:`loss` and :meth:`predict_step`; a model that is not trained by gradient steps overrides :meth:`optimize`
+    instead of :meth:`loss`. Its file never touches SpatialData.
+
+    Features reach :meth:`loss` and :meth:`predict_step` scaled: by the training rows, or within each section if
+    `needs.per_section`.
+
+    Parameters
+    ----------
+    config
+        An instance of `Config`; the defaults if left out.
+    """
+
+    card: ClassVar[ModelCard]
+    Config: ClassVar[type]
+    retrieves: ClassVar[bool] = False  # predictions are made of training rows, which the model carries along
+
+    def __init__(self, config=None) -> None:
+        super().__init__()
+        self.config = self.Config() if config is None else config
+        if not isinstance(self.config, self.Config):
+            raise BadInput(
+                f"config of '{self.card.name}' is a {type(config).__name__}; expected {self.card.name}.Config(...)."
+            )
+        self.genes: tuple[str, ...] = ()
+        self.unit = ""
+        self.sizes: dict[str, int] = {}
+        self.provenance: dict = {}
+        self.history: dict = {}
+
+    # What a model says ----------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def needs(self) -> Needs:
+        """What the model asks to see."""
+
+    @abstractmethod
+    def build(self) -> None:
+        """Make the layers, from `config`, `genes` and `sizes`; loading does so on torch's `"meta"` device first."""
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Named parts of the training loss, which are summed."""
+        raise NotImplementedError(f"{self.card.name} has no loss: it is fitted by optimize().")
+
+    @abstractmethod
+    def predict_step(self, batch: Batch) -> Prediction:
+        """Predict the rows of a batch."""
+
+    def calibrate(self, held: Iterable[Batch]) -> dict[str, Tensor]:
+        """Buffers to be set by what the trained model says of rows held out of training; none by default."""
+        return {}
+
+    @property
+    def averaging(self) -> float:
+        """Decay of the running mean of the weights, which then replaces them; 0 for no mean."""
+        return 0.0
+
+    @property
+    def mixes_sections(self) -> bool:
+        """Whether a training batch may hold rows of several sections."""
+        return True
+
+    def further_sizes(self, sources: Sequence[Source]) -> dict[str, int]:
+        """What :meth:`build` must know of the sources beside the number of rows and features; goes into `sizes`."""
+        return {}
+
+    def bank(self) -> dict[str, np.ndarray]:
+        """The training rows that `Prediction.neighbors` counts: `section`, `patient`, `spot`, `x_um`, `y_um`."""
+        raise NotImplementedError(f"{self.card.name} does not retrieve.")
+
+    def optimizer(self):
+        """AdamW with the config's `lr` and `weight_decay`."""
+        return torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
+
+    def optimize(self, sources: Sequence[Source], plan: Plan) -> None:
+        """Set the weights: gradient steps on :meth:`loss` by the shared harness."""
+        self.history = train.fit(self, sources, plan)
+
+    # What users call ------------------------------------------------------------------------------
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the model has been fitted or loaded."""
+        return bool(self.genes)
+
+    def fit(self, sources: Sequence[Source] | Source, plan: Plan | None = None) -> Predictor:
+        """Fit on the measured rows of some sources.
+
+        Parameters
+        ----------
+        sources
+            Sources with `expression` of the same genes in the same unit (`slide.with_genes(...)`).
+        plan
+            How to train.
+
+        Returns
+        -------
+        The predictor itself. If fitting fails or is interrupted, it is left as it was.
+        """
+        sources = [sources] if isinstance(sources, Source) else list(sources)
+        _check_sources(sources)
+        plan = Plan.of(plan)
+        pick_device(plan.device)
+        fresh = type(self)(self.config)
+        fresh._fit(sources, plan)
+        self.__dict__.update(fresh.__dict__)
+        return self
+
+    def predict(
+        self, source: Source, *, rows=None, batch_size: int | BatchSize = 64, device: str = "auto"
+    ) -> Prediction:
+        """Predict rows of a source.
+
+        Parameters
+        ----------
+        source
+            Where to predict; its expression, if it has any, is not looked at.
+        rows
+            Which rows; all if left out.
+        batch_size
+            Rows per step; halved while the device is out of memory. The prediction does not depend on it. A
+            :class:`sq_imputer.device.BatchSize` knows afterwards what fitted.
+        device
+            Where to run.
+
+        Returns
+        -------
+        One row per row asked for, in the order asked for, on the CPU.
+        """
+        if not self.fitted:
+            raise BadInput(
+                f"'{self.card.name}' is not fitted; call .fit(sources), or load one with sq_imputer.load(folder)."
+            )
+        size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
+        device = pick_device(device)
+        every = np.arange(len(source))
+        rows, place = np.unique(every if rows is None else np.atleast_1d(every[rows]), return_inverse=True)
+        if not len(rows):
+            raise BadInput(f"no row of section '{source.section}' is asked for; it has {len(source)}.")
+        self.to(device).eval()
+        parts, index = [], []
+        batches = self.seen(source, size.rows, rows=rows, device=device)
+        for batch in track(batches, f"{self.card.name} on {source.section}", len(rows), size=len):
+            index.append(batch.index)
+            parts += size.pieces(batch, lambda rows: self._step(rows, device), f"'{self.card.name}' on {device}")
+        return Prediction.gather(parts, index)[torch.from_numpy(place)]
+
+    def _step(self, batch: Batch, device: str) -> Prediction:
+        batch = replace(batch, expression=None).to(device)
+        with torch.inference_mode():
+            part = self.predict_step(batch)
+            part.ood = self.applicability(_summary(batch))
+        return part.cpu()
+
+    def save(self, path: str | Path) -> None:
+        """Write `model.json` and the weights into a folder, which is made if needed.
+
+        An older model in the folder is replaced in one step: if this is interrupted, it is still there.
+
+        Raises
+        ------
+        BadInput
+            If there is nothing to save, a weight is not finite, or the folder holds something else than a model.
+        StoreError
+            If the folder cannot be written, such as on a full disk.
+        """
+        if not self.fitted:
+            raise BadInput(f"'{self.card.name}' is not fitted; there is nothing to save.")
+        wrong = misfit(self.state_dict(), self.state_dict())
+        if wrong:
+            raise BadInput(f"'{self.card.name}' is not saved, since it could not be used: {wrong}. Fit it again.")
+        settings = {
+            "model": self.card.name,
+            "config": asdict(self.config),
+            "genes": list(self.genes),
+            "unit": self.unit,
+            "sizes": self.sizes,
+            "provenance": self.provenance,
+            "history": self.history,
+        }
+        write(path, settings, self._weights())
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the weights, as `model.json` and the provenance of a prediction name it."""
+        return hashlib.sha256(self._weights()).hexdigest()
+
+    def _weights(self) -> bytes:
+        from safetensors.torch import save
+
+        return save({name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Predictor:
+        """Read a folder written by :meth:`save`; see :func:`sq_imputer.load`. The class need not be registered."""
+        own = {} if isabstract(cls) else {cls.card.name: cls}
+        predictor = load_as(path, lambda name: own.get(name) or get_model(name))
+        if not isinstance(predictor, cls):
+            raise BadInput(f"'{path}' holds a '{predictor.card.name}', not a '{cls.card.name}'. Use sq_imputer.load().")
+        return predictor
+
+    # What the harness calls -----------------------------------------------------------------------
+
+    def seen(
+        self, source: Source, batch_size: int, *, rows=None, generator=None, device: str = "auto"
+    ) -> Iterator[Batch]:
+        """Batches of a source as the model sees them: features scaled, targets in float32."""
+        if not self.needs.encoders:
+            for batch in source.batches(self.needs, batch_size, rows=rows, generator=generator):
+                yield _in_float32(batch)
+            return
+        moments = source.moments(self.needs, device=device) if self.needs.per_section else None
+        mean, std = moments or (self.feature_mean.cpu().numpy(), self.feature_std.cpu().numpy())
+        mean = torch.from_numpy(np.asarray(mean, dtype=np.float32))
+        scale = torch.from_numpy(_safe(np.asarray(std, dtype=np.float32)))
+        for batch in source.batches(self.needs, batch_size, rows=rows, generator=generator, device=device):
+            yield replace(_in_float32(batch), features=((batch.features - mean) / scale).clamp(-CLIP_SD, CLIP_SD))
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Memory that one row takes in a batch."""
+        needs, block = self.needs, max(self.needs.neighbors, 1) ** 2
+        seen = 4 * self.sizes["features"] if needs.encoders else 3 * needs.crop.size_px**2
+        return seen * block + 4 * len(self.genes) + 64
+
+    def _fit(self, sources: list[Source], plan: Plan) -> None:
+        self.genes, self.unit = tuple(sources[0].genes), sources[0].unit
+        n_rows = sum(int(source.measured.sum()) for source in sources)
+        self.sizes = {"rows": n_rows, "features": self._read_features(sources, plan), **self.further_sizes(sources)}
+        rows = getattr(self.config, "batch_size", None)
+        size = BatchSize(1 if rows is None else plan.batch_size or rows)
+        while not size.attempt(partial(self._train, sources, plan), size.rows, f"training '{self.card.name}'"):
+            plan = replace(plan, batch_size=size.rows)
+        self.eval()
+        self.provenance = _provenance(sources, plan)
+
+    def _train(self, sources: list[Source], plan: Plan) -> bool:
+        """Build and train, from the start."""
+        with torch.random.fork_rng():
+            torch.manual_seed(plan.seed)
+            self._take_statistics(sources)
+            self.build()
+        self.optimize(sources, plan)
+        return True
+
+    def _read_features(self, sources: list[Source], plan: Plan) -> int:
+        """Compute the features once, where they are needed, and return their number."""
+        if not self.needs.encoders:
+            return 0
+        device = pick_device(plan.device)
+        return [source.all_features(self.needs, device=device).shape[-1] for source in sources][0]
+
+    def _register_statistics(self) -> None:
+        genes, width = len(self.genes), self.sizes["features"]
+        for name, size in (
+            ("expression_mean", genes),
+            ("expression_std", genes),
+            ("feature_mean", width),
+            ("feature_std", width),
+        ):
+            self.register_buffer(name, torch.zeros(size))
+        self.applicability = Applicability(width or 6)
+
+    def _take_statistics(self, sources: list[Source]) -> None:
+        """Mean and spread of targets and inputs over the training rows."""
+        self._register_statistics()
+        measured = np.concatenate([source.expression[source.measured] for source in sources]).astype(np.float64)
+        self.expression_mean.copy_(torch.from_numpy(measured.mean(axis=0)))
+        self.expression_std.copy_(torch.from_numpy(_safe(measured.std(axis=0))))
+        if self.needs.encoders:
+            raw = [source.all_features(self.needs)[source.measured] for source in sources]
+            flat = np.concatenate([values.reshape(-1, values.shape[-1]) for values in raw]).astype(np.float64)
+            self.feature_mean.copy_(torch.from_numpy(flat.mean(axis=0)))
+            self.feature_std.copy_(torch.from_numpy(flat.std(axis=0)))
+        seen = (batch for source in sources for batch in self.seen(source, 256, rows=np.flatnonzero(source.measured)))
+        seen = track(seen, f"{self.card.name}: statistics", self.sizes["rows"], size=len)
+        self.applicability.fit(torch.cat([_summary(batch) for batch in seen]))
+
+
+def _safe(std: np.ndarray) -> np.ndarray:
+    """Standard deviations to divide by: 1 where nothing varies."""
+    return np.where(std > 1e-6, std, 1.0).astype(std.dtype)
+
+
+def _in_float32(batch: Batch) -> Batch:
+    """The batch with targets in the precision of the weights."""
+    return batch if batch.expression is None else replace(batch, expression=batch.expression.float())
+
+
+def _summary(batch: Batch) -> Tensor:
+    """What a row looks like in few numbers: its features, or mean and spread of the optical density of its pixels."""
+    if batch.features is not None:
+        return batch.features if batch.features.ndim == 2 else batch.features.mean(dim=1)
+    pixels = batch.crops.float()
+    density = -torch.log10((pixels + 1) / 256)
+    aside = [dim for dim in range(1, density.ndim) if dim != density.ndim - 3]
+    return torch.cat([density.mean(dim=aside), density.std(dim=aside, correction=0)], dim=1)
+
+
+def _check_sources(sources: list[Source]) -> None:
+    if not sources:
+        raise BadInput("no sources to fit on; expected at least one section.")
+    for source in sources:
+        if source.expression is None:
+            raise BadInput(f"section '{source.section}' has no targets; call .with_genes(genes) first.")
+        if (source.genes, source.unit) != (sources[0].genes, sources[0].unit):
+            raise BadInput(
+                f"sections '{sources[0].section}' and '{source.section}' have different genes or units "
+                f"({sources[0].unit}, "
+                f"{source.unit}); give both the same by .with_genes(genes, unit)."
+            )
+    strange = [gene for gene in sources[0].genes if CONTROL.search(gene)]
+    if strange:
+        raise BadInput(f"{len(strange)} genes have control characters in their names: {listed(strange)}. Rename them.")
+    n_rows = sum(int(source.measured.sum()) for source in sources)
+    if n_rows < 2:
+        names = listed(source.section for source in sources)
+        raise BadInput(f"sections {names} have {n_rows} measured rows; a fit needs 2 or more. Add sections.")
+
+
+def _provenance(sources: list[Source], plan: Plan) -> dict:
+    packages = ("sq-imputer", "torch", "spatialdata", "anndata")
+    return {
+        "sections": [source.section for source in sources],
+        "groups": [source.group for source in sources],
+        "fingerprints": [source.fingerprint for source in sources],
+        "rows": [int(source.measured.sum()) for source in sources],
+        "plan": asdict(plan),
+        "versions": {name: version(name) for name in packages},
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }

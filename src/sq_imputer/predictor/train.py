@@ -1,0 +1,373 @@
+"""The one training harness: gradient steps by Lightning, early stopping on an inner split, best weights kept."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sq_imputer.contract import Batch, Model, Source
+from sq_imputer.device import pick_device
+from sq_imputer.errors import BadInput, SqImputerError, check_number, listed
+from sq_imputer.progress import Bar, track
+from sq_imputer.scores.splits import inner_split
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train; what to train is the model's `Config`.
+
+    Parameters
+    ----------
+    epochs
+        Most passes over the rows; None for the model's own.
+    batch_size
+        Rows per step; None for the model's own.
+    device
+        `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
+    precision
+        `"32-true"`, `"bf16-mixed"` or `"16-mixed"`, as in Lightning; `"auto"` is bf16 on GPUs that have it and 32 bits
+        elsewhere. Weights have 32 bits in all of them.
+    clip
+        Largest gradient norm; 0 does not clip.
+    validation
+        Share of rows held out to stop early: whole individuals or sections where there are several, else a block of the
+        section. 0 trains for all epochs. None for the model's own.
+    patience
+        Epochs without a better validation loss before stopping.
+    refit
+        Once the best number of epochs is known, train again from the start on all rows for that long.
+    seed
+        Initial weights, order of rows, dropout, inner split.
+    memory_mb
+        Rows are kept in memory if they fit into this, else streamed from the image in every epoch; 0 streams always.
+    progress
+        Show a progress bar where there is a terminal.
+    """
+
+    epochs: int | None = None
+    batch_size: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    clip: float = 1.0
+    validation: float | None = None
+    patience: int = 20
+    refit: bool = True
+    seed: int = 0
+    memory_mb: int = 2048
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) is not None:
+                check_number(f"Plan.{name}", getattr(self, name), 1, whole=True)
+        check_number("Plan.patience", self.patience, 1, whole=True)
+        check_number("Plan.seed", self.seed, 0, 2**63 - 1, whole=True)
+        for name in ("clip", "memory_mb"):
+            check_number(f"Plan.{name}", getattr(self, name))
+        if self.validation is not None:
+            check_number("Plan.validation", self.validation)
+            if self.validation >= 1:
+                raise BadInput(f"Plan.validation is {self.validation}; it is a share of the rows, from 0 to below 1.")
+        if self.precision not in PRECISIONS:
+            raise BadInput(f"Plan.precision is {self.precision!r}; expected one of {listed(PRECISIONS)}.")
+        for name, kind in (("device", str), ("refit", bool), ("progress", bool)):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise BadInput(
+                    f"Plan.{name} is {value!r}; expected a {kind.__name__}, such as {getattr(Plan, name)!r}."
+                )
+
+    @classmethod
+    def of(cls, plan: Plan | None) -> Plan:
+        """The plan that a verb was given, or the default one; an error if it is no plan."""
+        if not isinstance(plan, cls | None):
+            raise BadInput(f"plan is a {type(plan).__name__}; expected sq_imputer.Plan(...), or None.")
+        return plan or cls()
+
+
+class Rows:
+    """Training rows of several sources as an endless supply of epochs, in memory where they fit."""
+
+    def __init__(
+        self, predictor: Model, sources: Sequence[Source], rows: Sequence[np.ndarray], plan: Plan, shuffle: bool
+    ):
+        self.predictor, self.sources, self.rows = predictor, sources, rows
+        self.size = plan.batch_size or predictor.config.batch_size
+        self.seed, self.shuffle, self.epoch = plan.seed, shuffle, 0
+        fits = predictor.bytes_per_row * sum(map(len, rows)) <= plan.memory_mb * 2**20
+        self.pool = Batch.cat(list(self._all(plan.progress))) if fits else None
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch; streamed sources do not share batches."""
+        mixed = self.pool is not None and self.predictor.mixes_sections
+        counts = [sum(map(len, self.rows))] if mixed else [len(rows) for rows in self.rows]
+        return sum(-(-count // self.size) for count in counts)
+
+    def _read(self, k: int, generator: np.random.Generator | None = None) -> Iterator[Batch]:
+        batches = self.predictor.seen(self.sources[k], self.size, rows=self.rows[k], generator=generator)
+        for batch in batches:
+            yield replace(batch, section=batch.section + k)
+
+    def _all(self, shown: bool) -> Iterator[Batch]:
+        batches = (batch for k in range(len(self.sources)) for batch in self._read(k))
+        return track(batches, "reading training rows", sum(map(len, self.rows)), size=len, shown=shown)
+
+    def __iter__(self) -> Iterator[Batch]:
+        generator = np.random.default_rng([self.seed, self.epoch]) if self.shuffle else None
+        self.epoch += 1
+        return self._stream(generator) if self.pool is None else self._pooled(generator)
+
+    def _pooled(self, generator: np.random.Generator | None) -> Iterator[Batch]:
+        import torch
+
+        order = np.arange(len(self.pool)) if generator is None else generator.permutation(len(self.pool))
+        if self.predictor.mixes_sections:
+            batches = [order[start : start + self.size] for start in range(0, len(order), self.size)]
+        else:
+            batches = self._by_section(order)
+            if generator is not None:  # else sections would come one after the other
+                batches = [batches[k] for k in generator.permutation(len(batches))]
+        for rows in batches:
+            yield self.pool[torch.from_numpy(rows)]
+
+    def _by_section(self, order: np.ndarray) -> list[np.ndarray]:
+        """Batches of one section each, all about as large: a remainder of one row could not be told from others."""
+        section = self.pool.section.numpy()[order]
+        parts = [order[section == k] for k in range(len(self.sources))]
+        return [batch for part in parts if len(part) for batch in np.array_split(part, -(-len(part) // self.size))]
+
+    def _stream(self, generator: np.random.Generator | None) -> Iterator[Batch]:
+        """Sections interleaved in proportion to what is left of them."""
+        if generator is None:
+            for k in range(len(self.sources)):
+                yield from self._read(k)
+            return
+        turns = np.concatenate([np.full(-(-len(rows) // self.size), k) for k, rows in enumerate(self.rows)])
+        streams = [self._read(k, generator) for k in range(len(self.sources))]
+        for k in generator.permutation(turns):
+            yield next(streams[k])
+
+
+def fit(predictor: Model, sources: Sequence[Source], plan: Plan) -> dict:
+    """Train a built predictor in place.
+
+    Returns
+    -------
+    The loss history: `train` and `validation`, one number per epoch, and `epochs`, how many the kept weights have seen.
+    """
+    import torch
+
+    rows = [np.flatnonzero(source.measured) for source in sources]
+    share = predictor.config.validation if plan.validation is None else plan.validation
+    held = _hold_out(sources, rows, share, plan.seed)
+    start = copy.deepcopy(predictor.state_dict())
+    with torch.random.fork_rng(), _quiet():
+        torch.manual_seed(plan.seed)
+        if held is None:
+            inner, outer = rows, None
+        else:
+            inner = [r[~h] for r, h in zip(rows, held, strict=True)]
+            outer = [r[h] for r, h in zip(rows, held, strict=True)]
+        history = _run(predictor, sources, inner, outer, plan)
+        found = _calibrate(predictor, sources, outer or rows, plan)
+        if plan.refit and held is not None:
+            predictor.load_state_dict(start)
+            torch.manual_seed(plan.seed)
+            _run(predictor, sources, rows, None, replace(plan, epochs=history["epochs"]))
+        predictor.load_state_dict(found, strict=False)
+    return history
+
+
+def _calibrate(predictor: Model, sources: Sequence[Source], rows: Sequence[np.ndarray], plan: Plan) -> dict:
+    """What the trained predictor finds on held-out rows, or on all if none were held out."""
+    import torch
+
+    device = pick_device(plan.device)
+    predictor.to(device).eval()
+    with torch.no_grad():
+        return predictor.calibrate(
+            replace(batch, section=batch.section + k).to(device)
+            for k, source in enumerate(sources)
+            for batch in predictor.seen(source, min(plan.batch_size or 256, 256), rows=rows[k])
+        )
+
+
+def _hold_out(sources: Sequence[Source], rows: Sequence[np.ndarray], share: float, seed: int) -> list | None:
+    """For every source, which of its rows validate; None if there is no validation."""
+    total = sum(map(len, rows))
+    if share == 0 or total * share < 2:
+        return None
+    groups = np.concatenate([np.full(len(r), s.group, dtype=object) for s, r in zip(sources, rows, strict=True)])
+    names = [f"{k}:{s.section}" for k, s in enumerate(sources)]
+    sections = np.concatenate([np.full(len(r), name, dtype=object) for name, r in zip(names, rows, strict=True)])
+    xy = np.concatenate([s.xy_um[r] for s, r in zip(sources, rows, strict=True)])
+    mask = inner_split(groups, sections, xy, fraction=share, seed=seed)
+    return np.split(mask, np.cumsum([len(r) for r in rows])[:-1])
+
+
+def _run(predictor: Model, sources, rows, held, plan: Plan) -> dict:
+    import lightning.pytorch as lightning
+
+    device = pick_device(plan.device)
+    steps = _steps(predictor)
+    kind, _, number = device.partition(":")
+    training = Rows(predictor, sources, rows, plan, shuffle=True)
+    validation = Rows(predictor, sources, held, plan, shuffle=False) if held is not None else None
+    epochs = plan.epochs or predictor.config.epochs
+    bar = Bar(f"training {predictor.card.name}", epochs * len(training), shown=plan.progress)
+    keeper = _keeper(plan.patience, bar)
+    decay = predictor.averaging
+    trainer = lightning.Trainer(
+        max_epochs=epochs,
+        accelerator={"cuda": "gpu"}.get(kind, kind),
+        devices=[int(number)] if number else 1,
+        precision=_precision(plan.precision, kind),
+        gradient_clip_val=plan.clip or None,
+        callbacks=[keeper, _averager(decay, device)]
+        if decay
+        else [keeper],  # it keeps the mean before that is swapped back
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,  # one bar for the whole training instead, like those of the other steps
+        num_sanity_val_steps=0,
+    )
+    predictor.train()  # Lightning keeps the mode that it finds
+    try:
+        with _interruptible():
+            trainer.fit(steps, training, validation)
+    finally:
+        bar.stop()
+    keeper.restore(predictor)
+    predictor.eval()
+    return {"train": keeper.training, "validation": keeper.validation, "epochs": keeper.best_epoch}
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C as everywhere else in Python; Lightning would end the process, and leave the signal ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as exit:
+        if not isinstance(exit.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from exit
+
+
+def _precision(precision: str, kind: str) -> str:
+    import torch
+
+    if precision != "auto":
+        return precision
+    return "bf16-mixed" if kind == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def _steps(predictor: Model):
+    """The predictor's loss as Lightning wants it."""
+    import lightning.pytorch as lightning
+
+    class Steps(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.predictor = predictor
+
+        def _loss(self, batch: Batch):
+            parts = predictor.loss(batch)
+            total = sum(parts.values())
+            if not total.isfinite():
+                values = {name: part.detach().item() for name, part in parts.items()}
+                raise SqImputerError(
+                    f"the loss of '{predictor.card.name}' is not finite in epoch {self.current_epoch}: {values}. Lower "
+                    "Config.lr, or look for extreme values in the input."
+                )
+            return total
+
+        def training_step(self, batch: Batch, _number: int):
+            total = self._loss(batch)
+            self.log("train", total, on_step=False, on_epoch=True, batch_size=len(batch))
+            return total
+
+        def validation_step(self, batch: Batch, _number: int) -> None:
+            self.log("validation", self._loss(batch), on_epoch=True, batch_size=len(batch))
+
+        def configure_optimizers(self):
+            return predictor.optimizer()
+
+    return Steps()
+
+
+def _averager(decay: float, device: str):
+    """A callback that validates and keeps the running mean of the weights instead of the weights themselves.
+
+    The mean begins with the weights after the first step. Its decay warms up as (1 + n) / (10 + n) over n steps: a
+    fixed one would leave the first weights in a short run.
+    """
+    import torch
+    from lightning.pytorch.callbacks import WeightAveraging
+
+    @torch.no_grad()
+    def update(mean, current, n) -> None:
+        n = int(n)
+        torch._foreach_lerp_(mean, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return WeightAveraging(device=device, use_buffers=False, multi_avg_fn=update)
+
+
+def _keeper(patience: int, bar: Bar):
+    """A callback that keeps the best weights in memory, stops when nothing better comes, and tells the bar."""
+    import lightning.pytorch as lightning
+
+    class Keeper(lightning.Callback):
+        def __init__(self) -> None:
+            self.training, self.validation = [], []
+            self.best, self.best_epoch = None, 0
+
+        def on_train_batch_end(self, trainer, steps, *_) -> None:
+            bar.advance(label=f"training {steps.predictor.card.name}, epoch {trainer.current_epoch + 1}")
+
+        def on_train_epoch_end(self, trainer, steps) -> None:
+            self.training.append(float(trainer.callback_metrics["train"]))
+            if not self.validation:
+                self.best_epoch = len(self.training)
+
+        def on_validation_epoch_end(self, trainer, steps) -> None:
+            self.validation.append(float(trainer.callback_metrics["validation"]))
+            if self.validation[-1] <= min(self.validation):
+                self.best_epoch = len(self.validation)
+                self.best = copy.deepcopy(steps.predictor.state_dict())
+            trainer.should_stop = trainer.should_stop or len(self.validation) - self.best_epoch >= patience
+
+        def restore(self, predictor: Model) -> None:
+            if self.best is not None:
+                predictor.load_state_dict(self.best)
+
+    return Keeper()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's notes on devices and loaders, which do not concern the user of a fitted model."""
+    import lightning.pytorch  # noqa: F401 sets the levels of its loggers when it is first imported
+
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,182 @@
+"""A run of `tl.predict`: models are fitted and asked about rows; what is done is kept in a journal, if there is one."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sq_imputer.contract import CropSpec, Prediction
+from sq_imputer.device import BatchSize
+from sq_imputer.errors import BadInput, SqImputerError
+from sq_imputer.store.journal import Journal, Part
+
+if TYPE_CHECKING:
+    from sq_imputer.predictor.base import Predictor
+    from sq_imputer.predictor.train import Plan
+    from sq_imputer.runs.slots import Place
+    from sq_imputer.section.slide import Slide
+
+N_LOOKS = 16  # crops that identify the image
+
+
+@dataclass
+class Piece:
+    """What one model says of some rows, which ascend, and the bank that it retrieves from."""
+
+    rows: np.ndarray
+    prediction: Prediction
+    bank: dict[str, np.ndarray] | None
+
+
+class Run:
+    """Fits models and asks them, or takes from the journal what an earlier process did.
+
+    Parameters
+    ----------
+    plan
+        How to train, and where to run.
+    journal
+        Where results are kept until the run is done; None: nowhere.
+    """
+
+    def __init__(self, plan: Plan, journal: Journal | None = None) -> None:
+        self.plan, self.journal = plan, journal
+        self.size = BatchSize(plan.batch_size or 64)
+
+    def sections(self, slides: Sequence[Slide]) -> list[Slide]:
+        """The slides, whose features are kept in the journal from now on."""
+        if self.journal is None:
+            return list(slides)
+        first = [id(slide.made_by) for slide in slides]  # copies of one slide share this, and their features
+        names = [f"section-{first.index(one)}" for one in first]
+        return [replace(slide, journal=Part(self.journal, name)) for slide, name in zip(slides, names, strict=True)]
+
+    def fit(self, name: str, predictor: Predictor, sources) -> Predictor:
+        """A model like this one, fitted; the one of this name in the journal if it is there."""
+        fresh = type(predictor)(predictor.config)
+        if self.journal is None:
+            return fresh.fit(sources, self.plan)
+        folder = self.journal.folder / f"model-{name}"
+        if folder.is_dir():
+            try:
+                return fresh.load(folder)
+            except SqImputerError:  # damaged, so fitted again
+                shutil.rmtree(folder)
+        fresh.fit(sources, self.plan).save(folder)
+        return fresh
+
+    def ask(self, name: str, predictor: Predictor, slide: Slide, rows: np.ndarray | None = None) -> Piece:
+        """What a model says of rows of a section, all of them if none are named."""
+        rows = np.arange(len(slide)) if rows is None else np.sort(rows)
+        bank = predictor.bank() if predictor.retrieves else None
+        if self.journal is None:
+            return Piece(rows, self._predict(predictor, slide, rows), bank)
+        found = self.journal.parts(
+            f"rows-{name}",
+            _reading_order(predictor, slide, rows),
+            lambda some: _arrays(self._predict(predictor, slide, some)),
+        )
+        index, parts = zip(*found, strict=True)
+        return Piece(rows, _gathered(parts, index), bank)
+
+    def _predict(self, predictor: Predictor, slide: Slide, rows: np.ndarray) -> Prediction:
+        return predictor.predict(slide, rows=rows, batch_size=self.size, device=self.plan.device)
+
+
+@contextmanager
+def open_run(home: Path | None, plan: Plan, manifest: Callable[[], Mapping]) -> Iterator[Run]:
+    """A run that begins, or goes on where one of the same manifest was killed; without a home, one that forgets.
+
+    The journal is removed once the run has ended well.
+    """
+    if home is None:
+        yield Run(plan)
+        return
+    with Journal(home, manifest()) as journal:
+        yield Run(plan, journal)
+        journal.remove()
+
+
+def journal_home(place: Place) -> Path:
+    """The folder of a run's journal: hidden, beside the store that the result goes to.
+
+    Raises
+    ------
+    BadInput
+        If the result goes to no store.
+    """
+    if place.output_path is None and not place.sdata.is_backed():
+        raise BadInput(
+            "resume=True keeps a journal beside the store of the object, but this object is in memory only. Write it "
+            "to a store and pass spatialdata.read_zarr of that, or pass output_path=, or leave out resume=."
+        )
+    store = Path(place.sdata.path if place.output_path is None else place.output_path).resolve()
+    return store.parent / f".{store.name}.{place.key}.{place.layer}.run"
+
+
+def manifest(predictor: Predictor, target: Slide, training: Sequence[Slide], plan: Plan, **further) -> dict:
+    """What a run is of: a journal with another manifest is another run's."""
+    from importlib.metadata import version
+
+    from sq_imputer.encoders import encoder_card
+
+    crop, cards = predictor.needs.crop, [encoder_card(name) for name in predictor.needs.encoders]
+    return {
+        "model": predictor.card.name,
+        "config": asdict(predictor.config),
+        "weights_sha256": predictor.sha256 if predictor.fitted else None,
+        "encoders": {card.name: f"{card.source} {card.revision}" for card in cards},
+        "plan": {name: value for name, value in asdict(plan).items() if name != "progress"},
+        **further,
+        "target": _identity(target, crop),
+        "training": {str(k): _identity(slide, crop) for k, slide in enumerate(training)},
+        "versions": {name: version(name) for name in ("sq-imputer", "torch")},
+    }
+
+
+def _identity(slide: Slide, crop: CropSpec) -> dict:
+    """Section, places, image and targets in few words; of the image, what a model sees of some rows."""
+    some = np.unique(np.linspace(0, len(slide) - 1, N_LOOKS).astype(int))
+    measured = {} if slide.expression is None else {"expression": _hash(slide.expression)}
+    return {
+        "section": slide.section,
+        "group": slide.group,
+        "rows": len(slide),
+        "names": _hash(np.array(list(map(str, slide.names)), dtype=str)),
+        "places": _hash(np.hstack([slide.centers_px, slide.xy_um]).round(2)),
+        "mpp": round(float(slide.frame.pixel.mpp), 6),
+        "image": _hash(slide.crops(crop)[some]),
+        "measured": slide.fingerprint,
+        **measured,
+    }
+
+
+def _hash(values: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
+
+
+def _reading_order(predictor: Predictor, slide: Slide, rows: np.ndarray) -> np.ndarray:
+    """Rows that share chunks of the image follow each other, where a model reads the image itself."""
+    if predictor.needs.encoders:
+        return rows
+    order = slide.crops(predictor.needs.crop).order
+    return order[np.isin(order, rows)]
+
+
+def _arrays(prediction: Prediction) -> dict[str, np.ndarray]:
+    parts = {field.name: getattr(prediction, field.name) for field in fields(prediction)}
+    return {name: part.numpy() for name, part in parts.items() if part is not None}
+
+
+def _gathered(parts: Sequence[dict[str, np.ndarray]], index: Sequence[np.ndarray]) -> Prediction:
+    import torch
+
+    predictions = [Prediction(**{name: torch.from_numpy(part) for name, part in found.items()}) for found in parts]
+    return Prediction.gather(predictions, [torch.from_numpy(rows) for rows in index])

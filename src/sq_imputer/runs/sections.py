@@ -1,0 +1,154 @@
+"""Sections and models as verbs accept them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sq_imputer.encoders import encoder_card
+from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.genes.panel import choose_genes
+from sq_imputer.predictor.config import thaw
+from sq_imputer.predictor.registry import get_model, list_models
+from sq_imputer.section.read import annotated, check_object
+from sq_imputer.section.slide import Slide
+from sq_imputer.store.provenance import pythonic
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from sq_imputer.predictor.base import Predictor
+
+    Sections = SpatialData | Slide | Sequence[SpatialData | Slide] | Mapping[str, SpatialData | Slide]
+
+
+def records(table: AnnData) -> dict[str, dict]:
+    """Provenance of the predictions in a table, by layer; empty if `tl.predict` did not write it."""
+    found = pythonic(table.uns.get("sq_imputer", {}))
+    return {name: record for name, record in found.items() if name in table.layers and isinstance(record, dict)}
+
+
+def check_table(sdata: SpatialData, key: str, argument: str = "key") -> AnnData:
+    """The table that `tl.predict` wrote; `argument` is what the verb calls its name."""
+    check_object(sdata)
+    if key not in sdata.tables or not records(sdata.tables[key]):
+        raise MissingKey(
+            f"no prediction in tables['{key}']; sdata has {listed(sdata.tables)}. Call tl.predict first, or pass "
+            f"{argument}=."
+        )
+    return sdata.tables[key]
+
+
+def read_sections(sections: Sections, keys: Mapping, *, reference: bool = False) -> list[Slide]:
+    """Slides of an object, of several, or of named ones; slides are passed on.
+
+    A reference is read where it was measured: `shapes_key` may name a grid that only the object to be predicted has.
+    """
+    from spatialdata import SpatialData
+
+    if isinstance(sections, SpatialData | Slide):
+        sections = [sections]
+    if not isinstance(sections, Iterable):
+        raise BadInput(
+            f"sections are a {type(sections).__name__}; expected a SpatialData object, or a list or a dict of some."
+        )
+    named = sections.items() if isinstance(sections, Mapping) else ((None, section) for section in sections)
+    slides = []
+    for name, section in named:
+        if not isinstance(section, SpatialData | Slide):
+            raise BadInput(
+                f"a section is a {type(section).__name__}; expected SpatialData objects, a list or a dict of them."
+            )
+        if isinstance(section, Slide):
+            slides.append(section)
+            continue
+        found = dict(keys)
+        if reference and found.get("shapes_key") not in annotated(section, found.get("table_key", "table")):
+            found["shapes_key"] = None
+        slides.append(Slide.from_sdata(section, section=name, **found))
+    if not slides:
+        raise BadInput("no sections; expected at least one SpatialData object.")
+    return slides
+
+
+def pick_genes(slides: Sequence[Slide], genes: Sequence[str] | int) -> list[str]:
+    """Genes as named, or this many chosen on these slides, which must be the training sections."""
+    if isinstance(genes, str):
+        raise BadInput(
+            f"genes is the text '{genes}'; expected a list of names, such as ['{genes}'], or a number of genes."
+        )
+    if isinstance(genes, Iterable):
+        return list(genes)
+    if not isinstance(genes, Integral) or isinstance(genes, bool) or genes < 1:
+        raise BadInput(f"genes is {genes!r}; expected a positive whole number of genes, or a list of names.")
+    without = [slide.section for slide in slides if slide.counts is None]
+    if without:
+        raise BadInput(
+            f"sections {listed(without)} have no table of counts for their shapes, so a model cannot be fitted on "
+            f"them. Pass "
+            "table_key= or shapes_key=, or leave them out."
+        )
+    return choose_genes(slides, int(genes))
+
+
+def resolve_model(model: str | Path | Predictor | type[Predictor], config=None) -> Predictor:
+    """A predictor from a name, a folder, a class, or itself.
+
+    Parameters
+    ----------
+    model
+        Registered name, folder written by `save`, `Predictor` class or instance.
+    config
+        A `Config` of the model, or a mapping of some of its fields; only for a name or a class.
+    """
+    from sq_imputer.predictor.base import Predictor
+    from sq_imputer.predictor.folder import load
+
+    if isinstance(model, str) and model in list_models():
+        model = get_model(model)
+    if isinstance(model, type) and issubclass(model, Predictor):
+        if isinstance(config, Mapping):
+            known = [field.name for field in fields(model.Config)]
+            strange = [name for name in config if name not in known]
+            if strange:
+                raise BadInput(f"config names {listed(strange)}; {model.card.name}.Config has {listed(known, 20)}.")
+            config = _config(model, config)
+        return model(config)
+    if config is not None:
+        raise BadInput(
+            "config goes with the name of a model; a fitted or saved one has its own. How a fitted stem draws is "
+            "changed by model.sampling(keep_samples=...)."
+        )
+    if isinstance(model, Predictor):
+        return _checked(model)
+    if isinstance(model, str | Path):
+        if Path(model).is_dir():
+            return _checked(load(model))
+        raise MissingKey(
+            f"no model '{model}'; there are {listed(list_models(), 20)}, or give a folder written by predictor.save()."
+        )
+    raise BadInput(f"model is a {type(model).__name__}; expected a name, a folder, or a Predictor.")
+
+
+def _checked(predictor: Predictor) -> Predictor:
+    """A predictor whose encoders still give the features that it was fitted on."""
+    needs = predictor.needs
+    if predictor.fitted and needs.encoders:
+        cards = [encoder_card(name) for name in needs.encoders]
+        gives = sum(card.dim for card in cards) * (len(needs.views) if needs.neighbors < 2 else 1)
+        if gives != predictor.sizes["features"]:
+            raise BadInput(
+                f"the weights of '{predictor.card.name}' are for {predictor.sizes['features']}-d features, and its "
+                f"encoders {listed(needs.encoders)} give {gives}. Use the encoders of its fit, or fit anew."
+            )
+    return predictor
+
+
+def _config(model: type[Predictor], values: Mapping):
+    """A config of these values, each of the type that the class says."""
+    plain = {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+    return thaw(model.Config, {name: list(one) if isinstance(one, tuple) else one for name, one in plain.items()})

@@ -1,0 +1,129 @@
+"""Features of crops: computed, kept in a table, and used again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sq_imputer.contract import CropSpec
+from sq_imputer.device import BatchSize, pick_device
+from sq_imputer.progress import track
+from sq_imputer.store.provenance import pythonic
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sq_imputer.encoders import Encoder
+    from sq_imputer.pixels.crops import Crops
+    from sq_imputer.section.overview import Frame
+    from sq_imputer.store.journal import Part
+
+
+def compute(
+    crops: Crops,
+    encoder: Encoder,
+    *,
+    size: BatchSize | None = None,
+    device: str = "auto",
+    label: str = "features",
+    journal: Part | None = None,
+    name: str = "features",
+) -> np.ndarray:
+    """Features `(n, dim)` of all crops, read in chunk order; what `journal` has under `name` is not computed again."""
+    encode = _Encode(crops, encoder, size or BatchSize(64), pick_device(device), label)
+    if journal is None:
+        return encode(np.arange(len(crops)))["features"]
+    values = np.empty((len(crops), encoder.card.dim), dtype=np.float32)
+    for rows, found in journal.parts(name, crops.order, encode):
+        values[rows] = found["features"]
+    return values
+
+
+class _Encode:
+    """Features of some crops after the other; how many fit on the device is learned once."""
+
+    def __init__(self, crops: Crops, encoder: Encoder, size: BatchSize, device: str, label: str) -> None:
+        self.crops, self.encoder, self.size, self.device, self.label = crops, encoder, size, device, label
+
+    def __call__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Features of these rows, which ascend."""
+        values = np.empty((len(rows), self.encoder.card.dim), dtype=np.float32)
+        batches = self.crops.batches(64, rows=rows)
+        for index, pixels in track(batches, self.label, len(rows), size=lambda batch: len(batch[0])):
+            parts = self.size.pieces(pixels, self._step, f"encoder '{self.encoder.card.name}' on {self.device}")
+            values[np.searchsorted(rows, index)] = np.concatenate(list(parts))
+        return {"features": values}
+
+    def _step(self, pixels: np.ndarray) -> np.ndarray:
+        import torch
+
+        return self.encoder(torch.from_numpy(pixels).to(self.device)).cpu().numpy()
+
+
+def key(encoder: str, spec: CropSpec, base: CropSpec | None = None) -> str:
+    """Name in `obsm`: `X_texture` for the crop itself, `X_texture_400um` for a wider context of `base`."""
+    from sq_imputer.encoders import encoder_card
+
+    slot = f"X_{encoder_card(encoder).slot}"
+    return slot if base is None or spec == base else f"{slot}_{spec.extent_um:g}um"
+
+
+def record(encoder: str, spec: CropSpec, frame: Frame, centers_px: np.ndarray, keys: dict[str, str]) -> dict:
+    """What decides whether stored features can be used again, beside the provenance of the encoder."""
+    return {
+        "encoder": encoder,
+        "extent_um": float(spec.extent_um),
+        "size_px": int(spec.size_px),
+        "mpp": round(float(frame.pixel.mpp), 6),
+        "image_key": keys["image_key"],
+        "coordinate_system": keys["coordinate_system"],
+        "image_shape": [int(side) for side in frame.pyramid.shape],
+        "places": _places(frame, centers_px),
+    }
+
+
+def shard_name(encoder: str, spec: CropSpec, neighbors: int) -> str:
+    """Name of these features in the journal of a run."""
+    return f"features-{hashlib.sha256(repr((encoder, spec, neighbors)).encode()).hexdigest()[:16]}"
+
+
+def _places(frame: Frame, centers_px: np.ndarray) -> str:
+    """Hash of where the crops lie and how they are turned: another transformation makes other features."""
+    places = np.concatenate([centers_px.round(2), frame.axes.round(4)]) + 0.0  # -0.0 is 0.0
+    return hashlib.sha256(places.tobytes()).hexdigest()[:16]
+
+
+def in_rows(table: AnnData, name: str, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values of some table rows among those that are there already; NaN elsewhere."""
+    old = table.obsm.get(name)
+    fits = old is not None and np.shape(old)[1:] == values.shape[1:]
+    full = (
+        np.array(old, dtype=np.float32) if fits else np.full((table.n_obs, values.shape[1]), np.nan, dtype=np.float32)
+    )
+    full[rows] = values
+    return full
+
+
+class Stored(NamedTuple):
+    """Features that a table has of some rows, and what was recorded of them."""
+
+    encoder: str
+    spec: CropSpec
+    record: dict
+    made_by: dict
+    values: np.ndarray
+
+
+def stored(table: AnnData, rows: np.ndarray, where: np.ndarray) -> Iterator[Stored]:
+    """The stored features that are complete, of table rows, each put at its number in `where`."""
+    for name, found in pythonic(table.uns.get("sq_imputer", {}).get("embeddings", {})).items():
+        if name not in table.obsm:
+            continue
+        values = np.empty((len(rows), np.shape(table.obsm[name])[1]), dtype=np.float32)
+        values[where] = np.asarray(table.obsm[name])[rows]
+        if np.isfinite(values).all():
+            made_by = found.pop("provenance", {})
+            yield Stored(found["encoder"], CropSpec(found["extent_um"], found["size_px"]), found, made_by, values)

@@ -1,0 +1,377 @@
+"""Shapes, tables and transformations of SpatialData become plain arrays; :mod:`sq_imputer.section.image` reads images.
+
+Coordinates are edge-based, as in spatialdata: pixel `i` covers `[i, i + 1)`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sq_imputer.errors import BadInput, MissingKey, listed, printable
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from geopandas import GeoDataFrame
+    from spatialdata import SpatialData
+
+XY = ("x", "y")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a shapes element lies on an image.
+
+    Parameters
+    ----------
+    coordinate_system
+        Where both meet.
+    to_image
+        `(3, 3)` from shape coordinates to pixels of level 0.
+    axes
+        `(2, 2)` orthonormal: columns are the coordinate system's x and y directions in pixel directions.
+    """
+
+    coordinate_system: str
+    to_image: np.ndarray
+    axes: np.ndarray
+
+
+def apply(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """Points `(n, 2)` through an affine `(3, 3)`."""
+    return xy @ matrix[:2, :2].T + matrix[:2, 2]
+
+
+def check_object(sdata) -> None:
+    """Check that what a verb was given is a SpatialData object."""
+    from spatialdata import SpatialData
+
+    if not isinstance(sdata, SpatialData):
+        raise BadInput(
+            f"sdata is a {type(sdata).__name__}; expected a SpatialData object, such as spatialdata.read_zarr(path)."
+        )
+
+
+def annotated(sdata: SpatialData, table_key: str | None) -> list[str]:
+    """Names of the shapes elements that a table annotates."""
+    if table_key is None or table_key not in sdata.tables:
+        return []
+    return [name for name in _regions(sdata.tables[table_key]) if name in sdata.shapes]
+
+
+def _regions(table: AnnData) -> list[str]:
+    region = table.uns.get("spatialdata_attrs", {}).get("region", [])
+    return [region] if isinstance(region, str) else list(region)
+
+
+def check_table_key(sdata: SpatialData, table_key: str | None) -> None:
+    """Check that a table that was named is there, and annotates what is there.
+
+    The default name may be missing: a section that was not sequenced has no table.
+    """
+    if table_key is None or (table_key == "table" and table_key not in sdata.tables):
+        return
+    if table_key not in sdata.tables:
+        raise MissingKey(
+            f"no table '{table_key}'; sdata has {listed(sdata.tables)}. Pass table_key= one of these, or None for a "
+            "section that was not measured."
+        )
+    regions = _regions(sdata.tables[table_key])
+    if regions and not any(name in sdata for name in regions):
+        raise MissingKey(
+            f"table '{table_key}' annotates {listed(regions)}, which sdata does not have; its shapes are "
+            f"{listed(sdata.shapes)}. Rename the region of the table, add the shapes, or pass table_key=None."
+        )
+
+
+def find_shapes(sdata: SpatialData, shapes_key: str | None, table_key: str | None) -> str:
+    """The name of the shapes element: as given, else what the table annotates, else the only one."""
+    names = list(sdata.shapes)
+    if shapes_key is not None:
+        if shapes_key not in names:
+            raise MissingKey(f"no shapes '{shapes_key}'; sdata has {listed(names)}. Pass shapes_key=.")
+        return shapes_key
+    candidates = annotated(sdata, table_key) or names
+    if len(candidates) != 1:
+        why = f"table '{table_key}' annotates" if annotated(sdata, table_key) else "sdata has"
+        raise MissingKey(
+            f"shapes_key is not given and {why} {len(candidates)} shapes elements: {listed(candidates)}. "
+            "Pass shapes_key=, one of them."
+        )
+    return candidates[0]
+
+
+def find_table(sdata: SpatialData, table_key: str, shapes_key: str) -> AnnData:
+    """The table that annotates a shapes element.
+
+    Raises
+    ------
+    MissingKey
+        If there is no such table, or it annotates other elements.
+    """
+    if table_key not in sdata.tables:
+        raise MissingKey(f"no table '{table_key}'; sdata has {listed(sdata.tables)}. Pass table_key=.")
+    regions = annotated(sdata, table_key)
+    if shapes_key not in regions:
+        raise MissingKey(
+            f"table '{table_key}' annotates {listed(regions)}, not shapes '{shapes_key}'. Pass shapes_key=."
+        )
+    return sdata.tables[table_key]
+
+
+def affine(element, coordinate_system: str) -> np.ndarray:
+    """The transformation `(3, 3)` of an element to a coordinate system, on (x, y)."""
+    from spatialdata.transformations import get_transformation
+
+    return np.asarray(get_transformation(element, coordinate_system).to_affine_matrix(XY, XY), dtype=np.float64)
+
+
+def similarity(matrix: np.ndarray, what: str) -> tuple[float, np.ndarray]:
+    """Scale and orthonormal part of an affine `(3, 3)`.
+
+    Raises
+    ------
+    BadInput
+        If it is not finite, not invertible, or shears or scales the axes differently by more than half a percent.
+    """
+    linear = matrix[:2, :2]
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(linear)) < 1e-12:
+        raise BadInput(f"{what} has a transformation that cannot be inverted: {linear.tolist()}. Set a new one.")
+    left, sizes, right = np.linalg.svd(linear)
+    if sizes[0] / sizes[1] > 1.005:
+        raise BadInput(
+            f"{what} is sheared, or scaled by {sizes[0]:.4g} and {sizes[1]:.4g} along two directions; crops need a "
+            "similarity (scale, rotation, flip, translation). Resample the image first (spatialdata.rasterize)."
+        )
+    return float(np.sqrt(sizes.prod())), left @ right
+
+
+def systems(element) -> list[str]:
+    """Names of the coordinate systems an element has a transformation to."""
+    from spatialdata.transformations import get_transformation
+
+    return list(get_transformation(element, get_all=True))
+
+
+def geometry(sdata: SpatialData, image_key: str, shapes_key: str, coordinate_system: str | None) -> Geometry:
+    """How shapes lie on an image, in a coordinate system that both have.
+
+    Without a name, all common systems must say the same about position and orientation.
+    """
+    image, shapes = sdata.images[image_key], sdata.shapes[shapes_key]
+    common = [name for name in systems(image) if name in systems(shapes)]
+    if coordinate_system is not None and coordinate_system not in common:
+        raise MissingKey(
+            f"image '{image_key}' and shapes '{shapes_key}' do not meet in '{coordinate_system}': the image has "
+            f"{listed(systems(image))}, the shapes have {listed(systems(shapes))}. Pass coordinate_system=, or set one."
+        )
+    if not common:
+        raise BadInput(
+            f"image '{image_key}' ({listed(systems(image))}) and shapes '{shapes_key}' ({listed(systems(shapes))}) "
+            f"share no "
+            "coordinate system; add one with spatialdata.transformations.set_transformation."
+        )
+    names = [coordinate_system] if coordinate_system else sorted(common, key=lambda name: (name != "global", name))
+    options = [_geometry(sdata, image_key, shapes_key, name) for name in names]
+    first = options[0]
+    for other in options[1:]:
+        if not (
+            np.allclose(other.to_image, first.to_image, rtol=1e-4, atol=1e-2) and np.allclose(other.axes, first.axes)
+        ):
+            raise MissingKey(
+                f"coordinate systems '{first.coordinate_system}' and '{other.coordinate_system}' place shapes "
+                f"'{shapes_key}' differently on image '{image_key}'. Pass coordinate_system=, one of {listed(names)}."
+            )
+    return first
+
+
+def _geometry(sdata: SpatialData, image_key: str, shapes_key: str, name: str) -> Geometry:
+    image_to_cs = affine(sdata.images[image_key], name)
+    _, turn = similarity(image_to_cs, f"image '{image_key}' in '{name}'")
+    shapes_to_cs = affine(sdata.shapes[shapes_key], name)
+    similarity(shapes_to_cs, f"shapes '{shapes_key}' in '{name}'")
+    return Geometry(name, np.linalg.inv(image_to_cs) @ shapes_to_cs, turn.T)
+
+
+def centers(shapes: GeoDataFrame, shapes_key: str) -> np.ndarray:
+    """Centers `(n, 2)` of circles or polygons, in the element's own coordinates."""
+    if len(shapes) == 0:
+        raise BadInput(f"shapes '{shapes_key}' has 0 rows; expected at least one. Pass another shapes_key=.")
+    _check_crs(shapes, shapes_key)
+    if not shapes.index.is_unique:
+        twice = shapes.index[shapes.index.duplicated()].unique()
+        raise BadInput(f"shapes '{shapes_key}' has duplicate ids: {listed(twice)}. Make its index unique.")
+    empty = shapes.geometry.isna() | shapes.geometry.is_empty
+    if empty.any():
+        raise BadInput(
+            f"shapes '{shapes_key}' has {int(empty.sum())} empty geometries: {listed(shapes.index[empty])}; expected "
+            "circles or polygons. Drop these rows."
+        )
+    _check_kinds(shapes, shapes_key)
+    middle = shapes.geometry.centroid
+    xy = np.column_stack([middle.x, middle.y]).astype(np.float64)
+    broken = ~np.isfinite(np.column_stack([xy, sizes(shapes)])).all(axis=1)
+    if broken.any():
+        raise BadInput(
+            f"shapes '{shapes_key}' has {broken.sum()} rows with NaN or infinite coordinates or radii: "
+            f"{listed(shapes.index[broken])}; expected finite numbers. Drop or repair them."
+        )
+    return xy
+
+
+def _check_crs(shapes: GeoDataFrame, shapes_key: str) -> None:
+    """Tissue has no place on the globe."""
+    if shapes.crs is None:
+        return
+    found = f"shapes '{shapes_key}' has the coordinate reference system {printable(shapes.crs.to_string())}"
+    if shapes.crs.is_geographic:
+        raise BadInput(
+            f"{found}, whose unit is degrees; expected pixels or µm, without one. Parse the shapes without crs=."
+        )
+    warnings.warn(f"{found}; it is ignored, and coordinates are taken as they are.", UserWarning, stacklevel=2)
+
+
+def _check_kinds(shapes: GeoDataFrame, shapes_key: str) -> None:
+    """Circles are points with a radius; all else is polygons."""
+    circles = are_circles(shapes)
+    odd = ~shapes.geom_type.isin(["Point"] if circles else ["Polygon", "MultiPolygon"])
+    if odd.any():
+        expected = "points alone beside the column 'radius'" if circles else "polygons alone without a column 'radius'"
+        raise BadInput(
+            f"shapes '{shapes_key}' has {int(odd.sum())} of {len(odd)} rows that are "
+            f"{listed(shapes.geom_type[odd].unique())}: {listed(shapes.index[odd])}; expected {expected}. Keep circles "
+            "and polygons in elements of their own."
+        )
+    if circles:
+        numbers = shapes["radius"].dtype.kind in "iuf"
+        if not numbers or (shapes["radius"] <= 0).any():
+            found = listed(shapes.index[shapes["radius"] <= 0]) if numbers else shapes["radius"].dtype
+            raise BadInput(f"shapes '{shapes_key}' has radii that are not positive numbers: {found}. Set the radius.")
+
+
+def are_circles(shapes: GeoDataFrame) -> bool:
+    """Whether shapes are circles; polygons that were made of circles may have a radius, too."""
+    return "radius" in shapes and bool((shapes.geom_type == "Point").any())
+
+
+def sizes(shapes: GeoDataFrame) -> np.ndarray:
+    """Diameter of circles, side of the square of equal area for polygons, in the element's own coordinates."""
+    if are_circles(shapes):
+        return 2 * shapes["radius"].to_numpy(dtype=np.float64)
+    return np.sqrt(shapes.geometry.area.to_numpy(dtype=np.float64))
+
+
+def rows_of(table: AnnData, shapes: GeoDataFrame, shapes_key: str, table_key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Table rows that annotate `shapes`, and the shape row of each."""
+    region, instance = _columns(table, table_key)
+    mine = np.flatnonzero(table.obs[region].astype(str).to_numpy() == shapes_key)
+    ids = table.obs[instance].to_numpy()[mine]
+    if len(mine) == 0:
+        raise BadInput(
+            f"table '{table_key}' says that it annotates shapes '{shapes_key}', but no row of obs['{region}'] says so: "
+            f"it has {listed(table.obs[region].astype(str).unique())}. Set that column to '{shapes_key}'."
+        )
+    position = shapes.index.get_indexer(ids)
+    if (position < 0).any():
+        lost = ids[position < 0]
+        raise BadInput(
+            f"table '{table_key}': {len(lost)} of {len(ids)} values of '{instance}' are not in shapes '{shapes_key}' "
+            f"(table: {listed(lost, 3)}, {ids.dtype}; shapes: {listed(shapes.index, 3)}, {shapes.index.dtype}). Make "
+            "both the same ids of the same type, with none missing."
+        )
+    if len(np.unique(position)) != len(position):
+        twice = shapes.index[position][np.bincount(position, minlength=len(shapes))[position] > 1]
+        raise BadInput(
+            f"table '{table_key}' annotates the same shape more than once: {listed(twice.unique())}; expected one row "
+            f"per shape. Make '{instance}' unique."
+        )
+    return mine, position
+
+
+def _columns(table: AnnData, table_key: str) -> tuple[str, str]:
+    """Names of the columns of `obs` that hold the region and the instance of each row."""
+    attrs = table.uns.get("spatialdata_attrs", {})
+    region, instance = attrs.get("region_key"), attrs.get("instance_key")
+    if table.n_obs == 0:
+        raise BadInput(f"table '{table_key}' is empty: it has 0 rows; expected one per measured spot. Filter less.")
+    if region not in table.obs or instance not in table.obs:
+        raise BadInput(
+            f"table '{table_key}' has region_key {region!r} and instance_key {instance!r}, of which obs lacks one or "
+            f"both; it has {listed(table.obs)}. Parse it again with spatialdata.models.TableModel.parse."
+        )
+    return region, instance
+
+
+def read_counts(table: AnnData, rows: np.ndarray, layer: str | None, table_key: str):
+    """Counts of table rows as CSR `(n, genes)`.
+
+    Raises
+    ------
+    BadInput
+        If genes or spots have duplicate names, or the values are not counts.
+    """
+    for what, names in (("genes (var_names)", table.var_names), ("spots (obs_names)", table.obs_names)):
+        if not names.is_unique:
+            raise BadInput(
+                f"table '{table_key}' has duplicate {what}: {listed(names[names.duplicated()].unique())}. "
+                "Call .var_names_make_unique() or .obs_names_make_unique() once you know which is which."
+            )
+    if layer is not None and layer not in table.layers:
+        raise MissingKey(
+            f"no layer '{layer}' in table '{table_key}'; it has {listed(k for k in table.layers if k)}. Pass layer=."
+        )
+    values = table.X if layer is None else table.layers[layer]
+    where = f"table '{table_key}', {'X' if layer is None else f'layer {layer!r}'}"
+    if values is None or table.n_vars == 0:
+        raise BadInput(f"{where} is empty; expected counts of spots x genes. Pass layer= one that holds counts.")
+    if values.dtype.kind not in "biuf":
+        raise BadInput(f"{where} holds values of type {values.dtype}; expected counts. Pass layer= of numbers.")
+    counts = _as_csr(values[rows] if len(rows) != table.n_obs else values)
+    _check_counts(counts, table, rows, where)
+    return counts.astype(np.float32)
+
+
+def _as_csr(values):
+    """A matrix in memory, in a file, or lazy as CSR, of a type of numbers that scipy has."""
+    from scipy.sparse import csr_matrix, issparse
+
+    for way in ("compute", "to_memory"):  # of dask, and of what anndata leaves in a file
+        values = getattr(values, way)() if hasattr(values, way) else values
+    values = values if issparse(values) else np.asarray(values)
+    kind = np.float32 if values.dtype == np.float16 else values.dtype.newbyteorder("=")
+    return csr_matrix(values.astype(kind, copy=False))
+
+
+def _check_counts(counts, table: AnnData, rows: np.ndarray, where: str) -> None:
+    data = counts.data
+    bad = ~np.isfinite(data) | (data < 0) | (data != np.round(data))
+    if not bad.any():
+        return
+    logged = table.uns.get("log1p") is not None or (np.isfinite(data).all() and data.min() >= 0 and data.max() < 25)
+    hint = " They look log-transformed." if logged else ""
+    spots = np.unique(np.repeat(rows, np.diff(counts.indptr))[bad])
+    genes = np.unique(counts.indices[bad])
+    raise BadInput(
+        f"{where} holds values that are not counts ({int(bad.sum())} of {data.size}, such as {data[bad][0]:.4g}), of "
+        f"{len(genes)} genes ({listed(table.var_names[genes], 3)}) in {len(spots)} spots "
+        f"({listed(table.obs_names[spots], 3)}); expected non-negative integers.{hint} Pass layer= with the name of "
+        "the layer that holds the counts."
+    )
+
+
+def spread(counts, where: np.ndarray, n: int):
+    """Counts of table rows, put at their shapes; other shapes get rows of zeros and are not measured.
+
+    Returns
+    -------
+    Counts as CSR `(n, genes)`, and `(n,)` whether a row was measured.
+    """
+    from scipy.sparse import csr_matrix
+
+    measured = np.zeros(n, dtype=bool)
+    measured[where] = True
+    selector = csr_matrix((np.ones(len(where), np.float32), (where, np.arange(len(where)))), shape=(n, len(where)))
+    return csr_matrix(selector @ counts), measured

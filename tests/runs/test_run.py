@@ -1,0 +1,419 @@
+"""Runs that are killed and go on, and what a journal must not be confused with."""
+
+from __future__ import annotations
+
+import _thread
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import spatialdata
+import torch
+
+import sq_imputer as sqi
+from sq_imputer.encoders import texture
+from sq_imputer.section.slide import Slide
+from sq_imputer.store import commit as store
+from sq_imputer.store import journal, write
+from sq_imputer.store.journal import Journal
+from sq_imputer.store.provenance import pythonic
+
+QUICK = {"n_folds": 3, "buffer_um": 100.0}
+MODELS = ("spy", "ridge")
+
+
+class Killed(BaseException):
+    """Stands for a signal that ends the process: no `except Exception` sees it."""
+
+
+@contextmanager
+def killed_after(files: int):
+    """Lets a run write so many files of its journal and then ends it."""
+    left = [files]
+
+    def writes(self, path, content, write_file=Journal._replace):
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        write_file(self, path, content)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Journal, "_replace", writes)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(journal, "ROWS", 4)
+
+
+@pytest.fixture
+def how(genes):
+    """Arguments for each model."""
+    small = sqi.get_model("ridge").Config.small()
+    return {name: {"genes": genes, "config": None if name == "spy" else small, **QUICK} for name in MODELS}
+
+
+@pytest.fixture
+def whole(stored, spy, how, tmp_path):
+    """A function that gives the table of a run that nobody interrupted."""
+
+    def predicted(model: str):
+        other = spatialdata.deepcopy(stored)
+        other.write(tmp_path / "whole.zarr")
+        other = spatialdata.read_zarr(tmp_path / "whole.zarr")
+        sqi.tl.predict(other, model, resume=True, **how[model])
+        return spatialdata.read_zarr(tmp_path / "whole.zarr").tables["imputed"]
+
+    return predicted
+
+
+def journals(sdata) -> list:
+    return sorted(sdata.path.parent.glob(f".{sdata.path.name}.*.run"))
+
+
+def shards(sdata) -> list[str]:
+    return sorted(path.name for folder in journals(sdata) for path in folder.glob("*.shard"))
+
+
+def same(one, other) -> None:
+    for slot in ("layers", "obsm"):
+        assert set(getattr(one, slot)) == set(getattr(other, slot))
+        for name in getattr(one, slot):
+            np.testing.assert_array_equal(np.asarray(getattr(one, slot)[name]), np.asarray(getattr(other, slot)[name]))
+    assert one.obs.equals(other.obs)
+    said = [pythonic(table.uns["sq_imputer"]) for table in (one, other)]
+    for record in said:
+        for layer in record.values():
+            layer.pop("date", None)
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_killed_anywhere_goes_on_and_gives_what_an_uninterrupted_one_gives(stored, how, whole, model):
+    expected, files = whole(model), 0
+    seen = []
+    while True:  # killed again and again, some files later each time
+        with killed_after(1 if model == "spy" else 3):
+            sqi.tl.predict(spatialdata.read_zarr(stored.path), model, resume=True, **how[model])
+            raise Killed  # it came to its end
+        if not journals(stored):
+            break
+        files += 1
+        seen.append(len(shards(stored)))
+        assert "imputed" not in spatialdata.read_zarr(stored.path).tables
+    assert files >= 10 and seen == sorted(seen)
+    same(spatialdata.read_zarr(stored.path).tables["imputed"], expected)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_at_most_one_shard_is_computed_again(stored, spy, how, monkeypatch, model):
+    asked = []
+    parts = Journal.parts
+
+    def counted(self, name, order, compute):
+        return parts(self, name, order, lambda rows: asked.append((name, *rows)) or compute(rows))
+
+    monkeypatch.setattr(Journal, "parts", counted)
+    with killed_after(6):
+        sqi.tl.predict(stored, model, resume=True, **how[model])
+    before = list(asked)
+    sqi.tl.predict(stored, model, resume=True, **how[model])
+    assert len(before) == 6  # the manifest was written as well
+    assert [one for one in before if one in asked[6:]] == before[-1:]
+    assert len(set(asked)) == len(asked) - 1
+
+
+def test_what_is_known_of_a_section_is_found_once_for_all_shards(stored, how, monkeypatch):
+    whole = []
+    all_features = Slide.all_features
+    monkeypatch.setattr(Slide, "all_features", lambda *a, **k: whole.append(1) or all_features(*a, **k))
+    sqi.tl.predict(stored, "ridge", key_added="plain", **how["ridge"])
+    plain = len(whole)
+    sqi.tl.predict(stored, "ridge", resume=True, **how["ridge"])
+    assert len(whole) == 2 * plain
+
+
+def test_models_and_features_are_not_made_again(stored, spy, how, monkeypatch):
+    with killed_after(8):
+        sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
+    fits = len(spy.fits)
+    sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
+    assert fits == 2 and len(spy.fits) == 3  # three folds
+
+    encoded = []
+    encode = texture.Texture.encode
+    monkeypatch.setattr(
+        texture.Texture, "encode", lambda self, crops: encoded.append(len(crops)) or encode(self, crops)
+    )
+    again = {**how["ridge"], "layer_added": "again", "resume": True}
+    with killed_after(10):
+        sqi.tl.predict(stored, "ridge", **again)
+    first = sum(encoded)
+    sqi.tl.predict(stored, "ridge", **again)
+    views, rows = 2, len(stored.shapes["spots"])
+    assert 0 < first < views * rows
+    assert sum(encoded) <= views * rows + journal.ROWS
+
+
+def test_a_damaged_model_in_the_journal_is_fitted_again(stored, spy, how, whole):
+    expected = whole("spy")
+    with killed_after(8):
+        sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
+    (folder,) = journals(stored)
+    weights = next((folder / "model-fold-0").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
+    same(stored.tables["imputed"], expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"genes": ["NUC1", "GLD1"]}, "genes was"),
+        ({"plan": sqi.Plan(seed=5)}, "plan.seed was 0, is 5"),
+        ({"n_folds": 4}, "n_folds was 3, is 4"),
+        ({"config": {"size_px": 9}}, "config.size_px was 8, is 9"),
+        ({"unit": "log1p_counts"}, "unit was 'log1p_cp10k', is 'log1p_counts'"),
+    ],
+    ids=["genes", "seed", "folds", "config", "unit"],
+)
+def test_another_run_of_the_same_name_is_refused(stored, spy, how, digest, change, said):
+    with killed_after(5):
+        sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
+    kept, before, fits = shards(stored), digest(stored), len(spy.fits)
+    with pytest.raises(sqi.BadInput) as refused:
+        sqi.tl.predict(stored, "spy", resume=True, **{**how["spy"], **change})
+    assert said in str(refused.value) and "delete the folder" in str(refused.value)
+    assert (shards(stored), digest(stored), len(spy.fits)) == (kept, before, fits)
+
+
+def shift_counts(sdata) -> None:
+    table = sdata.tables["table"]
+    table.X = table.X + table.X  # the same spots, other counts
+
+
+def name_patient(sdata) -> None:
+    sdata.tables["table"].obs["patient"] = "another"
+
+
+def dim_image(sdata) -> None:
+    image = sdata.images["he"]
+    level = next(iter(image["scale0"].ds.values())) if hasattr(image, "children") else image
+    parsed = spatialdata.models.Image2DModel.parse(
+        (level.data // 2),
+        dims=("c", "y", "x"),
+        c_coords=["r", "g", "b"],
+        transformations=spatialdata.transformations.get_transformation(image, get_all=True),
+    )
+    del sdata.images["he"]
+    sdata.images["he"] = parsed
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (shift_counts, "target.measured was"),
+        (dim_image, "target.image was"),
+        (name_patient, "target.group was 'P1', is 'another'"),
+    ],
+    ids=["counts", "image", "patient"],
+)
+def test_other_counts_or_another_image_are_another_run(stored, spy, how, change, said):
+    with killed_after(5):
+        sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
+    change(stored)
+    with pytest.raises(sqi.BadInput, match=said):
+        sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
+
+
+def test_a_run_that_is_not_to_be_resumed_leaves_nothing_on_the_way(stored, spy, how):
+    seen = []
+    track = sqi.tl._predict.track
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqi.tl._predict, "track", lambda *a, **k: seen.append(journals(stored)) or track(*a, **k))
+        sqi.tl.predict(stored, "spy", **how["spy"])
+    assert seen == [[]] and not journals(stored)
+
+
+def test_an_object_in_memory_has_no_place_for_a_journal(section, spy, how):
+    with pytest.raises(sqi.BadInput, match="in memory only. Write it to a store .* or leave out resume="):
+        sqi.tl.predict(section, "spy", resume=True, **how["spy"])
+    assert not spy.fits
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_result_that_cannot_be_written_is_not_computed_again(stored, spy, how, monkeypatch, model):
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "commit", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            sqi.tl.predict(stored, model, resume=True, **how[model])
+    computed = []
+    parts = Journal.parts
+    monkeypatch.setattr(
+        Journal,
+        "parts",
+        lambda self, name, order, compute: parts(self, name, order, lambda rows: computed.append(rows)),
+    )
+    monkeypatch.setattr(sqi.Predictor, "fit", lambda *_: computed.append("fit"))
+    sqi.tl.predict(spatialdata.read_zarr(stored.path), model, resume=True, **how[model])
+    assert not computed
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_goes_on(stored, how, whole):
+    expected = whole("ridge")
+    code = (
+        "import sys, spatialdata, sq_imputer as sqi\nfrom sq_imputer.store import journal\njournal.ROWS = 4\n"
+        f"sqi.tl.predict(spatialdata.read_zarr(sys.argv[1]), 'ridge', resume=True, genes={how['ridge']['genes']!r}, "
+        "config=sqi.get_model('ridge').Config.small(), n_folds=3, buffer_um=100.0)"
+    )
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(stored.path)])
+    while process.poll() is None and len(shards(stored)) < 4:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert journals(stored) and "imputed" not in spatialdata.read_zarr(stored.path).tables
+    sqi.tl.predict(stored, "ridge", resume=True, **how["ridge"])
+    same(spatialdata.read_zarr(stored.path).tables["imputed"], expected)
+
+
+# Out of memory ------------------------------------------------------------------------------------
+
+
+def test_a_device_that_is_out_of_memory_gets_smaller_batches_and_the_result_is_the_same(section, spy, how, monkeypatch):
+    sqi.tl.predict(section, "spy", key_added="plain", **how["spy"])
+    step, sizes = spy.predict_step, []
+
+    def small_card(self, batch):
+        sizes.append(len(batch))
+        if len(batch) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(self, batch)
+
+    monkeypatch.setattr(spy, "predict_step", small_card)
+    with pytest.warns(RuntimeWarning, match="out of memory") as said:
+        sqi.tl.predict(section, "spy", **how["spy"])
+    assert sum("out of memory" in str(one.message) for one in said) == 1
+    assert max(sizes[sizes.index(max(filter((5).__ge__, sizes))) :]) <= 5  # what fitted once is kept, over all folds
+    for name in ("spy", "spy_std"):
+        np.testing.assert_allclose(
+            section.tables["imputed"].layers[name], section.tables["plain"].layers[name], atol=1e-5
+        )
+    assert section.tables["imputed"].uns["sq_imputer"]["spy"]["batch_size"] == max(filter((5).__ge__, sizes))
+
+
+# Ctrl-C -------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_leaves_the_store_as_it_was_or_with_the_whole_table(stored, spy, how, digest):
+    begun, before, interrupted = time.perf_counter(), digest(stored), 0
+    sqi.tl.predict(stored, "spy", key_added="measure", **how["spy"])
+    took = time.perf_counter() - begun
+    for number in range(10):
+        sdata, key, resume = spatialdata.read_zarr(stored.path), f"imputed{number}", bool(number % 2)
+        timer = threading.Timer(took * (number + 0.5) / 12, _thread.interrupt_main)
+        timer.start()
+        try:
+            sqi.tl.predict(sdata, "spy", key_added=key, resume=resume, **how["spy"])
+        except KeyboardInterrupt:
+            interrupted += 1
+        finally:
+            timer.cancel()
+            timer.join()
+        read = spatialdata.read_zarr(stored.path)
+        if key in read.tables:
+            same(read.tables[key], stored.tables["measure"])
+        assert set(sdata.tables) <= set(read.tables)
+        ours = [name for name in read.tables if name != "table"]
+        assert digest(read, without=ours) == before
+        left = [path.name for path in stored.path.parent.iterdir() if path != stored.path]
+        assert all(name.endswith(".run") and int(name.split(".imputed")[1][0]) % 2 for name in left), left
+    assert interrupted
+
+
+# Elsewhere ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backed", [False, True])
+def test_the_result_may_go_to_a_store_of_its_own(stored, section, spy, how, digest, tmp_path, backed):
+    sdata = stored if backed else section
+    before, files = digest(sdata), sorted(stored.path.rglob("*"))
+    sqi.tl.predict(sdata, "spy", output_path=tmp_path / "result.zarr", **how["spy"])
+    result = spatialdata.read_zarr(tmp_path / "result.zarr")
+    assert list(result.tables) == ["imputed"] and list(result.shapes) == ["spots"]
+    same(result.tables["imputed"], sdata.tables["imputed"])
+    assert digest(sdata, without=("imputed",)) == before
+    assert sorted(stored.path.rglob("*")) == files
+
+
+def test_a_second_model_beside_a_first_goes_elsewhere_as_well(stored, spy, how, tmp_path):
+    sqi.tl.predict(stored, "spy", **how["spy"])
+    sqi.tl.predict(stored, "spy", layer_added="again", output_path=tmp_path / "result.zarr", **how["spy"])
+    result = spatialdata.read_zarr(tmp_path / "result.zarr").tables["imputed"]
+    assert {"spy", "again"} <= set(result.layers) and {"spy", "again"} <= set(stored.tables["imputed"].layers)
+    assert "again" not in spatialdata.read_zarr(stored.path).tables["imputed"].layers
+
+
+def test_a_result_that_cannot_be_written_elsewhere_is_in_memory(section, spy, how, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise sqi.StoreError("the disk is full.")
+
+    monkeypatch.setattr(store, "create", full)
+    with pytest.raises(sqi.StoreError, match=r"The result is in memory, as sdata.tables\['imputed'\]"):
+        sqi.tl.predict(section, "spy", output_path=tmp_path / "result.zarr", **how["spy"])
+    assert "spy" in section.tables["imputed"].layers
+
+
+def test_ctrl_c_while_a_result_is_written_elsewhere_leaves_the_object(section, spy, how, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "create", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sqi.tl.predict(section, "spy", output_path=tmp_path / "result.zarr", **how["spy"])
+    assert "imputed" not in section.tables
+
+
+def test_a_path_that_is_taken_is_refused_before_any_model_runs(section, spy, how, tmp_path):
+    (tmp_path / "result.zarr").mkdir()
+    with pytest.raises(sqi.BadInput, match="result.zarr' exists, and nothing is written over it"):
+        sqi.tl.predict(section, "spy", output_path=tmp_path / "result.zarr", **how["spy"])
+    assert not spy.fits
+
+
+def test_a_run_may_be_resumed_beside_its_new_store(section, spy, how, tmp_path):
+    where = {"output_path": tmp_path / "result.zarr", "resume": True}
+    with killed_after(8):
+        sqi.tl.predict(section, "spy", **where, **how["spy"])
+    assert [path.name for path in tmp_path.iterdir()] == [".result.zarr.imputed.spy.run"]
+    fits = len(spy.fits)
+    sqi.tl.predict(section, "spy", **where, **how["spy"])
+    assert len(spy.fits) < fits + 3
+    assert [path.name for path in tmp_path.iterdir()] == ["result.zarr"]
+
+
+def test_too_little_space_is_found_before_any_model_runs(stored, spy, how, monkeypatch):
+    free = shutil.disk_usage(stored.path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free._replace(free=1_000))
+    with pytest.raises(sqi.StoreError, match="not enough space .* are needed, 0.0 MB are free.* output_path="):
+        sqi.tl.predict(stored, "spy", **how["spy"])
+    assert not spy.fits and "imputed" not in stored.tables
+
+
+@pytest.mark.parametrize("model", ["spy", "ridge"])
+def test_the_estimate_of_space_is_what_is_written(stored, spy, how, monkeypatch, model):
+    asked = []
+    check = write.check_free
+    monkeypatch.setattr(write, "check_free", lambda *a, nbytes=0, **k: asked.append(nbytes) or check(*a, **k))
+    sqi.tl.predict(stored, model, **how[model])
+    table = stored.tables["imputed"]
+    features = [table.obsm[name] for name in table.obsm if name.startswith("X_")]
+    held = sum(part.nbytes for part in [table.X, *(table.layers[name] for name in ("measured", model, f"{model}_std"))])
+    assert max(asked) == held + sum(part.nbytes for part in features)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from spatialdata.transformations import Identity, Scale, set_transformation
+
+from sq_imputer.contract import CropSpec
+from sq_imputer.encoders import get_encoder
+from sq_imputer.section import features
+from sq_imputer.section.slide import Slide
+
+SPEC = CropSpec(40, 40)
+ROWS = np.arange(8)
+
+
+@pytest.fixture
+def kept(planted, counting):
+    """A section whose table holds the features of its spots, as `pp.embed` writes them."""
+    sdata = planted.section(angle=30)
+    slide = Slide.from_sdata(sdata)
+    values = slide.features("counting", SPEC)
+    table = sdata.tables["table"]
+    table.obsm["X_counting"] = values.copy()
+    table.uns["sq_imputer"] = {"embeddings": {"X_counting": slide.record("counting", SPEC)}}
+    counting.seen = 0
+    return sdata
+
+
+def test_features_come_in_the_order_of_the_rows(planted, counting):
+    slide = Slide.from_sdata(planted.section())
+    values = features.compute(slide.crops(SPEC), get_encoder("counting"), device="cpu")
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, slide.crops(SPEC)[:].mean(axis=(2, 3)), rtol=1e-5)
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_a_wider_context_has_its_own_name():
+    assert features.key("texture", SPEC) == features.key("texture", SPEC, SPEC) == "X_texture"
+    assert features.key("texture", CropSpec(400.5, 40), SPEC) == "X_texture_400.5um"
+
+
+def test_features_of_some_rows_leave_the_others(planted):
+    table = planted.table(ROWS)
+    new = np.ones((2, 3), np.float32)
+    full = features.in_rows(table, "X_a", np.array([5, 1]), new)
+    assert np.flatnonzero(np.isfinite(full).all(axis=1)).tolist() == [1, 5]
+    table.obsm["X_a"] = full
+    full = features.in_rows(table, "X_a", np.array([0]), 2 * np.ones((1, 3), np.float32))
+    np.testing.assert_array_equal(full[[0, 1, 5], 0], [2, 1, 1])
+    assert np.isnan(table.obsm["X_a"][0]).all()
+    wider = features.in_rows(table, "X_a", np.array([0]), np.ones((1, 4), np.float32))
+    assert wider.shape == (8, 4) and np.isnan(wider[1:]).all()
+
+
+def test_what_was_kept_is_used_instead_of_the_encoder(kept, counting):
+    slide = Slide.from_sdata(kept)
+    np.testing.assert_array_equal(slide.features("counting", SPEC), kept["table"].obsm["X_counting"])
+    np.testing.assert_array_equal(slide.take([3]).features("counting", SPEC)[0], kept["table"].obsm["X_counting"][3])
+    assert counting.seen == 0
+    assert slide.made_by["counting"] == {**counting.provenance, "batch_size": 64}
+    slide.features("counting", CropSpec(60, 40))
+    assert counting.seen == 8
+
+
+def test_what_was_kept_follows_the_rows_of_the_table(kept, counting):
+    kept.tables["table"] = kept["table"][[4, 2, 0, 1, 3, 7, 6, 5]].copy()
+    slide = Slide.from_sdata(kept)
+    values = slide.features("counting", SPEC)
+    assert counting.seen == 0
+    np.testing.assert_allclose(values, slide.crops(SPEC)[:].mean(axis=(2, 3)), rtol=1e-5)
+
+
+def other_pixels(sdata, planted):
+    matrix, shape = planted.place(30)
+    shape = shape[0] + 1, shape[1]
+    sdata.images["he"] = planted.image(planted.draw(matrix, shape), {"um": planted.affine(matrix)})
+
+
+def other_image(sdata, planted):
+    sdata.images["other"] = sdata.images["he"]
+    del sdata.images["he"]
+
+
+def turned_image(sdata, planted):
+    matrix, _ = planted.place(30)
+    set_transformation(sdata["he"], planted.affine(matrix @ [[0, -1, 300], [1, 0, 0], [0, 0, 1]]), "um")
+
+
+def moved_shapes(sdata, planted):
+    set_transformation(sdata["spots"], Scale([0.9, 0.9], axes=("x", "y")), "um")
+
+
+def other_system(sdata, planted):
+    matrix, _ = planted.place(30)
+    set_transformation(sdata["he"], {"microns": planted.affine(matrix)}, set_all=True)
+    set_transformation(sdata["spots"], {"microns": Identity()}, set_all=True)
+
+
+def a_gap(sdata, planted):
+    sdata["table"].obsm["X_counting"][3] = np.nan
+
+
+def removed(sdata, planted):
+    del sdata["table"].obsm["X_counting"]
+
+
+def fewer_rows(sdata, planted):
+    sdata.tables["table"] = sdata["table"][:7].copy()
+
+
+CHANGES = [other_pixels, other_image, turned_image, moved_shapes, other_system, a_gap, removed, fewer_rows]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=[change.__name__ for change in CHANGES])
+def test_what_was_kept_is_not_used_for_other_crops(kept, planted, counting, change):
+    change(kept, planted)
+    slide = Slide.from_sdata(kept, outside="pad")
+    values = slide.features("counting", SPEC)
+    assert counting.seen == 8
+    np.testing.assert_allclose(values, slide.crops(SPEC)[:].mean(axis=(2, 3)), rtol=1e-5)
+
+
+def test_what_was_kept_is_not_used_at_another_pixel_size(kept, counting):
+    Slide.from_sdata(kept, mpp=1.01).features("counting", SPEC)
+    assert counting.seen == 8
+    Slide.from_sdata(kept, mpp=1.0).features("counting", SPEC)
+    assert counting.seen == 8

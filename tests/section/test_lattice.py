@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sq_imputer.errors import BadInput
+from sq_imputer.section.lattice import TECHNOLOGIES, fit_pitch, lattice_um, pitch
+
+
+def array_positions(technology: str, size: int = 12) -> np.ndarray:
+    rows, cols = np.divmod(np.arange(size * size), size)
+    return np.column_stack([rows, cols if technology == "st" else 2 * cols + rows % 2])
+
+
+def pixels(array_rc, technology, mpp, angle=0.0, mirror=False):
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    xy = lattice_um(array_rc, technology) * ([-1, 1] if mirror else [1, 1])
+    return xy @ turn / mpp + [500, 300]
+
+
+@pytest.mark.parametrize("technology", TECHNOLOGIES)
+def test_nearest_neighbors_are_one_pitch_apart(technology):
+    xy = lattice_um(array_positions(technology), technology)
+    distance = np.linalg.norm(xy[:, None] - xy[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    np.testing.assert_allclose(distance.min(axis=1), TECHNOLOGIES[technology], rtol=1e-9)
+
+
+@pytest.mark.parametrize("technology", TECHNOLOGIES)
+@pytest.mark.parametrize(("angle", "mirror"), [(0, False), (0.3, False), (np.pi / 2, True)])
+def test_pixel_size_is_exact_when_rotated_or_mirrored(technology, angle, mirror):
+    array_rc = array_positions(technology)
+    assert fit_pitch(pixels(array_rc, technology, 0.69, angle, mirror), array_rc, technology) == pytest.approx(0.69)
+
+
+def test_jitter_does_not_bias_the_pixel_size():
+    array_rc = array_positions("st", 20)
+    xy = pixels(array_rc, "st", 0.69) + np.random.default_rng(0).normal(0, 20, (400, 2))
+    assert fit_pitch(xy, array_rc, "st") == pytest.approx(0.69, rel=0.005)
+
+
+def test_misplaced_spots_do_not_move_the_pixel_size():
+    array_rc = array_positions("visium")
+    xy = pixels(array_rc, "visium", 0.5)
+    xy[::10] += 3000
+    assert fit_pitch(xy, array_rc, "visium") == pytest.approx(0.5, rel=1e-3)
+
+
+def test_spots_without_a_position_are_left_out():
+    array_rc = array_positions("st").astype(float)
+    xy = pixels(array_rc, "st", 0.5)
+    xy[3], array_rc[7] = np.nan, np.nan
+    assert fit_pitch(xy, array_rc, "st") == pytest.approx(0.5)
+
+
+def test_spots_on_a_line_are_an_error():
+    array_rc = np.column_stack([np.zeros(10), np.arange(10)])
+    with pytest.raises(BadInput, match="array positions of 10 spots do not span a lattice.*mpp="):
+        fit_pitch(pixels(array_rc, "st", 0.5), array_rc, "st")
+
+
+def test_spots_at_one_pixel_are_an_error():
+    array_rc = array_positions("st")
+    with pytest.raises(BadInput, match="pixel positions"):
+        fit_pitch(np.full((len(array_rc), 2), 7.0), array_rc, "st")
+
+
+def test_swapped_visium_rows_and_columns_are_an_error():
+    array_rc = array_positions("visium")
+    with pytest.raises(BadInput, match="3.00 times more.*swapped"):
+        fit_pitch(pixels(array_rc, "visium", 0.5), array_rc[:, ::-1], "visium")
+
+
+def test_shuffled_positions_are_an_error():
+    array_rc = array_positions("st")
+    xy = np.random.default_rng(1).permutation(pixels(array_rc, "st", 0.5))
+    with pytest.raises(BadInput):
+        fit_pitch(xy, array_rc, "st")
+
+
+def test_unknown_technology_lists_the_known_ones():
+    with pytest.raises(BadInput, match="no technology 'slide-seq'; there are 'visium', 'st', 'st2k'"):
+        fit_pitch(np.zeros((3, 2)), np.zeros((3, 2)), "slide-seq")
+
+
+@pytest.mark.parametrize("technology", TECHNOLOGIES)
+def test_pitch_of_a_lattice_is_that_of_its_technology(technology):
+    xy = lattice_um(array_positions(technology), technology)
+    assert pitch(xy) == pytest.approx(TECHNOLOGIES[technology])
+    assert pitch(xy, xy[:1]) == pitch(np.concatenate([xy, xy])) == pitch(xy)
+
+
+def test_pitch_is_a_median_over_the_spots_of_all_sections():
+    line = np.column_stack([np.arange(5.0), np.zeros(5)])
+    assert pitch(line, 10 * line[:2]) == 1 and pitch(line[:2], 10 * line) == 10
+
+
+def test_fewer_than_two_places_have_no_pitch():
+    assert np.isnan(pitch()) and np.isnan(pitch(np.zeros((1, 2)), np.zeros((3, 2))))
