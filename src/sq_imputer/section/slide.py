@@ -308,7 +308,7 @@ class Slide:
         self._features[encoder, spec, 0] = np.asarray(values, dtype=np.float32)
 
     def recall(self, table: AnnData, rows: np.ndarray, where: np.ndarray) -> None:
-        """Use the features in `obsm` of a table, at its `rows`, that are of these crops; `where` is each one's row here."""
+        """Use the features that a table has at its `rows` and that are of these crops; `where` is the row of each."""
         if len(rows) != len(self):
             return
         for kept in stored(table, rows, where):
