@@ -22,7 +22,7 @@ TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
 # The rooms from the ground up, as the house stands: a room imports rooms of lower floors, and none beside it.
 FLOORS = [
     {"errors"},
-    {"progress", "device", "contract", "untrusted"},
+    {"progress", "device", "contract", "untrusted", "places"},
     {"nn", "scores", "store", "pixels", "genes"},
     {"encoders"},
     {"predictor"},

@@ -177,3 +177,30 @@ def test_the_smallest_inner_splits_have_both_sides(n):
     for groups in (["p"] * n, [f"p{i}" for i in range(n)]):
         held = splits.inner_split(groups, ["s"] * n, np.zeros((n, 2)))
         assert 0 < held.sum() < n
+
+
+WRITTEN = {
+    "float32": lambda xy: xy.astype(np.float32).astype(float),
+    "shifted": lambda xy: (xy + 12345.678) - 12345.678,
+    "in pixels and back": lambda xy: xy / 0.6913 * 0.6913,
+    "in another system": lambda xy: xy + 1e6 / 3,
+    "moved": lambda xy: xy + np.random.default_rng(0).uniform(-9e-4, 9e-4, xy.shape),
+}
+
+
+@pytest.mark.parametrize("write", WRITTEN.values(), ids=WRITTEN)
+@pytest.mark.parametrize("shape", [(30, 20), (20, 20), (18, 20)])
+def test_splits_do_not_hang_on_rounding(write, shape):
+    xy = lattice(*shape, pitch=100.1)
+    again = write(xy)
+    for n in (2, 3, 5, 7, 10):
+        np.testing.assert_array_equal(splits.spatial_blocks(again, n), splits.spatial_blocks(xy, n))
+        np.testing.assert_array_equal(splits.strips(again, n, axis=1), splits.strips(xy, n, axis=1))
+    one = [""] * len(xy)
+    np.testing.assert_array_equal(splits.inner_split(one, one, again), splits.inner_split(one, one, xy))
+    for buffer_um in (0.0, 100.1, 100.1 * 2**0.5, 200.2):  # distances at which spots lie
+        for part, other in zip(
+            splits.folds(again, 3, buffer_um=buffer_um), splits.folds(xy, 3, buffer_um=buffer_um), strict=True
+        ):
+            np.testing.assert_array_equal(part.train, other.train)
+            np.testing.assert_array_equal(part.test, other.test)

@@ -66,6 +66,7 @@ from sq_imputer.encoders._trunk import initial_weights, trunk
 from sq_imputer.errors import BadInput
 from sq_imputer.nn.contrastive import GridPosition, ProjectionHead, SpotEncoder, symmetric_infonce, turned
 from sq_imputer.nn.retrieval import Bank, nearest
+from sq_imputer.places import order as order_of
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.predictor.train import Plan
@@ -275,7 +276,7 @@ class Model(Predictor):
         expression = torch.from_numpy(source.expression[rows]).to(self.pitch)
         xy = source.xy_um[rows]
         cells = self._cells(torch.from_numpy(xy).to(self.pitch), _corner(source).to(self.pitch))
-        order = np.lexsort((xy[:, 0], xy[:, 1]))
+        order = order_of(xy)
         parts = -(-len(order) // MOST_ATTENDING)
         keys = expression.new_zeros(len(order), self.config.width)
         for part in range(parts):

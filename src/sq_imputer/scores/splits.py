@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sq_imputer.errors import BadInput, check_number, listed
+from sq_imputer.places import APART_UM, grades, order
 
 LEAST_TRAIN = 10  # rows; below, a fit says nothing whatever the model
 
@@ -48,11 +49,6 @@ def _points(xy_um, n_parts: int, what: str) -> np.ndarray:
     return xy
 
 
-def _along(xy: np.ndarray, axis: int) -> np.ndarray:
-    """Order along an axis. On a lattice many spots tie: the other axis decides, so that row order never does."""
-    return np.lexsort((xy[:, 1 - axis], xy[:, axis]))
-
-
 def strips(xy_um, n_strips: int, *, axis: int = 0) -> np.ndarray:
     """Labels `(n,)` of strips across x (`axis=0`) or y (`axis=1`) with equally many spots, to within one.
 
@@ -63,7 +59,7 @@ def strips(xy_um, n_strips: int, *, axis: int = 0) -> np.ndarray:
     """
     xy = _points(xy_um, n_strips, "strips")
     labels = np.empty(len(xy), dtype=int)
-    for label, rows in enumerate(np.array_split(_along(xy, axis), n_strips)):
+    for label, rows in enumerate(np.array_split(order(xy, axis), n_strips)):
         labels[rows] = label
     return labels
 
@@ -71,7 +67,8 @@ def strips(xy_um, n_strips: int, *, axis: int = 0) -> np.ndarray:
 def spatial_blocks(xy_um, n_blocks: int) -> np.ndarray:
     """Labels `(n,)` of compact blocks with equally many spots, to within one: the longer side is cut, again and again.
 
-    Nothing is random, and the order of the rows does not matter.
+    Nothing is random, and neither the order of the rows nor rounding matters (:mod:`sq_imputer.places`): of sides that
+    are equally long x is cut.
 
     Raises
     ------
@@ -80,14 +77,16 @@ def spatial_blocks(xy_um, n_blocks: int) -> np.ndarray:
     """
     xy = _points(xy_um, n_blocks, "blocks")
     sizes = [len(part) for part in np.array_split(np.arange(len(xy)), n_blocks)]
-    labels = np.empty(len(xy), dtype=int)
+    labels, grade = np.empty(len(xy), dtype=int), grades(xy)
 
     def cut(rows: np.ndarray, first: int, last: int) -> None:
         if last - first == 1:
             labels[rows] = first
             return
         middle = (first + last) // 2
-        rows = rows[_along(xy[rows], int(np.argmax(np.ptp(xy[rows], axis=0))))]
+        across, down = np.ptp(xy[rows], axis=0)
+        axis = int(down > across + 2 * APART_UM)  # each of the four ends may have moved
+        rows = rows[np.lexsort((grade[rows, 1 - axis], grade[rows, axis]))]
         here = sum(sizes[first:middle])
         cut(rows[:here], first, middle)
         cut(rows[here:], middle, last)
@@ -151,9 +150,8 @@ def folds(xy_um, n_folds: int = 5, *, buffer_um: float, blocks=None) -> list[Spl
 def _near(xy: np.ndarray, test: np.ndarray, buffer_um: float) -> np.ndarray:
     from scipy.spatial import cKDTree
 
-    # the bound is exclusive and infinity is the answer beyond it; a hair more includes spots at exactly the buffer
-    bound = buffer_um * (1 + 1e-9) + 1e-9
-    return np.isfinite(cKDTree(xy[test]).query(xy, distance_upper_bound=bound)[0])
+    # the bound is exclusive and infinity is the answer beyond it; this one includes spots at exactly the buffer, moved
+    return np.isfinite(cKDTree(xy[test]).query(xy, distance_upper_bound=buffer_um + APART_UM)[0])
 
 
 def by_patient(groups: Sequence[str]) -> list[Split]:

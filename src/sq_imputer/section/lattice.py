@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from sq_imputer.errors import BadInput, listed
+from sq_imputer.places import distinct
 
 TECHNOLOGIES = {"visium": 100.0, "st": 200.0, "st2k": 150.0}
 """Distance between the centers of neighboring spots, in µm, by technology."""
@@ -123,6 +124,6 @@ def pitch(*sections: np.ndarray) -> float:
     """
     from scipy.spatial import cKDTree
 
-    places = [np.unique(xy, axis=0) for xy in sections]
+    places = [np.asarray(xy)[distinct(xy)] for xy in sections]
     away = [cKDTree(xy).query(xy, k=2)[0][:, 1] for xy in places if len(xy) > 1]
     return float(np.median(np.concatenate(away))) if away else float("nan")

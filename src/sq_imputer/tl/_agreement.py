@@ -10,6 +10,7 @@ import numpy as np
 
 from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, MissingKey, check_number, listed
+from sq_imputer.places import grades, ranks
 from sq_imputer.runs.sections import check_table, records
 from sq_imputer.tl._clusters import Settings, cluster
 from sq_imputer.tl._domains import params_of, read_features
@@ -183,7 +184,7 @@ def random_regions(xy: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) 
     for name, size in enumerate(rng.permutation(sizes)):
         free = np.flatnonzero(labels < 0)
         far = np.linalg.norm(xy[free] - xy[rng.choice(free)], axis=1)
-        labels[free[np.argsort(far, kind="stable")[:size]]] = name
+        labels[free[np.lexsort((*grades(xy[free]).T, ranks(far)))[:size]]] = name
     return labels
 
 

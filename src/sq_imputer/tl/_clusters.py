@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import BadInput, check_number
+from sq_imputer.places import order as order_of
 from sq_imputer.section.lattice import pitch
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ N_NEIGHBORS = 15  # of expression, as scanpy has it
 # Spots are neighbors where their Delaunay edge is no longer than this many pitches: the diagonal of a square lattice
 # (1.41, and jitter) is in, an edge across a hole or along the border is not.
 REACH = 1.6
+SHEAR = 1e-4
 _RESOLUTIONS = (1e-3, 1e2)
 
 
@@ -84,7 +86,7 @@ def cluster(
     n_spots = sum(map(len, xy))
     if settings.n_domains is not None and settings.n_domains > n_spots // 2:
         raise BadInput(f"n_domains is {settings.n_domains} for {n_spots} spots; expected {n_spots // 2} or less.")
-    orders = [np.lexsort(np.asarray(places).T) for places in xy]
+    orders = [order_of(places) for places in xy]
     sorted_xy = [np.asarray(places)[order] for places, order in zip(xy, orders, strict=True)]
     spots = _joint([[block[order] for block in parts] for parts, order in zip(features, orders, strict=True)], settings)
     lattice = sp.block_diag([neighbors(places) for places in sorted_xy], format="csr")
@@ -106,7 +108,9 @@ def neighbors(xy: np.ndarray) -> csr_matrix:
     from anndata import AnnData
 
     reach = REACH * pitch(xy)
-    spots = AnnData(np.zeros((len(xy), 1), np.float32), obsm={"spatial": np.asarray(xy, dtype=float)})
+    # the two diagonals of a square tie: a shear far above rounding and far below jitter says which is the edge
+    sheared = np.asarray(xy, dtype=float) @ [[1, 0], [SHEAR, 1]]
+    spots = AnnData(np.zeros((len(xy), 1), np.float32), obsm={"spatial": sheared})
     with _quiet():
         return sq.gr.spatial_neighbors_delaunay(spots, radius=(0.0, reach), copy=True).connectivities.tocsr()
 

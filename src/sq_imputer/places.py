@@ -1,0 +1,56 @@
+"""When two coordinates are one: the tolerance that all who compare, sort or cluster places share.
+
+The same spot written as a circle, as a square, in float32 or in another coordinate system comes back 1e-13 to 1e-4 µm
+away. On a lattice whole rows tie, and which of two tied spots comes first must not be said by such a remainder.
+Rounding to a grid does not help, as it only moves the ties to the edges of its cells; here the gaps between values tell
+them apart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+TOLERANCE_UM = 1e-3
+"""Coordinates that moved by less than this, in µm, give the same folds, crops and numbers."""
+
+APART_UM = 2 * TOLERANCE_UM
+"""Equal values of which each may have moved by the tolerance are no farther apart than this, in µm."""
+
+
+def ranks(values: np.ndarray, apart: float = APART_UM) -> np.ndarray:
+    """Rank `(n,)` of every value among the distinct ones: values that are `apart` or less from each other share one.
+
+    Parameters
+    ----------
+    values
+        `(n,)` coordinates or distances, in µm.
+    apart
+        Widest spread of values that count as one. Values so dense that they run into each other are cut into ranks of
+        this width.
+    """
+    values = np.asarray(values, dtype=float)
+    order = np.argsort(values, kind="stable")
+    sorted_ = values[order]
+    gap = np.diff(sorted_, prepend=-np.inf) > apart
+    first = sorted_[np.maximum.accumulate(np.where(gap, np.arange(len(values)), 0))]
+    piece = np.floor((sorted_ - first) / apart)
+    rank = np.empty(len(values), dtype=np.int64)
+    rank[order] = np.cumsum(gap | (np.diff(piece, prepend=0) > 0)) - 1
+    return rank
+
+
+def grades(xy: np.ndarray, apart: float = APART_UM) -> np.ndarray:
+    """Ranks `(n, 2)` of places along x and along y."""
+    xy = np.asarray(xy, dtype=float)
+    return np.column_stack([ranks(xy[:, 0], apart), ranks(xy[:, 1], apart)])
+
+
+def order(xy: np.ndarray, axis: int = 1) -> np.ndarray:
+    """Rows of places `(n, 2)` in order along an axis; where many tie, as on a lattice, the other axis decides."""
+    grade = grades(xy)
+    return np.lexsort((grade[:, 1 - axis], grade[:, axis]))
+
+
+def distinct(xy: np.ndarray) -> np.ndarray:
+    """One row of each place of `(n, 2)`, the first."""
+    return np.sort(np.unique(grades(xy), axis=0, return_index=True)[1])
