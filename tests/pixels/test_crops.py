@@ -49,7 +49,8 @@ def crops(pyramid=None, centers=CENTERS, size=32, extent=None, **options) -> Cro
 def cut(image, center, size) -> np.ndarray:
     """What a crop must be, pixel for pixel."""
     out = np.full((3, size, size), 255, np.uint8)
-    left, top = np.floor(np.clip(center, -1e6, 1e6) - size / 2 + 0.5).astype(int)
+    # a center just short of half a pixel counts as half
+    left, top = np.floor(np.clip(center, -1e6, 1e6) - size / 2 + 0.503).astype(int)
     for y in range(max(top, 0), min(top + size, image.shape[1])):
         x0, x1 = max(left, 0), min(left + size, image.shape[2])
         if x0 < x1:

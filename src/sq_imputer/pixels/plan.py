@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sq_imputer.places import APART_UM
+
 if TYPE_CHECKING:
     from sq_imputer.contract import CropSpec
     from sq_imputer.pixels.pyramid import Pyramid
@@ -94,7 +96,8 @@ def place(pyramid: Pyramid, centers_px: np.ndarray, spec: CropSpec, mpp: float, 
     swap = bool(straight[0, 0] == 0)
     sign = (int(straight[1].sum()), int(straight[0].sum()))
     if (np.rint(side) == spec.size_px).all():
-        first = np.floor(_corner(sign * center, spec.size_px) + 0.5)
+        # whole and half pixels are what centers lie on: the edge of rounding is not there, but out of their reach
+        first = np.floor(_corner(sign * center, spec.size_px) + 0.5 + APART_UM / mpp / scale + 1 / 1024)
         return Windows(level, spec.size_px, _start(first, sign, spec.size_px), sign, swap)
     margin = ceil(max(side.max() / spec.size_px, 1)) + 1  # reach of the antialiasing filter
     window = ceil(side.max()) + 1 + 2 * margin
