@@ -50,7 +50,8 @@ def cut(image, center, size) -> np.ndarray:
     """What a crop must be, pixel for pixel."""
     out = np.full((3, size, size), 255, np.uint8)
     # a center just short of half a pixel counts as half
-    left, top = np.floor(np.clip(center, -1e6, 1e6) - size / 2 + 0.503).astype(int)
+    corner = np.rint((np.clip(center, -1e6, 1e6) - size / 2) * 1024) / 1024
+    left, top = np.floor(corner + 0.5 + 0.002 + 1 / 1024).astype(int)
     for y in range(max(top, 0), min(top + size, image.shape[1])):
         x0, x1 = max(left, 0), min(left + size, image.shape[2])
         if x0 < x1:
