@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from time import monotonic
 from typing import TypeVar
@@ -11,6 +13,17 @@ from sq_imputer.errors import printable
 
 T = TypeVar("T")
 PATIENCE_S = 1.5
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quiet(silent: bool = True) -> Iterator[None]:
+    """No bars inside, if asked for; what is quiet around it stays so."""
+    token = _quiet.set(_quiet.get() or silent)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
 
 
 @cache
@@ -36,7 +49,7 @@ class Bar:
 
     def __init__(self, label: str, total: int, *, shown: bool = True) -> None:
         self.label, self.total, self.done = printable(label), total, 0
-        self.shown = shown and (_console().is_terminal or _console().is_jupyter)
+        self.shown = shown and not _quiet.get() and (_console().is_terminal or _console().is_jupyter)
         self._start, self._bar, self._task = monotonic(), None, None
 
     def advance(self, size: int = 1, label: str | None = None) -> None:

@@ -137,13 +137,16 @@ def outcomes(
     n_genes: int = 250,
     unit: str = LOG1P_CP10K,
     plan: Plan | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    progress: bool | None = None,
 ) -> Iterator[Outcome]:
     """Fit and ask models on one case after the other, beside the mean and the depth-only baseline. Lazy.
 
     Parameters are those of :func:`run`.
     """
     _check_run(cases, models)
-    plan = Plan.of(plan)
+    plan = Plan.of(plan, seed=seed, device=device, progress=progress)
     for case in cases:
         genes = choose_genes(case.training, n_genes)
         training = [slide.with_genes(genes, unit) for slide in case.training]
@@ -173,6 +176,9 @@ def run(
     n_genes: int = 250,
     unit: str = LOG1P_CP10K,
     plan: Plan | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    progress: bool | None = None,
 ) -> DataFrame:
     """Fit and score models on cases, beside the mean and the depth-only baseline.
 
@@ -188,6 +194,8 @@ def run(
         Expression unit.
     plan
         How to train, and the device to run on.
+    seed, device, progress
+        As the fields of the plan: seed of all that is random, `"cpu"`, `"cuda"` or `"auto"`, whether bars are shown.
 
     Returns
     -------
@@ -196,7 +204,7 @@ def run(
     """
     import pandas as pd
 
-    found = outcomes(cases, models, n_genes=n_genes, unit=unit, plan=plan)
+    found = outcomes(cases, models, n_genes=n_genes, unit=unit, plan=plan, seed=seed, device=device, progress=progress)
     return pd.concat([outcome.table() for outcome in found], ignore_index=True)
 
 

@@ -11,12 +11,14 @@ from sq_imputer.errors import BadInput, named
 from sq_imputer.pl import _panels
 from sq_imputer.pl._tables import columns_of, find_layer, find_table
 from sq_imputer.pl._text import plain
+from sq_imputer.section.keys import verb
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
 
+@verb
 def compare(
     sdata: SpatialData,
     genes: str | Sequence[str],

@@ -9,6 +9,7 @@ import numpy as np
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.pl import _panels
 from sq_imputer.pl._text import plain
+from sq_imputer.section.keys import verb
 from sq_imputer.section.read import check_object
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 ROWS_OF_LEGEND = 20
 
 
+@verb
 def domains(
     sdata: SpatialData,
     domain: str = "domain",

@@ -9,6 +9,7 @@ import numpy as np
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.pl._panels import RESIDUAL, pixels, scale_bar
 from sq_imputer.pl._text import plain
+from sq_imputer.section.keys import verb
 from sq_imputer.section.read import check_object
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ HIGHEST = 97  # percentile at which colors end, so that a fold or a speck of ink
 FAINT, OPAQUE = 0.05, 0.9  # of the highest value: nothing is drawn below; the share of the color at the highest
 
 
+@verb
 def explain(
     sdata: SpatialData, gene: str, *, key: str = "explanation", spot: str | None = None, ax: np.ndarray | None = None
 ) -> np.ndarray:

@@ -12,6 +12,7 @@ from sq_imputer.pl._panels import RESIDUAL
 from sq_imputer.pl._tables import columns_of, find_layer, find_table
 from sq_imputer.pl._text import plain
 from sq_imputer.scores.metrics import ROUNDING, genes_correlation_agreement
+from sq_imputer.section.keys import verb
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ NAMED = 40  # genes; the names of more would run into each other
 LEAST = 3  # genes; two have one correlation, and no agreement
 
 
+@verb
 def genes_correlation(
     data: SpatialData | tuple[np.ndarray, np.ndarray],
     *,

@@ -9,6 +9,7 @@ from sq_imputer.errors import BadInput, MissingKey, check_frame, check_number, l
 from sq_imputer.pl._skill import COLORS, LABELS
 from sq_imputer.pl._text import plain
 from sq_imputer.scores import tables as scoring
+from sq_imputer.section.keys import verb
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ DASHES = (":", "--", "-", "-.")
 HEADING = 1.2  # rows above the models of a set, for its name
 
 
+@verb
 def leaderboard(
     table: DataFrame | Mapping[str, DataFrame],
     *,

@@ -9,6 +9,7 @@ import numpy as np
 
 from sq_imputer.errors import MissingKey, check_frame, listed
 from sq_imputer.pl._text import plain
+from sq_imputer.section.keys import verb
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ FEW = 15  # genes; each is then marked: a line through one is not seen
 LABELS = {"pearson": "Pearson correlation", "pearson_given_depth": "Pearson correlation given depth"}
 
 
+@verb
 def skill(
     table: DataFrame,
     *,

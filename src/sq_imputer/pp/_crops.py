@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sq_imputer.contract import CropSpec
+from sq_imputer.section.keys import verb
 from sq_imputer.section.slide import Slide
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from sq_imputer.section.keys import SlideKeys
 
 
+@verb
 def crops(sdata: SpatialData, spec: CropSpec | None = None, **keys: Unpack[SlideKeys]) -> Crops:
     """Crops of true size around every shape. Lazy: reads nothing until indexed or iterated.
 

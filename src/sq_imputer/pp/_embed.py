@@ -8,6 +8,7 @@ from sq_imputer.encoders import get_encoder
 from sq_imputer.errors import BadInput
 from sq_imputer.section import read
 from sq_imputer.section.features import compute, in_rows, key
+from sq_imputer.section.keys import verb
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sq_imputer.section.keys import SlideKeys
 
 
+@verb
 def embed(
     sdata: SpatialData,
     encoder: str = "texture",

@@ -7,6 +7,7 @@ import numpy as np
 from sq_imputer.errors import BadInput, check_number
 from sq_imputer.section import overview, read
 from sq_imputer.section.image import find_image
+from sq_imputer.section.keys import verb
 from sq_imputer.store import write
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 MOST_POINTS = 1e8
 
 
+@verb
 def grid(
     sdata: SpatialData,
     *,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from sq_imputer.section import pixel_size as sizes
 from sq_imputer.section import read
 from sq_imputer.section.image import find_image
+from sq_imputer.section.keys import verb
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from sq_imputer.section.pixel_size import PixelSize
 
 
+@verb
 def pixel_size(
     sdata: SpatialData,
     image_key: str | None = None,

@@ -87,11 +87,27 @@ class Plan:
                 )
 
     @classmethod
-    def of(cls, plan: Plan | None) -> Plan:
-        """The plan that a verb was given, or the default one; an error if it is no plan."""
+    def of(
+        cls, plan: Plan | None, *, seed: int | None = None, device: str | None = None, progress: bool | None = None
+    ) -> Plan:
+        """The plan that a verb was given, or the default one, with what the verb was told beside it.
+
+        Raises
+        ------
+        BadInput
+            If it is no plan, or says otherwise than an argument beside it.
+        """
         if not isinstance(plan, cls | None):
             raise BadInput(f"plan is a {type(plan).__name__}; expected sq_imputer.Plan(...), or None.")
-        return plan or cls()
+        told = {"seed": seed, "device": device, "progress": progress}
+        told = {name: value for name, value in told.items() if value is not None}
+        for name, value in told.items():
+            if plan is not None and getattr(plan, name) != value:
+                raise BadInput(
+                    f"{name} is {value!r}, but Plan.{name} is {getattr(plan, name)!r}. Leave out {name}=, or set it in "
+                    "the plan alone."
+                )
+        return replace(plan or cls(), **told)
 
 
 class Rows:

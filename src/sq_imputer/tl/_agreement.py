@@ -12,6 +12,7 @@ from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, MissingKey, check_number, listed
 from sq_imputer.places import grades, ranks
 from sq_imputer.runs.sections import check_table, records
+from sq_imputer.section.keys import verb
 from sq_imputer.tl._clusters import Settings, cluster
 from sq_imputer.tl._domains import params_of, read_features
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
+@verb
 def agreement(
     sdata: SpatialData,
     labels: str | Series = "measured",

@@ -14,6 +14,7 @@ from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.runs.sections import check_table, records
 from sq_imputer.section import read
+from sq_imputer.section.keys import verb
 from sq_imputer.section.pixel_size import as_seen
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
@@ -34,6 +35,7 @@ LEAST_SPOTS = 10
 _EIGHT = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 
 
+@verb
 def domains(
     sdata: Objects,
     *,

@@ -15,6 +15,7 @@ from sq_imputer.progress import track
 from sq_imputer.runs.sections import resolve_model
 from sq_imputer.section import read
 from sq_imputer.section.image import spots_of
+from sq_imputer.section.keys import verb
 from sq_imputer.section.mosaic import Mosaic, Spool, as_element, check_mpp
 from sq_imputer.section.overview import picture
 from sq_imputer.section.slide import Slide
@@ -41,6 +42,7 @@ SORTED = 256  # crops whose pixels are sorted into structures
 OVERVIEW_PX = 1000
 
 
+@verb
 def explain(
     sdata: SpatialData,
     genes: str | Sequence[str],

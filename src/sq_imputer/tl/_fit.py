@@ -4,17 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sq_imputer.genes.units import LOG1P_CP10K
+from sq_imputer.predictor.train import Plan
+from sq_imputer.progress import quiet
 from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model
+from sq_imputer.section.keys import verb
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from sq_imputer.predictor.base import Predictor
-    from sq_imputer.predictor.train import Plan
     from sq_imputer.runs.sections import Sections
     from sq_imputer.section.keys import SlideKeys
 
 
+@verb
 def fit(
     sdata: Sections,
     model: str | Predictor | type[Predictor],
@@ -23,6 +26,9 @@ def fit(
     unit: str = LOG1P_CP10K,
     config: Mapping | object | None = None,
     plan: Plan | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    progress: bool | None = None,
     **keys: Unpack[SlideKeys],
 ) -> Predictor:
     """Fit a model on the measured spots of one section or several.
@@ -42,6 +48,8 @@ def fit(
         The model's `Config`, or a dict of the fields that differ from its defaults.
     plan
         How to train: device, epochs, seed, early stopping.
+    seed, device, progress
+        As the fields of the plan: seed of all that is random, `"cpu"`, `"cuda"` or `"auto"`, whether bars are shown.
     **keys
         Where to find image, shapes and counts, as :meth:`sq_imputer.section.slide.Slide.from_sdata` takes them.
 
@@ -56,10 +64,12 @@ def fit(
     BadInput
         If a section cannot be used.
     """
+    plan = Plan.of(plan, seed=seed, device=device, progress=progress)
     slides = read_sections(sdata, keys)
     predictor = resolve_model(model, config)
     chosen = pick_genes(slides, genes)
     fresh = type(predictor)(predictor.config)
-    fresh.fit([slide.with_genes(chosen, unit) for slide in slides], plan)
+    with quiet(not plan.progress):
+        fresh.fit([slide.with_genes(chosen, unit) for slide in slides], plan)
     fresh.provenance["training_mpp"] = max(slide.frame.pixel.mpp for slide in slides)
     return fresh

@@ -12,13 +12,14 @@ from sq_imputer.contract import Prediction
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.train import Plan
-from sq_imputer.progress import track
+from sq_imputer.progress import quiet, track
 from sq_imputer.runs.retrieved import check_patient, pool
 from sq_imputer.runs.run import Piece, Run, journal_home, manifest, open_run
 from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model
 from sq_imputer.runs.slots import Place, Result, units, write_result
 from sq_imputer.scores.splits import check_folds, folds
 from sq_imputer.section import read
+from sq_imputer.section.keys import verb
 from sq_imputer.section.slide import Slide
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 N_GENES = 250  # unless said otherwise; on a table that is there already, its panel
 
 
+@verb
 def predict(
     sdata: SpatialData,
     model: str | Path | Predictor,
@@ -48,6 +50,9 @@ def predict(
     allow_same_patient: bool = False,
     config: Mapping | object | None = None,
     plan: Plan | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    progress: bool | None = None,
     resume: bool = False,
     output_path: str | Path | None = None,
     **keys: Unpack[SlideKeys],
@@ -91,6 +96,8 @@ def predict(
         The `Config` of a named model, or a dict of the fields that differ from its defaults.
     plan
         How to train, and the device to run on.
+    seed, device, progress
+        As the fields of the plan: seed of all that is random, `"cpu"`, `"cuda"` or `"auto"`, whether bars are shown.
     resume
         Keep what is done on disk until all of it is written, and go on with what an earlier call with the same input
         and arguments has done. Features, fitted models and predicted rows are kept, in a hidden folder beside the store
@@ -122,7 +129,7 @@ def predict(
     `docs/slots.md` lists what is written. Of a model that retrieves, :func:`sq_imputer.tl.retrieved` tells which
     reference spots a prediction was made of.
     """
-    plan = Plan.of(plan)
+    plan = Plan.of(plan, seed=seed, device=device, progress=progress)
     check_folds(n_folds, buffer_um)
     predictor = resolve_model(model, config)
     target = _read_target(sdata, reference, keys)
@@ -150,7 +157,10 @@ def predict(
         slide.check(predictor.needs, predictor.provenance.get("training_mpp"))
     training = [slide.with_genes(chosen, unit) for slide in training]
     how = {"genes": chosen, "unit": unit, "n_folds": n_folds, "buffer_um": buffer_um}
-    with open_run(home, plan, lambda: manifest(predictor, target, training, plan, **how)) as run:
+    with (
+        quiet(not plan.progress),
+        open_run(home, plan, lambda: manifest(predictor, target, training, plan, **how)) as run,
+    ):
         target, *training = run.sections([target, *training])
         if predictor.fitted:
             result = _by_fitted(target, predictor, run)

@@ -8,12 +8,14 @@ import numpy as np
 from sq_imputer.errors import MissingKey, listed, named
 from sq_imputer.runs.retrieved import BANK
 from sq_imputer.runs.sections import check_table, records
+from sq_imputer.section.keys import verb
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Index
     from spatialdata import SpatialData
 
 
+@verb
 def retrieved(
     sdata: SpatialData,
     spots: Sequence[str] | str | None = None,

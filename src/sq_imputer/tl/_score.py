@@ -16,6 +16,7 @@ from sq_imputer.scores import metrics
 from sq_imputer.scores import tables as scoring
 from sq_imputer.scores.splits import folds, spatial_blocks
 from sq_imputer.section import read
+from sq_imputer.section.keys import verb
 from sq_imputer.section.pixel_size import as_seen
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
@@ -33,6 +34,7 @@ LEAST_SPOTS = 3  # of a correlation given depth
 BASELINES = ("mean", "depth only", "ridge on texture")
 
 
+@verb
 def score(
     sdata: SpatialData,
     models: Sequence[str] | str | None = None,
