@@ -11,7 +11,7 @@ import pytest
 from spatialdata.models import get_table_keys
 from spatialdata.transformations import get_transformation
 
-from sq_imputer.section.lattice import fit_pitch
+from sq_imputer.section.lattice import mpp_of_lattice
 
 spatialdata_io = pytest.importorskip("spatialdata_io", reason="spatialdata-io is not installed")
 ROOT = Path(os.environ.get("SQ_IMPUTER_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -59,7 +59,7 @@ def test_visium_keeps_no_scale_factors_but_the_spot_says_the_same_as_the_lattice
     assert "scalefactors" not in visium["table"].uns["spatial"]["crop"]
     spots = visium["crop"]
     xy = np.column_stack([spots.geometry.x, spots.geometry.y])
-    by_pitch = fit_pitch(xy, visium["table"].obs[["array_row", "array_col"]], "visium")
+    by_pitch = mpp_of_lattice(xy, visium["table"].obs[["array_row", "array_col"]], "visium")
     # spot_diameter_fullres is that of a theoretical spot of 65 µm; the printed one has 55
     assert 65 / (2 * spots["radius"].iloc[0]) == pytest.approx(by_pitch, rel=0.01)
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from sq_imputer.errors import BadInput, SqImputerError, listed
-from sq_imputer.section.lattice import TECHNOLOGIES, fit_pitch
+from sq_imputer.section.lattice import TECHNOLOGIES, mpp_of_lattice
 from sq_imputer.store.commit import recover
 from sq_imputer.store.provenance import pythonic
 from sq_imputer.untrusted import check_store
@@ -132,7 +132,7 @@ def read_st(
     pixels = _pixels(image)
     _check_on_image(positions, pixels.shape[1:])
     if mpp is None:
-        mpp = fit_pitch(positions[["px", "py"]], positions[["array_row", "array_col"]], technology)
+        mpp = mpp_of_lattice(positions[["px", "py"]], positions[["array_row", "array_col"]], technology)
     return assemble(
         pixels,
         positions.assign(measured=rows >= 0),

@@ -19,7 +19,8 @@ def test_the_value_comes_with_its_source(section, digest):
     before = digest(section)
     found = sqi.pp.pixel_size(section)
     assert (found.mpp, found.source) == (pytest.approx(1.25), "transformation to 'um'")
-    assert sqi.pp.pixel_size(section, "he", mpp=0.5).source == "argument"
+    with pytest.warns(UserWarning, match="mpp=0.5 is taken .* and no source says so: 1.25 from transformation to 'um'"):
+        assert sqi.pp.pixel_size(section, "he", mpp=0.5).source == "argument"
     assert digest(section) == before
 
 

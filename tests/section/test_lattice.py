@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sq_imputer.errors import BadInput
-from sq_imputer.section.lattice import TECHNOLOGIES, fit_pitch, lattice_um, pitch
+from sq_imputer.section.lattice import TECHNOLOGIES, lattice_um, mpp_of_lattice, pitch
 
 
 def array_positions(technology: str, size: int = 12) -> np.ndarray:
@@ -30,57 +30,59 @@ def test_nearest_neighbors_are_one_pitch_apart(technology):
 @pytest.mark.parametrize(("angle", "mirror"), [(0, False), (0.3, False), (np.pi / 2, True)])
 def test_pixel_size_is_exact_when_rotated_or_mirrored(technology, angle, mirror):
     array_rc = array_positions(technology)
-    assert fit_pitch(pixels(array_rc, technology, 0.69, angle, mirror), array_rc, technology) == pytest.approx(0.69)
+    assert mpp_of_lattice(pixels(array_rc, technology, 0.69, angle, mirror), array_rc, technology) == pytest.approx(
+        0.69
+    )
 
 
 def test_jitter_does_not_bias_the_pixel_size():
     array_rc = array_positions("st", 20)
     xy = pixels(array_rc, "st", 0.69) + np.random.default_rng(0).normal(0, 20, (400, 2))
-    assert fit_pitch(xy, array_rc, "st") == pytest.approx(0.69, rel=0.005)
+    assert mpp_of_lattice(xy, array_rc, "st") == pytest.approx(0.69, rel=0.005)
 
 
 def test_misplaced_spots_do_not_move_the_pixel_size():
     array_rc = array_positions("visium")
     xy = pixels(array_rc, "visium", 0.5)
     xy[::10] += 3000
-    assert fit_pitch(xy, array_rc, "visium") == pytest.approx(0.5, rel=1e-3)
+    assert mpp_of_lattice(xy, array_rc, "visium") == pytest.approx(0.5, rel=1e-3)
 
 
 def test_spots_without_a_position_are_left_out():
     array_rc = array_positions("st").astype(float)
     xy = pixels(array_rc, "st", 0.5)
     xy[3], array_rc[7] = np.nan, np.nan
-    assert fit_pitch(xy, array_rc, "st") == pytest.approx(0.5)
+    assert mpp_of_lattice(xy, array_rc, "st") == pytest.approx(0.5)
 
 
 def test_spots_on_a_line_are_an_error():
     array_rc = np.column_stack([np.zeros(10), np.arange(10)])
     with pytest.raises(BadInput, match="array positions of 10 spots do not span a lattice.*mpp="):
-        fit_pitch(pixels(array_rc, "st", 0.5), array_rc, "st")
+        mpp_of_lattice(pixels(array_rc, "st", 0.5), array_rc, "st")
 
 
 def test_spots_at_one_pixel_are_an_error():
     array_rc = array_positions("st")
     with pytest.raises(BadInput, match="pixel positions"):
-        fit_pitch(np.full((len(array_rc), 2), 7.0), array_rc, "st")
+        mpp_of_lattice(np.full((len(array_rc), 2), 7.0), array_rc, "st")
 
 
 def test_swapped_visium_rows_and_columns_are_an_error():
     array_rc = array_positions("visium")
     with pytest.raises(BadInput, match="3.00 times more.*swapped"):
-        fit_pitch(pixels(array_rc, "visium", 0.5), array_rc[:, ::-1], "visium")
+        mpp_of_lattice(pixels(array_rc, "visium", 0.5), array_rc[:, ::-1], "visium")
 
 
 def test_shuffled_positions_are_an_error():
     array_rc = array_positions("st")
     xy = np.random.default_rng(1).permutation(pixels(array_rc, "st", 0.5))
     with pytest.raises(BadInput):
-        fit_pitch(xy, array_rc, "st")
+        mpp_of_lattice(xy, array_rc, "st")
 
 
 def test_unknown_technology_lists_the_known_ones():
     with pytest.raises(BadInput, match="no technology 'slide-seq'; there are 'visium', 'st', 'st2k'"):
-        fit_pitch(np.zeros((3, 2)), np.zeros((3, 2)), "slide-seq")
+        mpp_of_lattice(np.zeros((3, 2)), np.zeros((3, 2)), "slide-seq")
 
 
 @pytest.mark.parametrize("technology", TECHNOLOGIES)

@@ -39,28 +39,46 @@ def printed(planted):
 def test_the_first_source_that_applies_is_taken_and_named(printed):
     sdata = printed()
     table, how = sdata.tables["table"], {"technology": "visium"}
-    table.uns["spatial"] = {"lib": {"scalefactors": {"spot_diameter_fullres": 65.0}}}
-    set_transformation(sdata["he"], scaled(0.5), "slide_um")
-    assert pixel_size(sdata, "he", mpp=3, **how) == PixelSize(3.0, "argument")
-    assert pixel_size(sdata, "he", **how) == PixelSize(0.5, "transformation to 'slide_um'")
+    factors = {"spot_diameter_fullres": 64 / UNIT_UM, "microns_per_pixel": 1.01 * UNIT_UM}
+    table.uns["spatial"] = {"lib": {"scalefactors": factors}}
+    set_transformation(sdata["he"], scaled(1.02 * MPP), "slide_um")
+    argument = pixel_size(sdata, "he", mpp=2.53, **how)
+    assert (argument.mpp, argument.source) == (2.53, "argument")
+    order = [
+        "transformation to 'slide_um'",
+        "Visium scale factors (microns_per_pixel)",
+        "lattice pitch of 'visium' in 'spots'",
+        "Visium scale factors (spot_diameter_fullres)",
+    ]
+    assert [one.source for one in argument.others] == order
+    assert [one.mpp / MPP for one in argument.others] == pytest.approx([1.02, 1.01, 1, 65 / 64], rel=1e-6)
+    found = pixel_size(sdata, "he", **how)
+    assert [found.source, *(one.source for one in found.others)] == order
+    assert found.said[0] == "2.55 from transformation to 'slide_um'"
     remove_transformation(sdata["he"], "slide_um")
-    assert pixel_size(sdata, "he", **how) == PixelSize(4.0, "Visium scale factors (spot_diameter_fullres)")
+    assert pixel_size(sdata, "he", **how).source == order[1]
+    del factors["microns_per_pixel"]
+    assert pixel_size(sdata, "he").source == order[2]  # what was printed says more than a diameter
     del table.uns["spatial"]
-    assert pixel_size(sdata, "he", **how).source == "Visium spot diameter of 'spots', confirmed by its pitch"
+    assert pixel_size(sdata, "he").source == "Visium spot diameter of 'spots', confirmed by its pitch"
     sdata["spots"]["radius"] *= 2
-    assert pixel_size(sdata, "he", **how).source == "lattice pitch of 'visium' in 'spots'"
+    assert pixel_size(sdata, "he", **how).source == order[2]
     with pytest.raises(BadInput, match="no µm per pixel is known"):
         pixel_size(sdata, "he")
 
 
-@pytest.mark.parametrize("name", ["um", "UM", "µm", "microns", "slide_micrometers", "micrometer", "sample-um"])
+@pytest.mark.parametrize(
+    "name", ["um", "UM", "µm", "microns", "slide_micrometers", "micrometer", "sample-um", "um-P1", "um_P1"]
+)
 def test_systems_in_um_are_known_by_their_names(printed, name):
     sdata = printed()
-    set_transformation(sdata["he"], scaled(0.5), name)
-    assert pixel_size(sdata, "he") == PixelSize(0.5, f"transformation to '{name}'")
+    set_transformation(sdata["he"], scaled(MPP), name)
+    assert pixel_size(sdata, "he") == PixelSize(MPP, f"transformation to '{name}'")
 
 
-@pytest.mark.parametrize("name", ["cerebellum", "Serum", "epithelium", "medium", "umbilicus", "square_016um"])
+@pytest.mark.parametrize(
+    "name", ["cerebellum", "Serum", "epithelium", "medium", "umbilicus", "square_016um", "P1-serum-2"]
+)
 def test_names_that_merely_end_in_um_are_no_unit(printed, name):
     sdata = printed("st", 100)
     set_transformation(sdata["he"], scaled(0.5), name)
@@ -71,7 +89,10 @@ def test_names_that_merely_end_in_um_are_no_unit(printed, name):
 @pytest.mark.parametrize(
     ("factors", "source"),
     [
-        ({"microns_per_pixel": UNIT_UM, "spot_diameter_fullres": 1.0}, "Visium scale factors (microns_per_pixel)"),
+        (
+            {"microns_per_pixel": UNIT_UM, "spot_diameter_fullres": 16 / UNIT_UM, "bin_size_um": 16.0},
+            "Visium scale factors (microns_per_pixel)",
+        ),
         (
             {"spot_diameter_fullres": 65 / UNIT_UM, "tissue_hires_scalef": 0.1},
             "Visium scale factors (spot_diameter_fullres)",
@@ -201,6 +222,84 @@ def test_shapes_that_give_no_pixel_size_do_not_matter(printed, planted):
     sheared = planted.affine(np.array([[1, 0.5, 0], [0, 1, 0], [0, 0, 1.0]]))
     sdata.shapes["annotation"] = planted.squares(planted.centers_um, 20, {"global": sheared})
     assert pixel_size(sdata, "he", technology="st").mpp == pytest.approx(MPP)
+
+
+@pytest.fixture
+def contrary(printed):
+    """A function that makes Visium spots with scale factors that their lattice contradicts."""
+
+    def make(**factors):
+        sdata = printed()
+        sdata.tables["table"].uns["spatial"] = {"lib": {"scalefactors": factors}}
+        return sdata
+
+    return make
+
+
+@pytest.mark.parametrize("um", [55.0, 65 / 0.96, 65 * 0.85])
+def test_a_diameter_that_the_pitch_contradicts_is_told_and_not_taken(contrary, um):
+    sdata = contrary(spot_diameter_fullres=um / UNIT_UM)
+    with pytest.warns(UserWarning, match=r"2.5 from lattice pitch of 'visium'.*spot_diameter_fullres.*Pass mpp="):
+        found = pixel_size(sdata, "he")
+    assert found.mpp == pytest.approx(MPP)
+    assert found.others[0].mpp == pytest.approx(MPP * 65 / um)
+
+
+@pytest.mark.parametrize("factor", [5.88, 0.2, 1.25, 0.8])
+@pytest.mark.parametrize("name", ["spot_diameter_fullres", "microns_per_pixel"])
+def test_scale_factors_of_another_image_are_refused(contrary, name, factor):
+    value = {"spot_diameter_fullres": 65 / UNIT_UM, "microns_per_pixel": UNIT_UM}[name] * factor
+    sdata = contrary(**{name: value})
+    with pytest.raises(BadInput, match=rf"contradict each other: .*{name}.*Pass mpp=.*mpp=2.5"):
+        pixel_size(sdata, "he")
+    assert pixel_size(sdata, "he", mpp=MPP) == PixelSize(MPP, "argument")  # which settles it
+
+
+def test_of_three_sources_the_one_that_is_alone_is_told(contrary):
+    sdata = contrary(spot_diameter_fullres=15.0)
+    set_transformation(sdata["he"], scaled(MPP), "um")
+    with pytest.warns(UserWarning, match=r"2.5 from transformation to 'um', but 1.* the first is taken, which"):
+        assert pixel_size(sdata, "he").mpp == MPP
+
+
+def test_sources_that_agree_to_3_percent_are_one(contrary):
+    sdata = contrary(spot_diameter_fullres=65 / UNIT_UM * 1.029)
+    assert pixel_size(sdata, "he").mpp == pytest.approx(MPP)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, np.nan, "wide", None])
+@pytest.mark.parametrize("name", ["spot_diameter_fullres", "microns_per_pixel"])
+def test_a_scale_factor_that_is_no_length_is_told_and_left_out(contrary, name, value):
+    sdata = contrary(**{name: value})
+    with pytest.warns(UserWarning, match=rf"{name} in uns\['spatial'\] is .*; expected a positive number"):
+        assert pixel_size(sdata, "he").mpp == pytest.approx(MPP)
+
+
+def test_a_number_that_no_source_says_is_taken_and_doubted(printed):
+    with pytest.warns(UserWarning, match="mpp=5 is taken for image 'he', and no source says so: 2.5 from Visium spot"):
+        assert pixel_size(printed(), "he", mpp=5.0).mpp == 5
+
+
+def test_two_systems_in_um_are_compared(printed):
+    sdata = printed("st", 100)
+    set_transformation(sdata["he"], scaled(2.0), "um")
+    set_transformation(sdata["he"], scaled(2.0), "um-P1")
+    assert pixel_size(sdata, "he").others == ()
+    set_transformation(sdata["he"], scaled(1.0), "um-P2")
+    with pytest.raises(BadInput, match="2 from transformation to 'um', but 1 from transformation to 'um-P2'"):
+        pixel_size(sdata, "he")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_sections_joined_by_spatialdata_keep_their_own_pixel_size(printed, shared):
+    from spatialdata import concatenate
+
+    one, other = printed(), printed()
+    for sdata, size in ((one, 1.0), (other, 2.0)):
+        sdata["spots"]["radius"] *= 3
+        set_transformation(sdata["he"], scaled(size), "um")
+    both = concatenate({"P1": one, "P2": other}, merge_coordinate_systems_on_name=shared)
+    assert pixel_size(both, "he-P1").mpp == 1 and pixel_size(both, "he-P2").mpp == 2
 
 
 def test_nothing_is_changed(printed, digest):

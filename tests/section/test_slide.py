@@ -66,7 +66,8 @@ def test_shapes_may_be_turned_too(planted):
 
 
 def test_the_pixel_size_that_is_given_scales_everything(planted):
-    slide = Slide.from_sdata(planted.section(angle=30), mpp=2.0)
+    with pytest.warns(UserWarning, match="mpp=2 is taken for image 'he', and no source says so: 1 from transformation"):
+        slide = Slide.from_sdata(planted.section(angle=30), mpp=2.0)
     assert slide.frame.pixel.source == "argument"
     np.testing.assert_allclose(slide.xy_um, 2 * planted.centers_um, atol=1e-9)
     np.testing.assert_allclose(slide.size_um, 40)

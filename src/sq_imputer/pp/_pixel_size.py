@@ -28,10 +28,13 @@ def pixel_size(
     The first that applies, in this order:
 
     1. the argument `mpp`;
-    2. a transformation of the image to a coordinate system in µm (named `um`, `microns`, `micrometers`, ...);
-    3. Visium: `microns_per_pixel` or `spot_diameter_fullres` (65 µm) in `uns["spatial"]`, the bin size of Visium HD in
-       the name of its shapes, or spots whose diameter and pitch agree with Visium's;
-    4. the lattice pitch of a named technology, fitted over `array_row` and `array_col`.
+    2. a transformation of the image to a coordinate system in µm (named `um`, `microns`, `um-P1`, ...);
+    3. `microns_per_pixel` in `uns["spatial"]`, or the bin size of Visium HD in the name of its shapes;
+    4. the lattice pitch, fitted over `array_row` and `array_col`: of a named technology, or of Visium where scale
+       factors or the diameter of the spots say so;
+    5. `spot_diameter_fullres` in `uns["spatial"]` (65 µm in Visium, a bin in Visium HD).
+
+    All others are asked as well, compared, and kept in `others`.
 
     Parameters
     ----------
@@ -50,14 +53,20 @@ def pixel_size(
 
     Returns
     -------
-    `mpp` and `source`.
+    `mpp`, `source`, and what `others` say.
 
     Raises
     ------
     BadInput
-        If none applies; the message says how to give it.
+        If none applies, or two differ by more than 20 % and no third confirms the first; the message says how to
+        settle it.
     MissingKey
-        If the coordinate systems that spots and image share disagree, and none was named.
+        If the coordinate systems that spots and image share disagree, none was named, and nothing else says it.
+
+    Warns
+    -----
+    UserWarning
+        If two sources differ by more than 3 %, or a scale factor is no positive number.
     """
     image_key = find_image(sdata, image_key)
     read.check_table_key(sdata, table_key)

@@ -265,6 +265,7 @@ def _provenance(target: Slide, result: Result, plan: Plan) -> dict:
         "weights_sha256": predictor.sha256,
         "mpp": float(target.frame.pixel.mpp),
         "mpp_source": target.frame.pixel.source,
+        "mpp_sources": target.frame.pixel.said,
         "how": result.how,
         "training_sections": result.training,
         "n_folds": 0 if result.fold is None else int(result.fold.max() + 1),

@@ -50,7 +50,14 @@ def lattice_um(array_rc: np.ndarray, technology: str) -> np.ndarray:
     return np.asarray(array_rc, dtype=float)[:, ::-1] * _STEPS[technology]
 
 
-def fit_pitch(xy_px: np.ndarray, array_rc: np.ndarray, technology: str) -> float:
+def is_staggered(array_rc: np.ndarray) -> bool:
+    """Whether every other position of an array `(n, 2)` holds no spot: row + column is even for all, or odd for all."""
+    total = np.asarray(array_rc, dtype=float).sum(axis=1)
+    total = total[np.isfinite(total)]
+    return len(total) > 2 and len(np.unique(total % 2)) == 1 and bool((total % 1 == 0).all())
+
+
+def mpp_of_lattice(xy_px: np.ndarray, array_rc: np.ndarray, technology: str) -> float:
     """µm per pixel, from where the spots of a lattice lie in the image.
 
     The lattice may be rotated or mirrored in the image, spots may be missing, jittered, and a few misplaced: the affine
@@ -115,7 +122,7 @@ def _check_fit(stretch: np.ndarray, deviation_px: float, technology: str) -> Non
 
 
 def pitch(*sections: np.ndarray) -> float:
-    """Median distance of a spot to the nearest other place in its section; NaN if no section has two places.
+    """Pitch: median distance of a spot to the nearest other place in its section; NaN if no section has two places.
 
     Parameters
     ----------

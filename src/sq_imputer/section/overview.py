@@ -80,8 +80,9 @@ def read_frame(
     mpp: float | None = None,
     technology: str | None = None,
     table_key: str | None = "table",
+    shapes_key: str | None = None,
 ) -> Frame:
-    """The place of an image. Reads no pixel."""
+    """The place of an image; its µm per pixel is asked of `shapes_key` first. Reads no pixel."""
     image_key = find_image(sdata, image_key)
     names = read.systems(sdata.images[image_key])
     if coordinate_system is not None and coordinate_system not in names:
@@ -89,7 +90,7 @@ def read_frame(
             f"image '{image_key}' is not in '{coordinate_system}'; it is in {listed(names)}. Pass coordinate_system=."
         )
     name = coordinate_system or ("global" if "global" in names else names[0])
-    known = {"mpp": mpp, "technology": technology, "table_key": table_key}
+    known = {"mpp": mpp, "technology": technology, "table_key": table_key, "shapes_key": shapes_key}
     pixel = pixel_size(sdata, image_key, coordinate_system=coordinate_system, **known)
     to_cs = read.affine(sdata.images[image_key], name)
     scale, _ = read.similarity(to_cs, f"image '{image_key}' in '{name}'")

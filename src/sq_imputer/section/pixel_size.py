@@ -1,17 +1,18 @@
-"""How many µm a pixel is, and who says so."""
+"""How many µm a pixel is, and who says so: every source is asked, and those that contradict each other are told."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.errors import BadInput, MissingKey, check_number, listed
+from sq_imputer.errors import BadInput, MissingKey, SqImputerError, check_number, listed
 from sq_imputer.section import read
-from sq_imputer.section.lattice import TECHNOLOGIES, fit_pitch
+from sq_imputer.section.lattice import TECHNOLOGIES, is_staggered, mpp_of_lattice
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 # `spot_diameter_fullres` of Space Ranger is that of a theoretical spot of 65 µm (documented by 10x; it agrees with the
 # 100 µm pitch to four digits). The printed spot has 55 µm.
 VISIUM_SPOT_UM = 65.0
-# a word of its own: "slide_um", but not "cerebellum"
-MICRONS = re.compile(r"(?<![^\W_])(um|µm|μm|microns?|micromet(er|re)s?)$", re.IGNORECASE)
-BIN = re.compile(r"square_(\d{3})um$")
+# a word of its own, also where `spatialdata.concatenate` put a suffix: "slide_um", "um-P1", but not "cerebellum"
+MICRONS = re.compile(r"(?<![^\W_])(um|µm|μm|microns?|micromet(er|re)s?)(?![^\W_])", re.IGNORECASE)
+BIN = re.compile(r"(?<![^\W_])square_(\d{3})um(?![^\W_])")
 # A number that was typed in is more often wrong than one that was found: thumbnails beside scale factors may be coarse.
 TYPED, FOUND = (0.05, 20.0), (0.02, 100.0)
+SAME, CONTRARY = 0.03, 0.20  # sources that differ by less are one; by more, one of them is about another image
+MOST_SPOTS = 5000  # of a lattice; more do not change the fit
 Place = tuple[str, str | None]  # image key, and the coordinate system that was asked for
 
 
@@ -38,10 +41,18 @@ class PixelSize:
         The value.
     source
         Where it came from.
+    others
+        What every other source says, in the order in which they would have been taken.
     """
 
     mpp: float
     source: str
+    others: tuple[PixelSize, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def said(self) -> list[str]:
+        """What every source says, the one taken first: `"0.75 from transformation to 'um'"`."""
+        return [f"{one.mpp:.4g} from {one.source}" for one in (self, *self.others)]
 
 
 def pixel_size(
@@ -52,27 +63,41 @@ def pixel_size(
     technology: str | None = None,
     table_key: str | None = "table",
     coordinate_system: str | None = None,
+    shapes_key: str | None = None,
 ) -> PixelSize:
-    """µm per pixel from the first of: argument, µm transformation, Visium scale factors, lattice of a technology.
+    """µm per pixel from the first of: argument, µm transformation, scale factors, bins, lattice, spot diameter.
 
-    Spots meet the image in `coordinate_system` where they have it, else in whatever systems they share.
+    Spots meet the image in `coordinate_system` where they have it, else in whatever systems they share; those of
+    `shapes_key` are asked first. All sources are compared.
 
     Raises
     ------
     BadInput
-        If none applies, or the value is no sensible pixel size.
+        If none applies, the value is no sensible pixel size, or two sources differ by more than 20 %.
+
+    Warns
+    -----
+    UserWarning
+        If two sources differ by more than 3 %, or one is no number.
     """
     if technology is not None and technology not in TECHNOLOGIES:
         raise MissingKey(f"no technology '{technology}'; there are {listed(TECHNOLOGIES)}. Pass mpp= instead.")
-    if mpp is not None:
-        given = mpp if isinstance(mpp, PixelSize) else PixelSize(mpp, "argument")
-        check_number("mpp", given.mpp)
-        return _sensible(PixelSize(float(given.mpp), given.source), image_key, FOUND if given is mpp else TYPED)
+    if isinstance(mpp, PixelSize):  # was found before
+        check_number("mpp", mpp.mpp)
+        return _sensible(mpp, image_key)
     place = image_key, coordinate_system
-    for find in (_from_transformation, _from_visium, _from_lattice):
-        found = find(sdata, place, table_key, technology)
-        if found is not None:
-            return _sensible(found, image_key)
+    if mpp is not None:
+        check_number("mpp", mpp)
+        given = _sensible(PixelSize(float(mpp), "argument"), image_key, TYPED)
+    found, failed = _sources(sdata, place, table_key, technology, shapes_key)
+    if mpp is not None:
+        return _given(given, found, image_key)
+    if not found and failed:
+        raise failed
+    if found:
+        size = _sensible(found[0], image_key)
+        _compare(size, found[1:], image_key)
+        return PixelSize(size.mpp, size.source, tuple(found[1:]))
     raise BadInput(
         f"no µm per pixel is known for image '{image_key}': it has no transformation to a coordinate system in µm "
         f"(it has "
@@ -87,6 +112,9 @@ def as_seen(record: Mapping) -> dict:
     return {"mpp": None if mpp is None else PixelSize(mpp, source), "outside": "pad", "missing": "fill"}
 
 
+# Comparison --------------------------------------------------------------------------------------------
+
+
 def _sensible(size: PixelSize, image_key: str, sensible: tuple[float, float] = FOUND) -> PixelSize:
     if not sensible[0] <= size.mpp <= sensible[1]:
         raise BadInput(
@@ -96,19 +124,86 @@ def _sensible(size: PixelSize, image_key: str, sensible: tuple[float, float] = F
     return size
 
 
-def _from_transformation(sdata: SpatialData, place: Place, *_) -> PixelSize | None:
-    image_key, _ = place
-    for name in read.systems(sdata.images[image_key]):
-        if MICRONS.search(name):
-            matrix = read.affine(sdata.images[image_key], name)
-            return PixelSize(read.similarity(matrix, f"image '{image_key}'")[0], f"transformation to '{name}'")
-    return None
+def _apart(one: PixelSize, other: PixelSize) -> float:
+    """By which share of the smaller value two sources differ."""
+    return max(one.mpp, other.mpp) / min(one.mpp, other.mpp) - 1
 
 
-def _on_image(sdata: SpatialData, place: Place) -> list[str]:
-    """Names of the shapes that share a coordinate system with the image."""
+def _given(given: PixelSize, found: list[PixelSize], image_key: str) -> PixelSize:
+    """A value that was typed in settles it; it is doubted only if no source says the same."""
+    if found and all(_apart(given, one) > SAME for one in found):
+        warnings.warn(
+            f"mpp={given.mpp:.4g} is taken for image '{image_key}', and no source says so: {_list(found)}.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return PixelSize(given.mpp, given.source, tuple(found))
+
+
+def _compare(size: PixelSize, others: list[PixelSize], image_key: str) -> None:
+    """Warn of sources that say another value; raise where nothing else tells which of them is wrong."""
+    unlike = [one for one in others if _apart(size, one) > SAME]
+    if not unlike:
+        return
+    worst = max(unlike, key=lambda one: _apart(size, one))
+    confirmed = len(unlike) < len(others)
+    text = (
+        f"sources of µm per pixel of image '{image_key}' contradict each other: {size.mpp:.4g} from {size.source}, but "
+        f"{_list(unlike)} ({_apart(size, worst):.0%} apart)"
+    )
+    if _apart(size, worst) > CONTRARY and not confirmed:
+        raise BadInput(
+            f"{text}. Spots may be in the pixels of another image than the scale factors. Pass mpp=, the µm per pixel "
+            f"that you know to be right (mpp={size.mpp:.4g} or mpp={worst.mpp:.4g}), or mend the other."
+        )
+    first = "the first is taken" + (", which another source confirms" if confirmed else "")
+    warnings.warn(f"{text}; {first}. Pass mpp= to settle it.", UserWarning, stacklevel=4)
+
+
+def _list(sizes: list[PixelSize]) -> str:
+    return ", ".join(f"{one.mpp:.4g} from {one.source}" for one in sizes)
+
+
+# Sources -----------------------------------------------------------------------------------------------
+
+
+def _sources(
+    sdata: SpatialData, place: Place, table_key: str | None, technology: str | None, shapes_key: str | None
+) -> tuple[list[PixelSize], SqImputerError | None]:
+    """What the image says, and what the first shapes on it say that say anything; and why a named lattice does not."""
+    found, failed = _from_transformations(sdata, place[0]), None
+    for name in _on_image(sdata, place, shapes_key):
+        try:
+            sizes, error = _from_shapes(sdata, name, table_key, technology)
+            failed = failed or error
+            if sizes:
+                scale = _pixels(sdata, place, name)
+                return found + [PixelSize(one.mpp / scale, one.source) for one in sizes], failed
+        except SqImputerError as error:  # matters only if nothing else says it
+            failed = failed or error
+    return found, failed
+
+
+def _from_transformations(sdata: SpatialData, image_key: str) -> list[PixelSize]:
+    """What transformations to systems in µm say; systems that say the same are one source."""
+    found: list[PixelSize] = []
+    for name in filter(MICRONS.search, read.systems(sdata.images[image_key])):
+        matrix = read.affine(sdata.images[image_key], name)
+        size = PixelSize(read.similarity(matrix, f"image '{image_key}'")[0], f"transformation to '{name}'")
+        if all(_apart(size, one) > 1e-6 for one in found):
+            found.append(size)
+    return found
+
+
+def _on_image(sdata: SpatialData, place: Place, shapes_key: str | None) -> list[str]:
+    """Names of the shapes that share a coordinate system with the image, the likeliest first.
+
+    Where several sections share "global", those that share a system of their own with the image are its own.
+    """
     here = set(read.systems(sdata.images[place[0]]))
-    return [name for name in sdata.shapes if here & set(read.systems(sdata.shapes[name]))]
+    shared = {name: here & set(read.systems(sdata.shapes[name])) for name in sdata.shapes}
+    names = [name for name in shared if shared[name]]
+    return sorted(names, key=lambda name: (name != shapes_key, not shared[name] - {"global"}))
 
 
 def _pixels(sdata: SpatialData, place: Place, shapes_key: str) -> float:
@@ -119,81 +214,97 @@ def _pixels(sdata: SpatialData, place: Place, shapes_key: str) -> float:
     return read.similarity(to_image, f"shapes '{shapes_key}'")[0]
 
 
-def _from_visium(sdata: SpatialData, place: Place, *_) -> PixelSize | None:
-    for name in _on_image(sdata, place):
-        found = _bins(sdata, name) or next(filter(None, (_spots(sdata, name, key) for key in sdata.tables)), None)
-        if found is not None:  # µm per unit of the shapes, so far
-            return PixelSize(found.mpp / _pixels(sdata, place, name), found.source)
-    return None
+def _from_shapes(
+    sdata: SpatialData, shapes_key: str, table_key: str | None, technology: str | None
+) -> tuple[list[PixelSize], BadInput | None]:
+    """What scale factors, bins, the lattice and the spots' diameter say, in µm per unit of the shapes."""
+    bins = list(_bins(sdata, shapes_key))
+    for key in sdata.tables:
+        if shapes_key not in read.annotated(sdata, key):
+            continue
+        factors = _scale_factors(sdata.tables[key], shapes_key)
+        direct = list(_number(factors, "microns_per_pixel", 1.0, key))
+        diameter = list(_number(factors, "spot_diameter_fullres", _spot_um(factors, shapes_key), key))
+        named = technology if key == table_key else None
+        lattice, failed = _lattice(sdata, shapes_key, key, named, bool(factors))
+        if direct or bins or diameter or lattice or failed:
+            return direct + bins + lattice + diameter, failed
+    return bins, None
 
 
-def _bins(sdata: SpatialData, shapes_key: str) -> PixelSize | None:
+def _spot_um(factors: Mapping, shapes_key: str) -> float:
+    """µm that `spot_diameter_fullres` stands for: the side of a bin in Visium HD, else a spot of Visium."""
+    match, size = BIN.search(shapes_key), factors.get("bin_size_um")
+    if isinstance(size, int | float | np.number) and size > 0:
+        return float(size)
+    return float(match[1]) if match else VISIUM_SPOT_UM
+
+
+def _bins(sdata: SpatialData, shapes_key: str) -> Iterator[PixelSize]:
     match = BIN.search(shapes_key)
-    if match is None:
-        return None
-    side = float(np.median(read.sizes(sdata.shapes[shapes_key])))
-    return PixelSize(int(match[1]) / side, f"Visium HD bins of {int(match[1])} µm in '{shapes_key}'")
+    if match is not None:
+        side = float(np.median(read.sizes(sdata.shapes[shapes_key])))
+        yield PixelSize(int(match[1]) / side, f"Visium HD bins of {int(match[1])} µm in '{shapes_key}'")
 
 
-def _spots(sdata: SpatialData, shapes_key: str, table_key: str) -> PixelSize | None:
-    if shapes_key not in read.annotated(sdata, table_key):
-        return None
-    factors = _scale_factors(sdata.tables[table_key])
-    if "microns_per_pixel" in factors:
-        return PixelSize(factors["microns_per_pixel"], "Visium scale factors (microns_per_pixel)")
-    if "spot_diameter_fullres" in factors:
-        size = VISIUM_SPOT_UM / factors["spot_diameter_fullres"]
-        return PixelSize(size, "Visium scale factors (spot_diameter_fullres)")
-    size = _visium_spots(sdata, shapes_key, table_key)
-    return None if size is None else PixelSize(size, f"Visium spot diameter of '{shapes_key}', confirmed by its pitch")
-
-
-def _scale_factors(table: AnnData) -> dict:
-    """Scale factors of the one library in `uns['spatial']`, the place that scanpy and squidpy use."""
-    libraries = list(table.uns.get("spatial", {}).values())
-    return dict(libraries[0].get("scalefactors", {})) if len(libraries) == 1 else {}
-
-
-def _array_positions(table: AnnData) -> tuple[np.ndarray, np.ndarray] | None:
-    if not {"array_row", "array_col"} <= set(table.obs):
-        return None
-    return table.obs["array_row"].to_numpy(dtype=float), table.obs["array_col"].to_numpy(dtype=float)
-
-
-def _lattice(sdata: SpatialData, shapes_key: str, table_key: str) -> tuple[np.ndarray, np.ndarray] | None:
-    table, shapes = sdata.tables[table_key], sdata.shapes[shapes_key]
-    position = _array_positions(table)
-    if position is None:
-        return None
-    rows, where = read.rows_of(table, shapes, shapes_key, table_key)
-    return read.centers(shapes, shapes_key)[where], np.column_stack(position)[rows]
-
-
-def _visium_spots(sdata: SpatialData, shapes_key: str, table_key: str) -> float | None:
-    """µm per unit of the shapes, if spot diameter and pitch both say that this is Visium."""
-    if not read.are_circles(sdata.shapes[shapes_key]):
-        return None
-    lattice = _lattice(sdata, shapes_key, table_key)
-    if lattice is None:
-        return None
+def _number(factors: Mapping, name: str, um: float, table_key: str) -> Iterator[PixelSize]:
+    """A scale factor as µm per unit: itself, or `um` for so many units."""
+    if name not in factors:
+        return
     try:
-        by_pitch = fit_pitch(*lattice, "visium")
-    except BadInput:  # too few spots, or another lattice: not Visium
-        return None
-    by_diameter = VISIUM_SPOT_UM / float(np.median(read.sizes(sdata.shapes[shapes_key])))
-    return by_diameter if abs(by_diameter / by_pitch - 1) < 0.03 else None
+        value = float(factors[name])
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not (np.isfinite(value) and value > 0):
+        warnings.warn(
+            f"table '{table_key}': {name} in uns['spatial'] is {factors[name]!r}; expected a positive number. It is "
+            "left out.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return
+    yield PixelSize(value if name == "microns_per_pixel" else um / value, f"Visium scale factors ({name})")
 
 
-def _from_lattice(sdata: SpatialData, place: Place, table_key: str | None, technology: str | None) -> PixelSize | None:
-    if technology is None:
+def _scale_factors(table: AnnData, shapes_key: str) -> dict:
+    """Scale factors of the library in `uns['spatial']`, the place that scanpy and squidpy use: the only or its own."""
+    spatial = table.uns.get("spatial", {})
+    libraries = dict(spatial) if isinstance(spatial, Mapping) else {}
+    own = libraries.get(shapes_key) or (next(iter(libraries.values())) if len(libraries) == 1 else {})
+    factors = own.get("scalefactors", {}) if isinstance(own, Mapping) else {}
+    return dict(factors) if isinstance(factors, Mapping) else {}
+
+
+def _lattice(
+    sdata: SpatialData, shapes_key: str, table_key: str, technology: str | None, factors: bool
+) -> tuple[list[PixelSize], BadInput | None]:
+    """What the lattice says: of the named technology, else of Visium where scale factors or diameter say Visium."""
+    table, shapes = sdata.tables[table_key], sdata.shapes[shapes_key]
+    if not {"array_row", "array_col"} <= set(table.obs):
+        needs = f"technology='{technology}' needs obs columns array_row and array_col in table '{table_key}'."
+        return [], BadInput(needs) if technology else None
+    array = table.obs[["array_row", "array_col"]].to_numpy(dtype=float)
+    if not technology and not is_staggered(array):
+        return [], None
+    rows, where = read.rows_of(table, shapes, shapes_key, table_key)
+    some = np.linspace(0, len(rows) - 1, min(len(rows), MOST_SPOTS)).astype(int)
+    try:
+        size = mpp_of_lattice(read.centers(shapes, shapes_key)[where[some]], array[rows[some]], technology or "visium")
+    except BadInput as error:  # too few spots, or another lattice
+        return [], error if technology else None
+    diameter = _visium_diameter(shapes, size) if technology in (None, "visium") else None
+    if not technology and not factors and diameter is None:
+        return [], None
+    pitch = PixelSize(size, f"lattice pitch of '{technology or 'visium'}' in '{shapes_key}'")
+    if diameter is None or technology or factors:
+        return [pitch], None
+    # a lattice alone could be of another pitch; with spots of this diameter it is Visium's
+    return [PixelSize(diameter, f"Visium spot diameter of '{shapes_key}', confirmed by its pitch"), pitch], None
+
+
+def _visium_diameter(shapes, by_pitch: float) -> float | None:
+    """µm per unit of circles that have the diameter of Space Ranger's spots."""
+    if not read.are_circles(shapes):
         return None
-    for name in _on_image(sdata, place):
-        if name in read.annotated(sdata, table_key):
-            lattice = _lattice(sdata, name, table_key)
-            if lattice is None:
-                raise BadInput(
-                    f"technology='{technology}' needs obs columns array_row and array_col in table '{table_key}'."
-                )
-            size = fit_pitch(*lattice, technology) / _pixels(sdata, place, name)
-            return PixelSize(size, f"lattice pitch of '{technology}' in '{name}'")
-    return None
+    by_diameter = VISIUM_SPOT_UM / float(np.median(read.sizes(shapes)))
+    return by_diameter if abs(by_diameter / by_pitch - 1) < SAME else None

@@ -160,7 +160,7 @@ class Slide:
         shapes_key = read.find_shapes(sdata, shapes_key, table_key)
         shapes = sdata.shapes[shapes_key]
         place = read.geometry(sdata, image_key, shapes_key, coordinate_system)
-        found = {"mpp": mpp, "technology": technology, "table_key": table_key}
+        found = {"mpp": mpp, "technology": technology, "table_key": table_key, "shapes_key": shapes_key}
         frame = read_frame(sdata, image_key, place.coordinate_system, **found)
         centers_px = read.apply(place.to_image, read.centers(shapes, shapes_key))
         sizes_px = read.sizes(shapes) * read.similarity(place.to_image, shapes_key)[0]
