@@ -14,7 +14,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 import sq_imputer as sqi
-from sq_imputer.section.overview import Frame
+from sq_imputer.section.frame import Frame
 from sq_imputer.section.pixel_size import PixelSize
 from sq_imputer.section.slide import Slide
 

@@ -156,3 +156,24 @@ def test_glass_alone_is_an_error(disc, angle):
     with pytest.raises(BadInput, match="no tissue was found. Pass shapes to predict at instead of a grid"):
         sqi.pp.grid(sdata)
     assert not list(sdata.shapes)
+
+
+def test_a_grid_that_misses_the_measured_spots_warns_and_says_how_many(section):
+    import shapely
+    from geopandas import GeoDataFrame
+    from spatialdata.models import ShapesModel
+
+    spots = section.shapes["spots"]
+    middle = float(np.median(spots.geometry.x))
+    share = float((spots.geometry.x < middle).mean())
+    half = GeoDataFrame(geometry=[shapely.box(-1e4, -1e4, middle, 1e4)])
+    section.shapes["left"] = ShapesModel.parse(half, transformations=get_transformation(spots, get_all=True))
+    with pytest.warns(UserWarning, match=rf"of 59 measured spots \({share:.0%}\) lie on 'left'.* pp.tissue"):
+        sqi.pp.grid(section, spacing_um=80, tissue_key="left")
+    assert section.shapes["grid"].geometry.x.max() < middle
+
+
+def test_the_share_of_measured_spots_is_logged(section, caplog):
+    with caplog.at_level("INFO", logger="sq_imputer"):
+        sqi.pp.grid(section, spacing_um=80)
+    assert "of 59 measured spots" in caplog.text and "lie on the tissue that was found" in caplog.text

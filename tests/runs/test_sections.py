@@ -21,7 +21,8 @@ def test_slides_are_passed_on_as_they_are(section):
 
 
 def test_keys_reach_every_section(patients):
-    slides = read_sections(patients, {"mpp": 0.5})
+    with pytest.warns(UserWarning, match="mpp=0.5 is taken for image 'he', and no source says so"):
+        slides = read_sections(patients, {"mpp": 0.5})
     assert [slide.frame.pixel.mpp for slide in slides] == [0.5] * 3
 
 

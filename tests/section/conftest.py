@@ -150,3 +150,23 @@ def counting(monkeypatch) -> SimpleNamespace:
     card = replace(TEXTURE, name="counting", dim=3)
     encoders.register_encoder(card, lambda card, weights, revision: Counting(card, told.provenance))
     return told
+
+
+GLASS, PINK = (240, 235, 240), (180, 90, 150)  # of slides with tissue of some shape
+
+
+@pytest.fixture
+def slide(planted):
+    """A function that makes a slide of 1600 x 1200 µm with tissue of some shape, on an image that is placed anyhow."""
+
+    def make(inside, mpp=4.0, angle=0.0, flip=False, glass=GLASS):
+        matrix, shape = planted.place(angle, flip, mpp / 5)
+        matrix[:2] *= 5
+        y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
+        x, y = np.moveaxis(np.stack([x, y], axis=-1) @ matrix[:2, :2].T + matrix[:2, 2], -1, 0)
+        pixels = np.where(inside(x, y), *np.array([PINK, glass])[:, :, None, None])
+        pixels = pixels + np.random.default_rng(0).integers(-4, 5, pixels.shape)
+        pixels = pixels.clip(0, 255).astype(np.uint8)
+        return SpatialData(images={"he": planted.image(pixels, {"um": planted.affine(matrix)}, scales=[2])})
+
+    return make

@@ -8,7 +8,7 @@ from sq_imputer.contract import CropSpec
 from sq_imputer.errors import BadInput
 from sq_imputer.pixels.pyramid import Pyramid
 from sq_imputer.section.blocks import block_crops, whole_blocks
-from sq_imputer.section.overview import Frame
+from sq_imputer.section.frame import Frame
 from sq_imputer.section.pixel_size import PixelSize
 
 SPEC = CropSpec(extent_um=16, size_px=16)

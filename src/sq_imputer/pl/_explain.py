@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-    from sq_imputer.section.overview import Frame
+    from sq_imputer.section.frame import Frame
 
 MOST_PX = 1000  # along the longer side of what is drawn
 HIGHEST = 97  # percentile at which colors end, so that a fold or a speck of ink does not take them all
@@ -60,7 +60,8 @@ def explain(
     import matplotlib.pyplot as plt
 
     from sq_imputer.contract import CropSpec
-    from sq_imputer.section.overview import picture, read_frame
+    from sq_imputer.section.frame import read_frame
+    from sq_imputer.section.overview import picture
 
     made, row = _record(sdata, key, gene, spot)
     table = sdata.tables[f"{key}_spots"]

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sq_imputer.errors import BadInput, check_number
-from sq_imputer.section import overview, read
+from sq_imputer.section import read
+from sq_imputer.section.frame import Frame, read_frame
 from sq_imputer.section.image import find_image
 from sq_imputer.section.keys import verb
+from sq_imputer.section.outlined import on_outlined
+from sq_imputer.section.tissue import covers, tissue
 from sq_imputer.store import write
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 MOST_POINTS = 1e8
+LEAST_COVERED = 0.8  # share of the measured spots that a grid covers
 
 
 @verb
@@ -27,13 +33,15 @@ def grid(
     mpp: float | None = None,
     technology: str | None = None,
     table_key: str | None = "table",
+    tissue_key: str | None = None,
     key_added: str = "grid",
     overwrite: bool = False,
 ) -> None:
     """Add circles on a hexagonal lattice over the tissue, to predict where nothing was measured.
 
-    Tissue is what differs in color from the glass (Otsu's threshold at 16 µm per pixel). The circles have the
-    transformations of the image.
+    Tissue is told from glass, and from what the scanner did not see, as :func:`sq_imputer.pp.tissue` does, or is what
+    `tissue_key` says. The circles have the transformations of the image. What share of the measured spots lies on that
+    tissue is logged; below 80 % it is a warning.
 
     Parameters
     ----------
@@ -49,6 +57,8 @@ def grid(
         Along whose axes the lattice lies.
     mpp, technology, table_key
         µm per pixel, as :func:`sq_imputer.pp.pixel_size` finds it.
+    tissue_key
+        Labels (all but 0) or shapes that outline the tissue; found in the image if left out.
     key_added
         Name of the shapes element.
     overwrite
@@ -58,6 +68,11 @@ def grid(
     ------
     BadInput
         If no tissue is found, or the name is taken.
+
+    Warns
+    -----
+    UserWarning
+        If fewer than 80 % of the measured spots lie on the tissue.
     """
     image_key = find_image(sdata, image_key)
     read.check_table_key(sdata, table_key)
@@ -67,29 +82,62 @@ def grid(
             raise BadInput(f"{name} is {value}; expected a positive length in µm.")
     write.check_free(sdata, "shapes", key_added, overwrite)
     places = {"mpp": mpp, "technology": technology, "table_key": table_key}
-    frame = overview.read_frame(sdata, image_key, coordinate_system, **places)
+    frame = read_frame(sdata, image_key, coordinate_system, **places)
     points = np.prod(np.ptp(frame.box_um, axis=0) / spacing_um)
     if points > MOST_POINTS:
         raise BadInput(
             f"a lattice of {spacing_um:g} µm would have {points:.2g} points on {frame.pyramid.name}; at most "
             f"{MOST_POINTS:.2g} are made. Pass a larger spacing_um."
         )
-    mask, extent = overview.tissue(frame)
     xy_um = lattice(frame.box_um, spacing_um)
-    um = (extent[1] - extent[0]) / mask.shape[1]
-    column, row = np.floor((xy_um - [extent[0], extent[3]]) / um).astype(int).T
-    inside = frame.holds(xy_um) & (column >= 0) & (row >= 0) & (column < mask.shape[1]) & (row < mask.shape[0])
-    inside[inside] = mask[row[inside], column[inside]]
-    if not inside.any():
+    xy_um = xy_um[frame.holds(xy_um)]
+    spots = _measured(sdata, image_key, frame, table_key)
+    on, known = _on_tissue(sdata, image_key, frame, tissue_key, xy_um, spots)
+    if not on.any():
         raise BadInput(f"no point of a lattice of {spacing_um:g} µm lies on tissue; pass a smaller spacing_um.")
-    centers = frame.to_px(xy_um[inside])
-    write.write_element(
-        sdata,
-        "shapes",
-        key_added,
-        _circles(sdata, image_key, centers, diameter_um / frame.pixel.mpp),
-        overwrite=overwrite,
-    )
+    _tell(known, tissue_key)
+    circles = _circles(sdata, image_key, frame.to_px(xy_um[on]), diameter_um / frame.pixel.mpp)
+    write.write_element(sdata, "shapes", key_added, circles, overwrite=overwrite)
+
+
+def _on_tissue(
+    sdata: SpatialData, image_key: str, frame: Frame, tissue_key: str | None, *points_um: np.ndarray
+) -> list[np.ndarray]:
+    """Which of some points lie on the tissue, for each set of them."""
+    if tissue_key is not None:
+        return [on_outlined(sdata, tissue_key, image_key, frame, xy_um) for xy_um in points_um]
+    mask, extent = tissue(frame)
+    return [covers(mask, extent, xy_um) for xy_um in points_um]
+
+
+def _measured(sdata: SpatialData, image_key: str, frame: Frame, table_key: str | None) -> np.ndarray:
+    """Where `(n, 2)`, in µm, measured spots lie on the image."""
+    found = [np.empty((0, 2))]
+    for name in read.annotated(sdata, table_key):
+        shapes, here = sdata.shapes[name], frame.coordinate_system
+        if here not in read.systems(shapes):
+            continue
+        _, where = read.rows_of(sdata.tables[table_key], shapes, name, table_key)
+        to_image = read.geometry(sdata, image_key, name, here).to_image
+        found.append(read.apply(frame.to_um, read.apply(to_image, read.centers(shapes, name)[where])))
+    xy_um = np.concatenate(found)
+    return xy_um[frame.holds(xy_um)]
+
+
+def _tell(on: np.ndarray, tissue_key: str | None) -> None:
+    """Log what share of the measured spots lies on the tissue, and warn if it is small."""
+    if not len(on):
+        return
+    where = "the tissue that was found" if tissue_key is None else f"'{tissue_key}'"
+    text = f"{on.sum()} of {len(on)} measured spots ({on.mean():.0%}) lie on {where}"
+    logging.getLogger(__name__).info(text)
+    if on.mean() < LEAST_COVERED:
+        warnings.warn(
+            f"{text}, and so do the circles. Look at pp.tissue(sdata), or pass tissue_key=, labels or shapes that you "
+            "drew.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def lattice(box_um: np.ndarray, spacing_um: float) -> np.ndarray:

@@ -11,7 +11,7 @@ from sq_imputer.contract import CropSpec
 
 if TYPE_CHECKING:
     from sq_imputer.pixels.crops import Crops
-    from sq_imputer.section.overview import Frame
+    from sq_imputer.section.frame import Frame
 
 
 def block_crops(frame: Frame, centers_px: np.ndarray, spec: CropSpec, k: int, names=None) -> Crops:

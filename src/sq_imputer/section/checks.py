@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sq_imputer.contract import CropSpec, Needs
     from sq_imputer.pixels.crops import Crops
     from sq_imputer.pixels.pyramid import Pyramid
-    from sq_imputer.section.overview import Frame
+    from sq_imputer.section.frame import Frame
 
 LEAST_INSIDE = 0.5  # of the rows must lie on the image, even where white around it was asked for
 MOST_MISSING = 0.01  # of the rows may lie on chunks that are not there

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sq_imputer.encoders import Encoder
     from sq_imputer.pixels.crops import Crops
-    from sq_imputer.section.overview import Frame
+    from sq_imputer.section.frame import Frame
     from sq_imputer.store.journal import Part
 
 

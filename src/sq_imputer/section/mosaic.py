@@ -17,7 +17,7 @@ from sq_imputer.section import read
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from sq_imputer.section.overview import Frame
+    from sq_imputer.section.frame import Frame
 
 BLOCK = 1024  # pixels a side of a block of the image
 LEAST = 1e-3  # weight at the rim of a crop, relative to its middle: a pixel that one crop alone covers has its value

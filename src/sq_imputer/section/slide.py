@@ -18,8 +18,8 @@ from sq_imputer.section import read
 from sq_imputer.section.blocks import block_crops, whole_blocks
 from sq_imputer.section.checks import Checked, check_inside, check_missing, check_needs, constant
 from sq_imputer.section.features import compute, record, shard_name, stored
+from sq_imputer.section.frame import Frame, read_frame
 from sq_imputer.section.image import find_image
-from sq_imputer.section.overview import Frame, read_frame
 
 if TYPE_CHECKING:
     from anndata import AnnData

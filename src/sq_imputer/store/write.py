@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from spatialdata import SpatialData
 
-Kind = Literal["tables", "shapes", "images"]
+Kind = Literal["tables", "shapes", "images", "labels"]
 
 
 MOST_BYTES = 200  # of a name: file systems take 255, and slots have an ending
