@@ -186,7 +186,7 @@ def assemble(
     systems = {"global": Identity(), "um": Scale([mpp, mpp], axes=("x", "y"))}
     halvings = max(1, round(np.log2(min(pixels.shape[1:]) / CHUNK)))  # until a level is about one chunk
     image = Image2DModel.parse(
-        pixels,
+        _padded(pixels, 2**halvings),
         dims=("c", "y", "x"),
         c_coords=["r", "g", "b"],
         scale_factors=[2] * halvings,
@@ -208,6 +208,11 @@ def assemble(
     table = TableModel.parse(table, region="spots", region_key="region", instance_key="spot_id")
     known = {"section": section} | ({"patient": patient} if patient is not None else {})
     return SpatialData(images={"he": image}, shapes={"spots": shapes}, tables={"table": table}, attrs=known)
+
+
+def _padded(pixels: np.ndarray, multiple: int) -> np.ndarray:
+    """The picture, its last row and column repeated to a multiple: levels of other sizes lie beside where they say."""
+    return np.pad(pixels, [(0, 0), *((0, -n % multiple) for n in pixels.shape[1:])], mode="edge")
 
 
 def _separator(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
@@ -62,9 +63,18 @@ class Windows:
 
 
 def pick_level(pyramid: Pyramid, spec: CropSpec, mpp: float) -> int:
-    """The coarsest level that is not coarser than the crop; the finest if all are."""
+    """The coarsest level that is not coarser than the crop and shows where it lies; the finest if none does."""
     sides = [spec.extent_um / mpp / max(pyramid.scale(level)) for level in range(len(pyramid.levels))]
-    return max((level for level, side in enumerate(sides) if round(side) >= spec.size_px), default=0)
+    wanted = max((level for level, side in enumerate(sides) if round(side) >= spec.size_px), default=0)
+    level = next(level for level in range(wanted, -1, -1) if pyramid.place(level) is not None)
+    if level < wanted:
+        warnings.warn(
+            f"level {wanted} of {pyramid.name} does not show where it lies in the finest: level {level} is read "
+            "instead, which takes longer. Make the levels anew from a size that is a multiple of their factors.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return level
 
 
 def place(pyramid: Pyramid, centers_px: np.ndarray, spec: CropSpec, mpp: float, axes: np.ndarray) -> Windows:
@@ -87,15 +97,17 @@ def place(pyramid: Pyramid, centers_px: np.ndarray, spec: CropSpec, mpp: float, 
         `(2, 2)` orthonormal; columns are the crop's x and y directions.
     """
     level = pick_level(pyramid, spec, mpp)
-    scale = np.array(pyramid.scale(level))
-    center = np.clip(centers_px[:, ::-1] / scale, -FAR, FAR)
+    lies = pyramid.place(level)
+    scale = np.array(lies.scale)
+    center = np.clip((centers_px[:, ::-1] - lies.origin) / scale, -FAR, FAR)
     side = spec.extent_um / mpp / scale
     straight = np.rint(axes)
     if np.abs(axes - straight).max() > 1e-3:
         return _turned(level, center, side, axes, spec.size_px)
     swap = bool(straight[0, 0] == 0)
     sign = (int(straight[1].sum()), int(straight[0].sum()))
-    if (np.rint(side) == spec.size_px).all():
+    # half a pixel of a coarser level is many of the finest: there, what does not lie on whole pixels is resampled
+    if level == 0 and (np.rint(side) == spec.size_px).all():
         # whole and half pixels are what centers lie on: the edge of rounding is not there, but out of their reach
         first = np.floor(_corner(sign * center, spec.size_px) + 0.5 + APART_UM / mpp / scale + 1 / 1024)
         return Windows(level, spec.size_px, _start(first, sign, spec.size_px), sign, swap)

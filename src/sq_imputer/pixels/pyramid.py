@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import BadInput
+from sq_imputer.pixels.levels import Place, find
 
 if TYPE_CHECKING:
     import dask.array as da
+
+MOST_FOUND = 256  # images whose levels are remembered
+_FOUND: dict[tuple, list[Place | None]] = {}  # by the names of the arrays, which dask makes of what they hold
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,22 @@ class Pyramid:
         return self.levels[0].shape[1:]
 
     def scale(self, level: int) -> tuple[float, float]:
-        """Finest-level pixels per pixel of this level, along y and x."""
+        """Finest-level pixels per pixel of this level by their sizes, along y and x; `place` has it exactly."""
         height, width = self.levels[level].shape[1:]
         return self.shape[0] / height, self.shape[1] / width
+
+    def place(self, level: int) -> Place | None:
+        """Where a level lies in the finest; None if it cannot be told.
+
+        Reads a few pixels, once, where sizes do not settle it.
+        """
+        return Place((1.0, 1.0)) if level == 0 else self._places[level]
+
+    @property
+    def _places(self) -> list[Place | None]:
+        key = (self.channels, *((level.name, level.shape) for level in self.levels))
+        if key not in _FOUND:
+            if len(_FOUND) >= MOST_FOUND:
+                _FOUND.clear()
+            _FOUND[key] = find(self.levels, self.channels)
+        return _FOUND[key]
