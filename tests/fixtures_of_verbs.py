@@ -194,3 +194,11 @@ def change() -> Callable:
         table.X = type(table.X)(counts)
 
     return spots
+
+
+@pytest.fixture
+def joined(patients):
+    """Three patients' sections in one object and one table, as `spatialdata.concatenate` joins them."""
+    import spatialdata
+
+    return spatialdata.concatenate(patients, concatenate_tables=True)

@@ -51,7 +51,6 @@ def row(name: str, given: dict, *holds: str, error=BadInput):
         row("50-no-genes", {"genes": []}, "genes is empty", "at least one"),
         row("50-genes-zero", {"genes": 0}, "genes is 0", "positive"),
         row("50-genes-fraction", {"genes": 1.5}, "genes is 1.5", "whole number"),
-        row("50-genes-none", {"genes": None}, "genes is None", "list of names"),
         row("50-genes-true", {"genes": True}, "genes is True", "list of names"),
         row("50-genes-text", {"genes": "NUC1"}, "the text 'NUC1'", "['NUC1']"),
         row("50-unit", {"unit": "cpm"}, "no unit 'cpm'", "'log1p_cp10k'"),

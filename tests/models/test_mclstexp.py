@@ -215,7 +215,7 @@ def test_6_every_kind_of_position_trains(train, test, position) -> None:
 
 
 def test_6_positions_count_from_the_corner_of_the_section(fitted, train) -> None:
-    assert fitted.step.tolist() == [100, 100] and (fitted.sizes["grid_x"], fitted.sizes["grid_y"]) == (15, 10)
+    assert fitted.pitch == 100 and (fitted.sizes["grid_x"], fitted.sizes["grid_y"]) == (15, 10)
     elsewhere = replace(train[0], xy_um=train[0].xy_um + [5000.0, -300.0])
     assert torch.equal(fitted.keys(elsewhere), fitted.keys(train[0]))
 

@@ -5,6 +5,7 @@ from fixtures_of_verbs import (  # noqa: F401
     change,
     draws,
     genes,
+    joined,
     partly,
     patients,
     recalls,

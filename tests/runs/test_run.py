@@ -219,9 +219,9 @@ def dim_image(sdata) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (shift_counts, "target.measured was"),
-        (dim_image, "target.image was"),
-        (name_patient, "target.group was 'P1', is 'another'"),
+        (shift_counts, "targets.0.measured was"),
+        (dim_image, "targets.0.image was"),
+        (name_patient, "targets.0.group was 'P1', is 'another'"),
     ],
     ids=["counts", "image", "patient"],
 )
@@ -235,9 +235,11 @@ def test_other_counts_or_another_image_are_another_run(stored, spy, how, change,
 
 def test_a_run_that_is_not_to_be_resumed_leaves_nothing_on_the_way(stored, spy, how):
     seen = []
-    track = sqi.tl._predict.track
+    from sq_imputer.runs import carry_out
+
+    track = carry_out.track
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqi.tl._predict, "track", lambda *a, **k: seen.append(journals(stored)) or track(*a, **k))
+        patch.setattr(carry_out, "track", lambda *a, **k: seen.append(journals(stored)) or track(*a, **k))
         sqi.tl.predict(stored, "spy", **how["spy"])
     assert seen == [[]] and not journals(stored)
 

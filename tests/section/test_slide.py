@@ -248,7 +248,7 @@ def test_a_part_keeps_every_field_of_its_rows(planted):
 
 
 def test_moments_are_those_of_the_measured_rows_of_the_whole(planted, counting, monkeypatch):
-    monkeypatch.setattr("sq_imputer.section.slide.MIN_ROWS_FOR_MOMENTS", 5)
+    monkeypatch.setattr("sq_imputer.section.seen.MIN_ROWS_FOR_MOMENTS", 5)
     slide = Slide.from_sdata(planted.section(rows=slice(5)))
     values = slide.features("counting", SPEC)[:5].astype(np.float64)
     for part in (slide, slide.take([6, 0]), slide.take([6, 0]).take([0])):
@@ -257,7 +257,7 @@ def test_moments_are_those_of_the_measured_rows_of_the_whole(planted, counting, 
         np.testing.assert_allclose(std, values.std(axis=0))
     slide.remember("counting", SPEC, 2 * slide.features("counting", SPEC) + 1, {})
     np.testing.assert_allclose(slide.moments(COLORS)[0], 2 * values.mean(axis=0) + 1, rtol=1e-6)
-    monkeypatch.setattr("sq_imputer.section.slide.MIN_ROWS_FOR_MOMENTS", 6)
+    monkeypatch.setattr("sq_imputer.section.seen.MIN_ROWS_FOR_MOMENTS", 6)
     assert slide.moments(COLORS) is None
     nowhere = Slide.from_sdata(planted.section(), table_key=None)
     np.testing.assert_allclose(nowhere.moments(COLORS)[0], nowhere.features("counting", SPEC).mean(axis=0), rtol=1e-6)

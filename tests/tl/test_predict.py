@@ -168,10 +168,10 @@ def test_the_provenance_is_enough_to_redo_the_prediction(section, spy, genes):
 
 
 def test_features_are_kept_with_what_they_were_made_of_and_used_again(section, genes, monkeypatch):
-    from sq_imputer.section import slide
+    from sq_imputer.section import seen
 
-    calls, compute = [], slide.compute
-    monkeypatch.setattr(slide, "compute", lambda *args, **kw: calls.append(kw["label"]) or compute(*args, **kw))
+    calls, compute = [], seen.compute
+    monkeypatch.setattr(seen, "compute", lambda *args, **kw: calls.append(kw["label"]) or compute(*args, **kw))
     config = {"size_px": 32, "context_um": (300.0,)}
     sqi.tl.predict(section, "ridge", genes=genes, config=config, **QUICK)
     assert len(calls) == 2  # the crop and its context, for all folds

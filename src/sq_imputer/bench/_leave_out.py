@@ -14,13 +14,19 @@ from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.train import Plan
 from sq_imputer.scores import metrics
 from sq_imputer.scores import tables as scoring
-from sq_imputer.scores.splits import by_section, folds, strips
+from sq_imputer.scores.splits import by_section, folds, strips, told_apart
+from sq_imputer.section.keys import verb
+from sq_imputer.section.regions import find_regions
 from sq_imputer.section.slide import Slide
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from pandas import DataFrame
+    from spatialdata import SpatialData
 
     from sq_imputer.predictor.base import Predictor
+    from sq_imputer.section.keys import SlideKeys
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,23 +54,40 @@ class Case:
     shares_patient: bool
 
 
-def leave_one_out(slides: Sequence[Slide], *, share_patient: bool = False) -> list[Case]:
+@verb
+def leave_one_out(
+    slides: Sequence[Slide] | SpatialData,
+    *,
+    share_patient: bool = False,
+    sections: str | Mapping | None = None,
+    **keys: Unpack[SlideKeys],
+) -> list[Case]:
     """Each section is tested once, by a model fitted on the others.
 
     Parameters
     ----------
     slides
-        Sections.
+        Sections, or an object that has several.
     share_patient
         Allow sections of one individual on both sides; the cases are then marked.
+    sections
+        The sections of an object: a column of `obs`, or a mapping of names to keys, as :func:`sq_imputer.tl.predict`
+        takes them.
+    **keys
+        Where to find image, shapes and counts of an object, as :meth:`sq_imputer.Slide.from_sdata` takes them.
     """
+    if sections is not None:
+        slides = [
+            Slide.from_sdata(slides, section=name, **own) for name, own in find_regions(slides, sections, keys).items()
+        ]
     _check_slides(slides)
-    splits = by_section([s.section for s in slides], [s.group for s in slides], share_patient=share_patient)
+    names = told_apart([slide.section for slide in slides])  # two sections of one name are two cases
+    splits = by_section(names, [s.group for s in slides], share_patient=share_patient)
     cases = []
     for split in splits:
-        test = slides[int(np.flatnonzero(split.test)[0])]
-        training = tuple(slides[k] for k in np.flatnonzero(split.train))
-        cases.append(Case(test.section, training, test, _scored(test), split.shares_patient))
+        (k,) = np.flatnonzero(split.test)
+        test, training = slides[k], tuple(slides[j] for j in np.flatnonzero(split.train))
+        cases.append(Case(names[k], training, test, _scored(test), split.shares_patient))
     return cases
 
 
@@ -135,6 +158,7 @@ def outcomes(
     models: Mapping[str, Predictor],
     *,
     n_genes: int = 250,
+    genes: Sequence[str] | None = None,
     unit: str = LOG1P_CP10K,
     plan: Plan | None = None,
     seed: int | None = None,
@@ -148,16 +172,17 @@ def outcomes(
     _check_run(cases, models)
     plan = Plan.of(plan, seed=seed, device=device, progress=progress)
     for case in cases:
-        genes = choose_genes(case.training, n_genes)
-        training = [slide.with_genes(genes, unit) for slide in case.training]
-        target = case.test.with_genes([gene for gene in genes if gene in set(case.test.var_names)], unit)
-        predicted = _baselines(training, target, genes, case.rows)
+        panel = choose_genes(case.training, n_genes) if genes is None else list(genes)
+        training = [slide.with_genes(panel, unit) for slide in case.training]
+        there = set(case.test.var_names)
+        target = case.test.with_genes([gene for gene in panel if gene in there], unit)
+        predicted = _baselines(training, target, panel, case.rows)
         for name, model in models.items():
             fitted = type(model)(model.config).fit(training, plan)
             mean = fitted.predict(target, rows=case.rows, device=plan.device).mean.numpy()
-            predicted[name] = mean[:, [genes.index(gene) for gene in target.genes]]
+            predicted[name] = mean[:, [panel.index(gene) for gene in target.genes]]
         truth, depth = target.expression[case.rows], target.depth[case.rows]
-        yield Outcome(case, tuple(genes), truth, target.genes, predicted, depth)
+        yield Outcome(case, tuple(panel), truth, target.genes, predicted, depth)
 
 
 def _check_run(cases: Sequence[Case], models: Mapping[str, Predictor]) -> None:
@@ -174,6 +199,7 @@ def run(
     models: Mapping[str, Predictor],
     *,
     n_genes: int = 250,
+    genes: Sequence[str] | None = None,
     unit: str = LOG1P_CP10K,
     plan: Plan | None = None,
     seed: int | None = None,
@@ -190,6 +216,8 @@ def run(
         Unfitted predictors by the name they have in the table; a copy of each is fitted per case.
     n_genes
         Size of the panel, chosen on the training sections of each case.
+    genes
+        The panel by name, instead; the same in all cases.
     unit
         Expression unit.
     plan
@@ -204,7 +232,9 @@ def run(
     """
     import pandas as pd
 
-    found = outcomes(cases, models, n_genes=n_genes, unit=unit, plan=plan, seed=seed, device=device, progress=progress)
+    found = outcomes(
+        cases, models, n_genes=n_genes, genes=genes, unit=unit, plan=plan, seed=seed, device=device, progress=progress
+    )
     return pd.concat([outcome.table() for outcome in found], ignore_index=True)
 
 

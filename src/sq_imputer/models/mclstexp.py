@@ -66,12 +66,11 @@ from sq_imputer.encoders._trunk import initial_weights, trunk
 from sq_imputer.errors import BadInput
 from sq_imputer.nn.contrastive import GridPosition, ProjectionHead, SpotEncoder, symmetric_infonce, turned
 from sq_imputer.nn.retrieval import Bank, nearest
-from sq_imputer.places import APART_UM
 from sq_imputer.places import order as order_of
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.predictor.train import Plan
-from sq_imputer.section.lattice import cells, steps_um
+from sq_imputer.section.lattice import pitch
 
 # B spots, G genes, D width of the common space, N spots in the bank, K neighbors
 
@@ -201,9 +200,9 @@ class Model(Predictor):
 
     def further_sizes(self, sources: Sequence[Source]) -> dict[str, int]:
         """Sections, extent of the grid, and bytes of the longest name of a spot."""
-        step = _steps(sources)
+        pitch = _pitch(sources)
         spans = [np.ptp(source.xy_um[source.measured], axis=0) for source in sources if source.measured.any()]
-        across, down = (int(n) + 1 for n in cells(np.max(spans, axis=0), np.zeros(2), step))
+        across, down = (int(n) + 1 for n in np.rint(np.max(spans, axis=0) / pitch))
         longest = max(len(str(name).encode()) for source in sources for name in source.names[source.measured])
         return {"sections": len(sources), "grid_x": across, "grid_y": down, "name_bytes": max(longest, 1)}
 
@@ -216,7 +215,7 @@ class Model(Predictor):
         self.position = GridPosition((sizes["grid_x"], sizes["grid_y"]), genes, c.position, c.position_std)
         self.spot_encoder = SpotEncoder(genes, c.blocks, c.heads, c.head_width)
         self.spot_head = ProjectionHead(genes, c.width, c.dropout)
-        self.register_buffer("step", torch.ones(2))
+        self.register_buffer("pitch", torch.ones(()))
         self.register_buffer("corner", torch.zeros(sizes["sections"], 2))
         self.memory = Bank(sizes["rows"], c.width, genes, sizes["name_bytes"])
 
@@ -243,7 +242,7 @@ class Model(Predictor):
         return normalize(z, dim=1) if self.config.l2_normalize else z
 
     def _cells(self, xy: Tensor, corner: Tensor) -> Tensor:
-        return ((xy - corner + APART_UM) / self.step + 0.5).floor().long()  # as lattice.cells
+        return ((xy - corner) / self.pitch).round().long()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The contrastive loss of images and spots."""
@@ -254,7 +253,7 @@ class Model(Predictor):
 
     def optimize(self, sources: Sequence[Source], plan: Plan) -> None:
         """Train by the shared harness, fill the bank, and warn if nothing was learned."""
-        self.step.copy_(torch.tensor(_steps(sources)))
+        self.pitch.fill_(_pitch(sources))
         self.corner.copy_(torch.stack([_corner(source) for source in sources]))
         if self.config.backbone and self.config.weights:
             self.trunk.load_state_dict(initial_weights(self.config.backbone, self.config.weights))
@@ -274,9 +273,9 @@ class Model(Predictor):
     def keys(self, source: Source) -> Tensor:
         """Keys `(n, D)` of the measured rows of a source, which attend to each other; their order does not matter."""
         rows = np.flatnonzero(source.measured)
-        expression = torch.from_numpy(source.expression[rows]).to(self.step)
+        expression = torch.from_numpy(source.expression[rows]).to(self.pitch)
         xy = source.xy_um[rows]
-        cells = self._cells(torch.from_numpy(xy).to(self.step), _corner(source).to(self.step))
+        cells = self._cells(torch.from_numpy(xy).to(self.pitch), _corner(source).to(self.pitch))
         order = order_of(xy)
         parts = -(-len(order) // MOST_ATTENDING)
         keys = expression.new_zeros(len(order), self.config.width)
@@ -314,7 +313,7 @@ class Model(Predictor):
 
     def _together(self, source: Source, rows: np.ndarray) -> Batch:
         """These rows as one batch, in the order of their numbers."""
-        device = str(self.step.device)
+        device = str(self.pitch.device)
         batch = Batch.cat(list(self.seen(source, len(rows), rows=rows, device=device))).to(device)
         return batch[torch.argsort(batch.index)]
 
@@ -366,10 +365,10 @@ class Model(Predictor):
         return Recall(float(hits.mean()), min(1.0, k / len(keys)), hits)
 
 
-def _steps(sources: Sequence[Source]) -> tuple[float, float]:
-    """µm from column to column and from row to row of the lattice of the measured spots; 1 if there are no two."""
-    across, down = steps_um(*(source.xy_um[source.measured] for source in sources))
-    return (across, down) if across > 0 else (1.0, 1.0)
+def _pitch(sources: Sequence[Source]) -> float:
+    """Median distance of a measured spot to the next one of its section, in µm; 1 if there are no two."""
+    step = pitch(*(source.xy_um[source.measured] for source in sources))
+    return step if step > 0 else 1.0
 
 
 def _corner(source: Source) -> Tensor:

@@ -25,6 +25,7 @@ def compare(
     *,
     layer: str | None = None,
     key: str = "imputed",
+    section: str | None = None,
     background: bool = True,
     ax: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -44,6 +45,8 @@ def compare(
         The model; the one whose prediction was written last if not given.
     key
         Table that `tl.predict` wrote.
+    section
+        Of a table of several sections, which.
     background
         Draw the image below.
     ax
@@ -60,12 +63,15 @@ def compare(
     BadInput
         If `ax` has another shape.
     """
+    from sq_imputer.runs.views import section_of
     from sq_imputer.section import read
     from sq_imputer.section.pixel_size import as_seen
     from sq_imputer.section.slide import Slide
 
     genes = named("genes", genes)
-    table = find_table(sdata, key, genes)
+    find_table(sdata, key, genes)
+    sdata = section_of(sdata, key, section)
+    table = sdata.tables[key]
     layer = find_layer(table, key, layer, genes)
     made = table.uns.get("sq_imputer", {}).get(layer, {})
     shapes_key = read.find_shapes(sdata, None, key)

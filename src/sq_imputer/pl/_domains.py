@@ -27,6 +27,7 @@ def domains(
     domain: str = "domain",
     *,
     key: str = "imputed",
+    section: str | None = None,
     background: bool = True,
     legend: bool = True,
     ax: Axes | None = None,
@@ -44,6 +45,8 @@ def domains(
         Column of `tables[key].obs`.
     key
         Table that `tl.predict` wrote, or another that annotates shapes.
+    section
+        Of a table of several sections, which.
     background
         Draw the image below.
     legend
@@ -64,10 +67,13 @@ def domains(
     """
     from matplotlib.colors import ListedColormap
 
+    from sq_imputer.runs.views import section_of
     from sq_imputer.section import read
     from sq_imputer.section.pixel_size import as_seen
     from sq_imputer.section.slide import Slide
 
+    _labels(sdata, domain, key)
+    sdata = section_of(sdata, key, section)
     column = _labels(sdata, domain, key)
     table, names = sdata.tables[key], list(column.cat.categories)
     made = _made(table, domain)

@@ -121,7 +121,7 @@ def journal_home(place: Place) -> Path:
     return store.parent / f".{store.name}.{place.key}.{place.layer}.run"
 
 
-def manifest(predictor: Predictor, target: Slide, training: Sequence[Slide], plan: Plan, **further) -> dict:
+def manifest(predictor: Predictor, targets: Sequence[Slide], training: Sequence[Slide], plan: Plan, **further) -> dict:
     """What a run is of: a journal with another manifest is another run's."""
     from importlib.metadata import version
 
@@ -135,7 +135,7 @@ def manifest(predictor: Predictor, target: Slide, training: Sequence[Slide], pla
         "encoders": {card.name: f"{card.source} {card.revision}" for card in cards},
         "plan": {name: value for name, value in asdict(plan).items() if name != "progress"},
         **further,
-        "target": _identity(target, crop),
+        "targets": {str(k): _identity(slide, crop) for k, slide in enumerate(targets)},
         "training": {str(k): _identity(slide, crop) for k, slide in enumerate(training)},
         "versions": {name: version(name) for name in ("sq-imputer", "torch")},
     }

@@ -13,6 +13,8 @@ from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.genes.panel import choose_genes
 from sq_imputer.predictor.config import thaw
 from sq_imputer.predictor.registry import get_model, list_models
+from sq_imputer.runs.targets import slides_of
+from sq_imputer.scores.splits import told_apart
 from sq_imputer.section.read import annotated, check_object
 from sq_imputer.section.slide import Slide
 from sq_imputer.store.provenance import pythonic
@@ -43,10 +45,14 @@ def check_table(sdata: SpatialData, key: str, argument: str = "key") -> AnnData:
     return sdata.tables[key]
 
 
-def read_sections(sections: Sections, keys: Mapping, *, reference: bool = False) -> list[Slide]:
+def read_sections(
+    sections: Sections, keys: Mapping, *, reference: bool = False, within: str | Mapping | None = None
+) -> list[Slide]:
     """Slides of an object, of several, or of named ones; slides are passed on.
 
     A reference is read where it was measured: `shapes_key` may name a grid that only the object to be predicted has.
+    `within` says which sections each object has, as :func:`sq_imputer.section.regions.find_regions` takes it. Sections
+    of a list that have one name are numbered.
     """
     from spatialdata import SpatialData
 
@@ -56,7 +62,7 @@ def read_sections(sections: Sections, keys: Mapping, *, reference: bool = False)
         raise BadInput(
             f"sections are a {type(sections).__name__}; expected a SpatialData object, or a list or a dict of some."
         )
-    named = sections.items() if isinstance(sections, Mapping) else ((None, section) for section in sections)
+    named = sections.items() if isinstance(sections, Mapping) else _named(list(sections), keys)
     slides = []
     for name, section in named:
         if not isinstance(section, SpatialData | Slide):
@@ -69,10 +75,22 @@ def read_sections(sections: Sections, keys: Mapping, *, reference: bool = False)
         found = dict(keys)
         if reference and found.get("shapes_key") not in annotated(section, found.get("table_key", "table")):
             found["shapes_key"] = None
-        slides.append(Slide.from_sdata(section, section=name, **found))
+        if within is None:
+            slides.append(Slide.from_sdata(section, section=name, **found))
+        else:
+            slides += slides_of(section, within, found).values()
     if not slides:
         raise BadInput("no sections; expected at least one SpatialData object.")
     return slides
+
+
+def _named(sections: list, keys: Mapping) -> list[tuple[str | None, SpatialData | Slide]]:
+    """The sections of a list with names, where theirs do not tell them apart."""
+    own = [str(section.attrs.get("section", "")) if hasattr(section, "attrs") else "" for section in sections]
+    shapes = keys.get("shapes_key") or "section"
+    names = told_apart([name or shapes for name in own])
+    alone = [own.count(name) == 1 for name in own]
+    return [(None if one else name, section) for one, name, section in zip(alone, names, sections, strict=True)]
 
 
 def pick_genes(slides: Sequence[Slide], genes: Sequence[str] | int) -> list[str]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.predictor.train import Plan
+    from sq_imputer.runs.decide import Told
+    from sq_imputer.runs.targets import Targets
 
 RESERVED = ("measured", "embeddings", "spatial")  # names of other slots of the table
 # what of a prediction goes into obsm, what follows the name of its layer there, and what says that there is none
@@ -33,29 +35,26 @@ OBSM = {
     "neighbors": ("_neighbors", -1),
     "weights": ("_neighbor_weights", 0),
 }
+# what the provenance says of each section, where there are several
+OF_SECTION = (
+    "section image_key shapes_key table_key coordinate_system layer section_key mpp mpp_source mpp_sources how "
+    "leave_out training_sections n_folds buffer_um shares_patient weights_sha256 fingerprints sections groups rows"
+).split()
 ENDINGS = ("_std", *(ending for ending, _ in OBSM.values() if ending))
 
 
 @dataclass
 class Result:
-    """A prediction for every row of the target, and how it came about.
+    """A prediction for every row of a section, and how it came about.
 
-    `bank` is the table of the reference spots that `prediction.neighbors` counts, for models that retrieve;
-    `batch_size` is how many rows the device took at a time; `known` replaces what the provenance of `predictor` says,
-    where it stands for several models.
+    `bank` is the table of the reference spots that `prediction.neighbors` counts, for models that retrieve; `known`
+    replaces what the provenance of `predictor` says, where it stands for several models.
     """
 
     prediction: Prediction
     bank: dict[str, np.ndarray] | None
     predictor: Predictor
-    how: str
-    training: list[str]
-    bank_from: str
-    fold: np.ndarray | None = None
-    buffer_um: float = 0.0
-    shares_patient: bool = False
-    allow_same_patient: bool = False
-    batch_size: int = 0
+    told: Told
     known: dict = field(default_factory=dict)
 
 
@@ -74,7 +73,7 @@ class Place:
         """The table of this name, if there is one."""
         return self.sdata.tables.get(self.key)
 
-    def check(self, target: Slide) -> AnnData | None:
+    def check(self, targets: Targets) -> AnnData | None:
         """Check, before anything is computed, that the result can be written. The table that it would be added to."""
         self._check_store(0)
         table, key = self.table, self.key
@@ -82,11 +81,11 @@ class Place:
         if table is None:
             return None
         ours, regions = bool(records(table)), read.annotated(self.sdata, key)
-        same = regions == [target.keys["shapes_key"]] and list(table.obs_names) == _names(target)
+        same = regions == targets.regions and list(table.obs_names) == targets.names
         if not ours or (not same and not self.overwrite):
             found = f"{table.n_obs} predicted rows of {listed(regions)}" if ours else "what sq_imputer did not write"
             raise BadInput(
-                f"tables['{key}'] is taken: it holds {found}, and {len(target)} of '{target.keys['shapes_key']}' are "
+                f"tables['{key}'] is taken: it holds {found}, and {len(targets)} of {listed(targets.regions)} are "
                 "to be predicted. Pass another key_added=" + (", or overwrite=True to replace it." if ours else ".")
             )
         if same and self.layer in table.layers and not self.overwrite:
@@ -106,14 +105,14 @@ class Place:
             f"another name, genes=list(sdata.tables['{self.key}'].var_names) for the same panel, or overwrite=True."
         )
 
-    def check_space(self, target: Slide, predictor: Predictor, n_genes: int) -> None:
+    def check_space(self, n_rows: int, predictor: Predictor, n_genes: int) -> None:
         """Check, before anything is computed, that the store has room for what will be written."""
         from sq_imputer.encoders import encoder_card
 
         needs, samples = predictor.needs, getattr(predictor.config, "keep_samples", 0)
         matrices = 3 + bool(predictor.card.uncertainty) + samples  # measured, mean and X; standard deviation
         features = sum(encoder_card(name).dim for name in needs.encoders) * len(needs.views)
-        nbytes = 4 * len(target) * (matrices * n_genes + features)
+        nbytes = 4 * n_rows * (matrices * n_genes + features)
         self._check_store(nbytes)
 
     def _check_store(self, nbytes: int) -> None:
@@ -147,48 +146,68 @@ def units(table: AnnData) -> set[str]:
     return {record["unit"] for record in records(table).values()}
 
 
-def _names(target: Slide) -> list[str]:
-    return list(target.names.astype(str))
-
-
-def write_result(place: Place, target: Slide, result: Result, plan: Plan) -> None:
-    """Put a prediction into the table that :meth:`Place.check` found, or into a new one."""
-    layer, parts = place.layer, _parts(target, result, place.layer, plan)
-    old = place.table
-    adds = old is not None and list(old.obs_names) == _names(target)
-    adds = adds and _same_panel(old, result.predictor.genes, result.predictor.unit)
+def write_results(place: Place, targets: Targets, results: Sequence[Result], plan: Plan, batch_size: int) -> None:
+    """Put predictions into the table that :meth:`Place.check` found, or into a new one."""
+    layer = place.layer
+    parts = _together(
+        [_parts(*one, layer, plan, batch_size) for one in zip(targets.slides, results, strict=True)], layer
+    )
+    old, predictor = place.table, results[0].predictor
+    adds = old is not None and list(old.obs_names) == targets.names
+    adds = adds and _same_panel(old, predictor.genes, predictor.unit)
     if adds:
         known = old.uns["sq_imputer"].get("embeddings", {})
         parts["uns"]["sq_imputer"]["embeddings"] = {**known, **parts["uns"]["sq_imputer"]["embeddings"]}
         parts = {"x": layer, **_over(old, layer, parts)}
     if place.output_path is not None:
-        table = with_parts(old, **parts) if adds else _new_table(target, result, layer, parts)
-        _write_elsewhere(place, target.keys["shapes_key"], table)
+        table = with_parts(old, **parts) if adds else _new_table(targets, predictor, layer, parts)
+        _write_elsewhere(place, targets.regions, table)
     elif adds:
         write.put_layers(place.sdata, place.key, **parts)
     else:
-        new = _new_table(target, result, layer, parts)
+        new = _new_table(targets, predictor, layer, parts)
         write.write_element(place.sdata, "tables", place.key, new, overwrite=place.overwrite)
 
 
-def _new_table(target: Slide, result: Result, layer: str, parts: dict) -> AnnData:
+def _together(parts: Sequence[dict], layer: str) -> dict:
+    """The parts of all sections as those of one table; what is said of each is numbered in the provenance."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = {what: _stacked([part[what] for part in parts]) for what in ("layers", "obs", "obsm")}
+    records = [part["uns"]["sq_imputer"][layer] for part in parts]
+    kept = parts[0]["uns"]["sq_imputer"]["embeddings"]
+    kept = {key: found for key, found in kept.items() if key in whole["obsm"]}
+    numbered = {str(k): {name: record[name] for name in OF_SECTION} for k, record in enumerate(records)}
+    hashes = list(dict.fromkeys(h for record in records for h in np.atleast_1d(record["weights_sha256"]).tolist()))
+    record = {**records[0], "sections_predicted": numbered, "weights_sha256": hashes[0] if len(hashes) == 1 else hashes}
+    return {**whole, "uns": {"sq_imputer": {layer: record, "embeddings": kept}}}
+
+
+def _stacked(parts: Sequence[dict]) -> dict:
+    """Arrays by name, of all sections below each other; names that a section lacks are left out."""
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in names}
+
+
+def _new_table(targets: Targets, predictor: Predictor, layer: str, parts: dict) -> AnnData:
     import pandas as pd
 
     obs, layers = parts.pop("obs"), parts.pop("layers")
+    regions = targets.regions
     return write.new_table(
         layers[layer],
-        _names(target),
-        list(result.predictor.genes),
-        region=target.keys["shapes_key"],
+        targets.names,
+        list(predictor.genes),
+        region=regions[0] if len(regions) == 1 else targets.region_of_rows,
         instance_key="instance_id",
-        instances=target.instances,
-        obs=pd.DataFrame(obs, index=_names(target)),
+        instances=targets.instances,
+        obs=pd.DataFrame(obs, index=targets.names),
         layers=layers,
         **parts,
     )
 
 
-def _write_elsewhere(place: Place, region: str, table: AnnData) -> None:
+def _write_elsewhere(place: Place, regions: Sequence[str], table: AnnData) -> None:
     """Into the object in memory, and with the shapes that it annotates into a store of its own."""
     from spatialdata import SpatialData
 
@@ -196,7 +215,7 @@ def _write_elsewhere(place: Place, region: str, table: AnnData) -> None:
         write.assign(place.sdata, "tables", place.key, table)
 
     with write.kept(place.sdata, "tables", place.key, keep):
-        new = SpatialData(tables={place.key: table}, shapes={region: place.sdata.shapes[region]})
+        new = SpatialData(tables={place.key: table}, shapes={name: place.sdata.shapes[name] for name in regions})
         write.write_new(new, place.output_path)
     keep()
 
@@ -228,15 +247,17 @@ def _measured_layer(target: Slide, predictor: Predictor) -> np.ndarray:
     return values
 
 
-def _parts(target: Slide, result: Result, layer: str, plan: Plan) -> dict:
-    prediction, predictor = result.prediction, result.predictor
+def _parts(target: Slide, result: Result, layer: str, plan: Plan, batch_size: int) -> dict:
+    """Layers, columns, arrays and provenance of one section; arrays of columns are as long as it has rows."""
+    prediction, predictor, told = result.prediction, result.predictor, result.told
     layers = {"measured": _measured_layer(target, predictor), layer: prediction.mean.numpy()}
     if prediction.std is not None:
         layers[f"{layer}_std"] = prediction.std.numpy()
-    obs = {"section": target.section, "patient": target.group, "measured": target.measured}
-    obs[f"{layer}_ood"] = prediction.ood.numpy()
-    if result.fold is not None:
-        obs[f"{layer}_fold"] = result.fold
+    named = {"section": target.section, "patient": target.group}
+    obs = {name: np.full(len(target), text, dtype=object) for name, text in named.items()}
+    obs |= {"measured": target.measured, f"{layer}_ood": prediction.ood.numpy()}
+    if told.fold is not None:
+        obs[f"{layer}_fold"] = told.fold
     obsm = {"spatial": target.xy_um}
     for name, (ending, _) in OBSM.items():
         if getattr(prediction, name) is not None:
@@ -247,14 +268,16 @@ def _parts(target: Slide, result: Result, layer: str, plan: Plan) -> dict:
             key = feature_key(name, spec, predictor.needs.crop)
             obsm[key] = target.features(name, spec, device=plan.device)
             kept[key] = target.record(name, spec)
-    uns = {"sq_imputer": {layer: _provenance(target, result, plan), "embeddings": kept}}
+    uns = {"sq_imputer": {layer: _provenance(target, result, plan, batch_size), "embeddings": kept}}
     return {"layers": layers, "obs": obs, "obsm": obsm, "uns": uns}
 
 
-def _provenance(target: Slide, result: Result, plan: Plan) -> dict:
-    predictor, bank = result.predictor, {}
+def _provenance(target: Slide, result: Result, plan: Plan, batch_size: int) -> dict:
+    predictor, told, bank = result.predictor, result.told, {}
     if predictor.retrieves:
-        bank = {name: getattr(result, name) for name in ("bank", "bank_from", "allow_same_patient")}
+        asked = told.leave_out == "section" or told.bank_from == "reference sections"
+        leave = {"allow_same_patient": asked and told.shares_patient}  # who shares it without leave has not come here
+        bank = {"bank": result.bank, "bank_from": told.bank_from, **leave}
     return {
         **predictor.provenance,
         **target.keys,
@@ -263,16 +286,18 @@ def _provenance(target: Slide, result: Result, plan: Plan) -> dict:
         "unit": predictor.unit,
         "genes": list(predictor.genes),
         "weights_sha256": predictor.sha256,
+        "section": target.section,
         "mpp": float(target.frame.pixel.mpp),
         "mpp_source": target.frame.pixel.source,
         "mpp_sources": target.frame.pixel.said,
-        "how": result.how,
-        "training_sections": result.training,
-        "n_folds": 0 if result.fold is None else int(result.fold.max() + 1),
-        "buffer_um": float(result.buffer_um),
-        "shares_patient": bool(result.shares_patient),
+        "how": told.how,
+        "leave_out": told.leave_out,
+        "training_sections": told.training,
+        "n_folds": int(told.fold.max() + 1) if told.leave_out == "block" else 0,
+        "buffer_um": float(told.buffer_um),
+        "shares_patient": bool(told.shares_patient),
         "seed": int(plan.seed),
-        "batch_size": result.batch_size,
+        "batch_size": batch_size,
         **bank,
         **result.known,
     }

@@ -211,6 +211,12 @@ def by_section(sections: Sequence[str], groups: Sequence[str], *, share_patient:
     return splits
 
 
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Names that tell sections apart: of those that have one name each gets its number behind it."""
+    names = list(names)
+    return [f"{name}-{names[:k].count(name) + 1}" if names.count(name) > 1 else name for k, name in enumerate(names)]
+
+
 def inner_split(groups, sections, xy_um, fraction: float = 0.1, *, seed: int = 0) -> np.ndarray:
     """Validation mask `(n,)` for early stopping: about `fraction` of the rows, kept together.
 

@@ -2,32 +2,76 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.pixels.pyramid import Pyramid
-from sq_imputer.section.read import check_object
+from sq_imputer.section.read import affine, apply, check_object, systems
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
     from xarray import DataArray
 
+SAME_PLACE = (
+    0.02  # images of one place may differ by this share of their side, as scaled pictures are cut to whole pixels
+)
+FINER = 1.5  # times more pixels along a side, for one of them to be clearly the finest
 
-def find_image(sdata: SpatialData, image_key: str | None) -> str:
-    """The name of the image: as given, or the only one that is not a map of `tl.explain`."""
+
+def find_image(sdata: SpatialData, image_key: str | None, shapes_key: str | None = None) -> str:
+    """The name of the image: as given, or the only one that is not a map of `tl.explain`.
+
+    Of several, those count that share a coordinate system with the shapes; if these show the same place at different
+    resolutions, as Visium's hires and lowres images do, the finest is taken, with a warning that says so.
+    """
     check_object(sdata)
     names = list(sdata.images)
-    if image_key is None:
-        tissue = [name for name in names if not _is_map(sdata, name)]
-        if len(tissue) == 1:
-            return tissue[0]
+    if image_key is not None:
+        if image_key not in names:
+            raise MissingKey(f"no image '{image_key}'; sdata has {listed(names)}. Pass image_key=.")
+        return image_key
+    tissue = [name for name in names if not _is_map(sdata, name)]
+    if len(tissue) > 1 and shapes_key is not None:
+        near = set(systems(sdata.shapes[shapes_key]))
+        tissue = [name for name in tissue if near & set(systems(sdata.images[name]))] or tissue
+    finest = _finest(sdata, tissue) if len(tissue) > 1 else next(iter(tissue), None)
+    if finest is None:
         found = f"{len(tissue)} images: {listed(tissue)}" if tissue else "no image"
         raise MissingKey(f"image_key is not given and sdata has {found}. Pass image_key=, one of them.")
-    if image_key not in names:
-        raise MissingKey(f"no image '{image_key}'; sdata has {listed(names)}. Pass image_key=.")
-    return image_key
+    if len(tissue) > 1:
+        others = listed(name for name in tissue if name != finest)
+        warnings.warn(
+            f"image_key is not given; '{finest}' is taken, the finest of the images of this place (others: {others}). "
+            f"Pass image_key='{finest}' to say so.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return finest
+
+
+def _finest(sdata: SpatialData, names: list[str]) -> str | None:
+    """The image of most pixels, if all cover the same box of one coordinate system and it has clearly more."""
+    common = set.intersection(*(set(systems(sdata.images[name])) for name in names))
+    if not common:
+        return None
+    system = "global" if "global" in common else min(common)
+    boxes, sides = [], []
+    for name in names:
+        level = _levels(sdata.images[name])[0]
+        if level.dims != ("c", "y", "x") or level.sizes["c"] not in (3, 4):
+            return None
+        height, width = level.sizes["y"], level.sizes["x"]
+        corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], dtype=float)
+        corners = apply(affine(sdata.images[name], system), corners)
+        boxes.append(np.concatenate([corners.min(axis=0), corners.max(axis=0)]))
+        sides.append(max(height, width))
+    order = np.argsort(sides)[::-1]
+    span = np.ptp(boxes[order[0]].reshape(2, 2), axis=0).max()
+    alike = all(np.abs(box - boxes[order[0]]).max() < SAME_PLACE * span for box in boxes)
+    return names[order[0]] if alike and sides[order[0]] > FINER * sides[order[1]] else None
 
 
 def spots_of(key: str) -> str:

@@ -27,6 +27,7 @@ class SlideKeys(TypedDict, total=False):
     patient_key: str
     outside: str
     missing: str
+    section_key: str | None
 
 
 DEFAULTS = {"table_key": "table", "patient_key": "patient", "outside": "error", "missing": "error"}

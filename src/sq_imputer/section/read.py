@@ -16,6 +16,7 @@ from sq_imputer.errors import BadInput, MissingKey, listed, printable
 if TYPE_CHECKING:
     from anndata import AnnData
     from geopandas import GeoDataFrame
+    from pandas import Series
     from spatialdata import SpatialData
 
 XY = ("x", "y")
@@ -102,6 +103,31 @@ def find_shapes(sdata: SpatialData, shapes_key: str | None, table_key: str | Non
             "Pass shapes_key=, one of them."
         )
     return candidates[0]
+
+
+def region_of_rows(table: AnnData, table_key: str) -> Series:
+    """Which element every row of a table annotates."""
+    region, _ = _columns(table, table_key)
+    return table.obs[region].astype(str)
+
+
+def rows_of_section(table: AnnData, table_key: str, shapes_key: str, section_key: str, section: str) -> np.ndarray:
+    """Rows of a table that annotate `shapes_key` and whose `obs[section_key]` is `section`."""
+    if section_key not in table.obs:
+        raise MissingKey(f"no '{section_key}' in obs of table '{table_key}'; it has {listed(table.obs, 20)}.")
+    named = table.obs[section_key].astype(str).to_numpy()
+    rows = np.flatnonzero((named == section) & (region_of_rows(table, table_key) == shapes_key).to_numpy())
+    if not len(rows):
+        raise MissingKey(
+            f"no row of table '{table_key}' annotates '{shapes_key}' and has '{section}' in obs['{section_key}']; that "
+            f"has {listed(np.unique(named), 20)}."
+        )
+    return rows
+
+
+def instances_of(table: AnnData, rows: np.ndarray, table_key: str) -> np.ndarray:
+    """Ids of the shapes that these rows of a table annotate."""
+    return table.obs[_columns(table, table_key)[1]].to_numpy()[rows]
 
 
 def find_table(sdata: SpatialData, table_key: str, shapes_key: str) -> AnnData:
@@ -264,10 +290,13 @@ def sizes(shapes: GeoDataFrame) -> np.ndarray:
     return np.sqrt(shapes.geometry.area.to_numpy(dtype=np.float64))
 
 
-def rows_of(table: AnnData, shapes: GeoDataFrame, shapes_key: str, table_key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Table rows that annotate `shapes`, and the shape row of each."""
+def rows_of(
+    table: AnnData, shapes: GeoDataFrame, shapes_key: str, table_key: str, among: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Table rows, or those of `among`, that annotate `shapes`, and the shape row of each."""
     region, instance = _columns(table, table_key)
     mine = np.flatnonzero(table.obs[region].astype(str).to_numpy() == shapes_key)
+    mine = mine if among is None else among
     ids = table.obs[instance].to_numpy()[mine]
     if len(mine) == 0:
         raise BadInput(
@@ -303,75 +332,3 @@ def _columns(table: AnnData, table_key: str) -> tuple[str, str]:
             f"both; it has {listed(table.obs)}. Parse it again with spatialdata.models.TableModel.parse."
         )
     return region, instance
-
-
-def read_counts(table: AnnData, rows: np.ndarray, layer: str | None, table_key: str):
-    """Counts of table rows as CSR `(n, genes)`.
-
-    Raises
-    ------
-    BadInput
-        If genes or spots have duplicate names, or the values are not counts.
-    """
-    for what, names in (("genes (var_names)", table.var_names), ("spots (obs_names)", table.obs_names)):
-        if not names.is_unique:
-            raise BadInput(
-                f"table '{table_key}' has duplicate {what}: {listed(names[names.duplicated()].unique())}. "
-                "Call .var_names_make_unique() or .obs_names_make_unique() once you know which is which."
-            )
-    if layer is not None and layer not in table.layers:
-        raise MissingKey(
-            f"no layer '{layer}' in table '{table_key}'; it has {listed(k for k in table.layers if k)}. Pass layer=."
-        )
-    values = table.X if layer is None else table.layers[layer]
-    where = f"table '{table_key}', {'X' if layer is None else f'layer {layer!r}'}"
-    if values is None or table.n_vars == 0:
-        raise BadInput(f"{where} is empty; expected counts of spots x genes. Pass layer= one that holds counts.")
-    if values.dtype.kind not in "biuf":
-        raise BadInput(f"{where} holds values of type {values.dtype}; expected counts. Pass layer= of numbers.")
-    counts = _as_csr(values[rows] if len(rows) != table.n_obs else values)
-    _check_counts(counts, table, rows, where)
-    return counts.astype(np.float32)
-
-
-def _as_csr(values):
-    """A matrix in memory, in a file, or lazy as CSR, of a type of numbers that scipy has."""
-    from scipy.sparse import csr_matrix, issparse
-
-    for way in ("compute", "to_memory"):  # of dask, and of what anndata leaves in a file
-        values = getattr(values, way)() if hasattr(values, way) else values
-    values = values if issparse(values) else np.asarray(values)
-    kind = np.float32 if values.dtype == np.float16 else values.dtype.newbyteorder("=")
-    return csr_matrix(values.astype(kind, copy=False))
-
-
-def _check_counts(counts, table: AnnData, rows: np.ndarray, where: str) -> None:
-    data = counts.data
-    bad = ~np.isfinite(data) | (data < 0) | (data != np.round(data))
-    if not bad.any():
-        return
-    logged = table.uns.get("log1p") is not None or (np.isfinite(data).all() and data.min() >= 0 and data.max() < 25)
-    hint = " They look log-transformed." if logged else ""
-    spots = np.unique(np.repeat(rows, np.diff(counts.indptr))[bad])
-    genes = np.unique(counts.indices[bad])
-    raise BadInput(
-        f"{where} holds values that are not counts ({int(bad.sum())} of {data.size}, such as {data[bad][0]:.4g}), of "
-        f"{len(genes)} genes ({listed(table.var_names[genes], 3)}) in {len(spots)} spots "
-        f"({listed(table.obs_names[spots], 3)}); expected non-negative integers.{hint} Pass layer= with the name of "
-        "the layer that holds the counts."
-    )
-
-
-def spread(counts, where: np.ndarray, n: int):
-    """Counts of table rows, put at their shapes; other shapes get rows of zeros and are not measured.
-
-    Returns
-    -------
-    Counts as CSR `(n, genes)`, and `(n,)` whether a row was measured.
-    """
-    from scipy.sparse import csr_matrix
-
-    measured = np.zeros(n, dtype=bool)
-    measured[where] = True
-    selector = csr_matrix((np.ones(len(where), np.float32), (where, np.arange(len(where)))), shape=(n, len(where)))
-    return csr_matrix(selector @ counts), measured

@@ -23,7 +23,7 @@ def new_table(
     obs_names: Sequence[str],
     genes: Sequence[str],
     *,
-    region: str,
+    region: str | Sequence[str],
     instance_key: str,
     instances: Sequence,
     region_key: str = "region",
@@ -42,7 +42,7 @@ def new_table(
     obs_names, genes
         Names of the rows and columns.
     region
-        Name of the shapes element.
+        Name of the element, or `(n,)` those of every row.
     instance_key, instances
         Column of `obs` that holds the index of each row's shape, and these indices.
     region_key
@@ -69,8 +69,10 @@ def new_table(
         var=pd.DataFrame(index=pd.Index(genes, dtype=str)),
     )
     apply(table, parts_of(table, layers or {}, obs, var, obsm, uns, None))
-    table.obs[region_key] = pd.Categorical([region] * table.n_obs)
+    regions = [region] * table.n_obs if isinstance(region, str) else list(region)
+    table.obs[region_key] = pd.Categorical(regions)
     table.obs[instance_key] = np.asarray(instances)
+    region = region if isinstance(region, str) else list(dict.fromkeys(regions))
     return TableModel.parse(table, region=region, region_key=region_key, instance_key=instance_key)
 
 

@@ -14,7 +14,8 @@ from sq_imputer.places import grades, ranks
 from sq_imputer.runs.sections import check_table, records
 from sq_imputer.section.keys import verb
 from sq_imputer.tl._clusters import Settings, cluster
-from sq_imputer.tl._domains import params_of, read_features
+from sq_imputer.tl._domain_names import params_of
+from sq_imputer.tl._domains import read_features
 
 if TYPE_CHECKING:
     from anndata import AnnData

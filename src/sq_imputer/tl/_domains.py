@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from sq_imputer.contract import CropSpec
 from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.runs.sections import check_table, records
+from sq_imputer.runs.views import views_of
 from sq_imputer.section import read
 from sq_imputer.section.keys import verb
 from sq_imputer.section.pixel_size import as_seen
@@ -20,6 +22,7 @@ from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
 from sq_imputer.store.provenance import pythonic
 from sq_imputer.tl._clusters import Settings, cluster, outlines
+from sq_imputer.tl._domain_names import check_names, named_objects
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,6 +42,7 @@ _EIGHT = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0
 def domains(
     sdata: Objects,
     *,
+    sections: str | Sequence[str] | None = None,
     layer: str | None = None,
     use: str = "prediction",
     method: str = "leiden",
@@ -65,6 +69,8 @@ def domains(
     ----------
     sdata
         An object with predictions, or a list or dict of objects whose domains shall be the same.
+    sections
+        Of a table of several sections, which: names, or the column that names them; all if left out.
     layer
         The model; the one whose prediction was written last if left out.
     use
@@ -110,7 +116,9 @@ def domains(
     Notes
     -----
     Out of fold, every block of spots was predicted by another model, and domains may end where the blocks do, along
-    straight lines (`ari_folds` of :func:`sq_imputer.tl.agreement`). What `reference` sections predict has no folds.
+    straight lines (`ari_folds` of :func:`sq_imputer.tl.agreement`): a warning says so. What `reference` sections, or
+    other sections of the object, predict has no such folds. Sections are taken in the order of their names, so that
+    the order in which they are given does not matter.
     """
     settings = Settings(method, n_domains, resolution, n_pcs, spatial_weight, smooth, seed)
     settings.check()
@@ -119,15 +127,19 @@ def domains(
         raise BadInput(f"use is '{use}'; expected one of {listed(USES)}.")
     if method == "leiden" and find_spec("igraph") is None:
         raise BadInput("method 'leiden' needs igraph, which is not installed: pip install igraph, or method='kmeans'.")
-    named = _named(sdata)
-    for one in named.values():
+    whole = named_objects(sdata)
+    for one in whole.values():
         check_table(one, key)
-        _check_names(one, key, key_added, shapes_added, overwrite)
-    sections = [read_features(one, name, use, layer, key, device) for name, one in named.items()]
-    _check_alike(sections, use)
-    found, settings = cluster(_common(sections), [s.table.obsm["spatial"][s.rows] for s in sections], settings)
-    settings = {"use": use, **asdict(settings), "sections": list(named)}
-    _write(sections, found, settings, key, key_added, shapes_added, overwrite)
+        check_names(one, key, key_added, shapes_added, overwrite)
+    taken = []
+    for name, origin, view in _views(whole, key, sections, shapes_added):
+        one = read_features(view.sdata, name, use, layer, key, device)
+        taken.append(replace(one, origin=origin, at=view.rows))
+    _check_alike(taken, use)
+    _warn_of_folds(taken, use)
+    found, settings = cluster(_common(taken), [s.table.obsm["spatial"][s.rows] for s in taken], settings)
+    settings = {"use": use, **asdict(settings), "sections": [one.name for one in taken]}
+    _write(taken, found, settings, key, key_added, shapes_added, overwrite)
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,8 @@ class Section:
     rows: np.ndarray
     blocks: list[np.ndarray]
     columns: list[list[str]]
+    origin: SpatialData | None = None  # whose table has `at` as the rows of this one, if it has several sections
+    at: np.ndarray | None = None
 
     @property
     def record(self) -> dict:
@@ -229,50 +243,34 @@ def _texture(sdata: SpatialData, table: AnnData, key: str, layer: str, device: s
     return {"X_texture": values}
 
 
-# Checks -------------------------------------------------------------------------------------------
+def _views(whole: Mapping[str, SpatialData], key: str, sections, shapes: str | None) -> list[tuple]:
+    """Name, object and view of every section, by name: the order in which they were given must not matter."""
+    found = []
+    for name, one in whole.items():
+        views = views_of(one, key, sections)
+        if shapes is not None and len(views) > 1:
+            raise BadInput(
+                f"shapes_added='{shapes}' outlines the domains of one section; '{name}' has {len(views)}: "
+                f"{listed(views)}. Leave it out, or pass sections= one of them."
+            )
+        found += [(name if len(views) == 1 else part, one, view) for part, view in views.items()]
+    return sorted(found, key=lambda part: part[0])
 
 
-def _named(sdata: Objects) -> dict[str, SpatialData]:
-    from spatialdata import SpatialData
-
-    found = [sdata] if isinstance(sdata, SpatialData) else sdata
-    if not isinstance(found, Mapping | Sequence):
-        raise BadInput(f"sdata is a {type(sdata).__name__}; expected a SpatialData object, or a list or dict of some.")
-    if not isinstance(found, Mapping):
-        found = {str(one.attrs.get("section", k)) if hasattr(one, "attrs") else k: one for k, one in enumerate(found)}
-        if not isinstance(sdata, SpatialData) and len(found) != len(sdata):
-            raise BadInput("two sections of the list have the same name. Pass a dict of them.")
-    if not found or not all(isinstance(one, SpatialData) for one in found.values()):
-        kinds = listed(type(one).__name__ for one in dict(found).values())
-        raise BadInput(f"sdata holds {kinds}; expected a SpatialData object, or a list or dict of some.")
-    return dict(found)
-
-
-def _check_names(sdata: SpatialData, key: str, name: str, shapes: str | None, overwrite: bool) -> None:
-    table = sdata.tables[key]
-    if not write.is_word(name, "_index"):
-        raise BadInput(
-            f"key_added is {name!r}; expected letters, digits, '_', '-' and '.' only, no '__' in front, and no more "
-            f"than {write.MOST_BYTES} bytes."
+def _warn_of_folds(sections: Sequence[Section], use: str) -> None:
+    """Domains of what several models predicted, each its block, are drawn along the blocks."""
+    folded = [one.name for one in sections if use in ("prediction", "both") and one.record["n_folds"] > 1]
+    if folded:
+        warnings.warn(
+            f"domains of sections {listed(folded)} are of out-of-fold predictions, in which every spatial block is "
+            "another model's, and may follow the blocks. Predict from other sections (reference= or sections=), or see "
+            "tl.agreement for how far they do.",
+            UserWarning,
+            stacklevel=4,
         )
-    alike = [other for other in table.obs if other != name and other.lower() == name.lower()]
-    if alike:
-        raise BadInput(f"key_added '{name}' and the column '{alike[0]}' differ in case only. Pass another key_added.")
-    ours = "use" in params_of(table, name)
-    if not ours and (name in table.obs or name in table.uns or f"{name}_colors" in table.uns):
-        raise BadInput(f"'{name}' of tables['{key}'] was not written by tl.domains. Pass another key_added.")
-    if ours and name in table.obs and not overwrite:
-        raise BadInput(f"tables['{key}'].obs has '{name}' already. Pass overwrite=True, or another key_added.")
-    if shapes is not None:
-        write.check_free(sdata, "shapes", shapes, overwrite)
-        if shapes in sdata.shapes and "n_spots" not in sdata.shapes[shapes]:
-            raise BadInput(f"shapes '{shapes}' are not outlines of domains. Pass another shapes_added.")
 
 
-def params_of(table: AnnData, name: str) -> dict:
-    """Settings that domains were made with; empty for columns of others."""
-    found = table.uns.get(name, {})
-    return pythonic(found.get("params", {})) if isinstance(found, Mapping) else {}
+# Checks -------------------------------------------------------------------------------------------
 
 
 def _check_alike(sections: Sequence[Section], use: str) -> None:
@@ -321,17 +319,19 @@ def _write(sections, found, settings: dict, key: str, name: str, shapes: str | N
     import pandas as pd
 
     colors = palette(max(int(labels.max()) for labels in found) + 1)
+    whole = {id(one.origin): (one, np.full(one.origin.tables[key].n_obs, -1)) for one in sections}
     for section, labels in zip(sections, found, strict=True):
-        here = np.full(section.table.n_obs, -1)
-        here[section.rows] = labels
+        whole[id(section.origin)][1][section.at[section.rows]] = labels
+    for section, here in whole.values():
+        table = section.origin.tables[key]
         column = categorical(here)
         kept = [colors[int(one)] for one in column.categories]
-        obs = pd.DataFrame({name: column}, index=section.table.obs_names)
+        obs = pd.DataFrame({name: column}, index=table.obs_names)
         params = {**settings, "layer": section.layer, "n_domains": len(colors)}
         polygons = None if shapes is None else _polygons(section, here, key)
-        write.put_layers(section.sdata, key, {}, obs=obs, uns={f"{name}_colors": kept, name: {"params": params}})
+        write.put_layers(section.origin, key, {}, obs=obs, uns={f"{name}_colors": kept, name: {"params": params}})
         if polygons is not None:
-            write.write_element(section.sdata, "shapes", shapes, polygons, overwrite=overwrite)
+            write.write_element(section.origin, "shapes", shapes, polygons, overwrite=overwrite)
 
 
 def categorical(numbers: np.ndarray) -> Categorical:

@@ -22,6 +22,7 @@ def fit(
     sdata: Sections,
     model: str | Predictor | type[Predictor],
     *,
+    sections: str | Mapping | None = None,
     genes: Sequence[str] | int = 250,
     unit: str = LOG1P_CP10K,
     config: Mapping | object | None = None,
@@ -40,6 +41,9 @@ def fit(
     model
         Name of a registered model (:func:`sq_imputer.list_models`), a `Predictor` class, or an instance, of which an
         unfitted copy with the same config is fitted.
+    sections
+        The sections of an object that has several: a column of `obs` whose values name them, the region key included,
+        or a mapping of names to keys. All are fitted on.
     genes
         Names of genes, or how many to choose on these sections (:func:`sq_imputer.genes.panel.choose_genes`).
     unit
@@ -65,7 +69,7 @@ def fit(
         If a section cannot be used.
     """
     plan = Plan.of(plan, seed=seed, device=device, progress=progress)
-    slides = read_sections(sdata, keys)
+    slides = read_sections(sdata, keys, within=sections)
     predictor = resolve_model(model, config)
     chosen = pick_genes(slides, genes)
     fresh = type(predictor)(predictor.config)

@@ -12,6 +12,7 @@ from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
 from sq_imputer.runs.sections import check_table, read_sections, records
+from sq_imputer.runs.views import sections_of, views_of
 from sq_imputer.scores import metrics
 from sq_imputer.scores import tables as scoring
 from sq_imputer.scores.splits import folds, spatial_blocks
@@ -40,6 +41,7 @@ def score(
     models: Sequence[str] | str | None = None,
     *,
     key: str = "imputed",
+    sections: str | Sequence[str] | None = None,
     reference: Sections | None = None,
     baselines: bool = True,
     per: str = "gene",
@@ -61,6 +63,9 @@ def score(
         Names of layers; all predictions in the table if left out.
     key
         The table that `tl.predict` wrote.
+    sections
+        Of a table of several sections, which: names, or the column that names them. All if left out; each is scored by
+        itself.
     reference
         The sections that the model was fitted on, for the baselines.
     baselines
@@ -92,8 +97,46 @@ def score(
     if per not in ("gene", "section"):
         raise BadInput(f"per is '{per}'; expected 'gene' or 'section'.")
     check_number("seed", seed, 0, 2**63 - 1, whole=True)
-    found = scored(sdata, models, key=key, reference=reference, baselines=baselines, device=device, seed=seed, **keys)
-    return found.per_gene if per == "gene" else found.per_section()
+    check_table(sdata, key)
+    how = {"key": key, "baselines": baselines, "device": device, "seed": seed, **keys}
+    if not sections_of(sdata.tables[key]):
+        views_of(sdata, key, sections)
+        found = scored(sdata, models, reference=reference, **how)
+        return found.per_gene if per == "gene" else found.per_section()
+    return _score_each(sdata, models, sections, reference, per, how)
+
+
+def _score_each(sdata: SpatialData, models, sections, reference, per: str, how: Mapping) -> DataFrame:
+    """Every section by itself, beside baselines that were fitted as its model was; means over sections into `var`."""
+    import pandas as pd
+
+    key, views = how["key"], views_of(sdata, how["key"])
+    found = {}
+    for name in views_of(sdata, key, sections):
+        record = next(iter(records(views[name].sdata.tables[key]).values()))
+        others = reference
+        if reference is None and record["leave_out"] in ("patient", "section"):
+            others = {other: _slide(views[other].sdata, key) for other in record["training_sections"]}
+        found[name] = scored(views[name].sdata, models, reference=others, **how)
+    per_gene = pd.concat([one.per_gene for one in found.values()], ignore_index=True)
+    means = per_gene.groupby(["predictor", "gene"], sort=False, as_index=False).mean(numeric_only=True)
+    _keep(sdata, key, means, [name for name in records(sdata.tables[key]) if name in set(per_gene["predictor"])])
+    if per == "gene":
+        return per_gene
+    tables = [one.per_section().assign(section=name) for name, one in found.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _slide(sdata: SpatialData, key: str) -> Slide:
+    """A section as it was read for its prediction."""
+    record = next(iter(records(sdata.tables[key]).values()))
+    return Slide.from_sdata(sdata, **_as_read(record), section=record["section"])
+
+
+def _as_read(record: Mapping) -> dict:
+    """The keys that a section was read by."""
+    places = ("image_key", "shapes_key", "table_key", "coordinate_system", "layer", "section_key")
+    return {**{name: record.get(name) or None for name in places}, **as_seen(record)}
 
 
 @dataclass(frozen=True)
@@ -162,9 +205,7 @@ class Spots:
 
 def _measured(sdata: SpatialData, key: str, record: dict, keys: Mapping) -> Spots:
     """The rows with counts that the table predicts, and the genes that were measured."""
-    places = ("image_key", "shapes_key", "table_key", "coordinate_system", "layer")
-    found = {**{name: record[name] or None for name in places}, **as_seen(record), **keys}
-    slide = Slide.from_sdata(sdata, **found)
+    slide = Slide.from_sdata(sdata, **{**_as_read(record), **keys}, section=record.get("section"))
     if not slide.measured.any():
         raise BadInput(
             f"nothing was measured at shapes '{slide.keys['shapes_key']}', so their prediction cannot be scored. Score "
@@ -180,7 +221,9 @@ def _measured(sdata: SpatialData, key: str, record: dict, keys: Mapping) -> Spot
     genes = [table.var_names[i] for i in columns]
     slide = slide.with_genes(genes, record["unit"])
     shapes_key = slide.keys["shapes_key"]
-    in_table, where = read.rows_of(table, sdata.shapes[shapes_key], shapes_key, key)
+    shapes = sdata.shapes[shapes_key]
+    shapes = shapes.loc[slide.instances] if slide.keys["section_key"] else shapes
+    in_table, where = read.rows_of(table, shapes, shapes_key, key)
     slide.recall(table, in_table, where)
     at = np.full(len(slide), -1)  # the table may have been sorted or filtered since
     at[where] = in_table

@@ -1,0 +1,118 @@
+"""What a run predicts, and what is measured there: sections as they are read, once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sq_imputer.errors import BadInput, listed
+from sq_imputer.section import read
+from sq_imputer.section.regions import find_regions
+from sq_imputer.section.slide import Slide
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """The rows to be predicted, section after section, as the result table lists them.
+
+    Parameters
+    ----------
+    slides
+        The sections.
+    several
+        Whether the caller asked for sections, be it one.
+    """
+
+    slides: tuple[Slide, ...]
+    several: bool
+
+    def __len__(self) -> int:
+        return sum(map(len, self.slides))
+
+    @property
+    def names(self) -> list[str]:
+        """Unique names of the rows; where sections share names, as barcodes do, with the section behind them."""
+        names = np.concatenate([slide.names.astype(str) for slide in self.slides])
+        if len(np.unique(names)) == len(names):
+            return list(names)
+        return [f"{name}-{slide.section}" for slide in self.slides for name in slide.names.astype(str)]
+
+    @property
+    def regions(self) -> list[str]:
+        """Names of the elements that the rows are of, in order."""
+        return list(dict.fromkeys(slide.keys["shapes_key"] for slide in self.slides))
+
+    @property
+    def region_of_rows(self) -> np.ndarray:
+        """`(n,)` the element of every row."""
+        return np.concatenate([np.full(len(s), s.keys["shapes_key"], dtype=object) for s in self.slides])
+
+    @property
+    def instances(self) -> np.ndarray:
+        """`(n,)` id of every row in its element."""
+        return np.concatenate([slide.instances for slide in self.slides])
+
+    def with_journal(self, slides: Sequence[Slide]) -> Targets:
+        """The same rows of slides that keep their features in a journal."""
+        return replace(self, slides=tuple(slides))
+
+
+def read_targets(sdata: SpatialData, sections: str | Mapping | None, reference, keys: Mapping) -> Targets:
+    """The sections to be predicted; the table that is named may be one that only the references have."""
+    read.check_object(sdata)
+    if sections is None:
+        elsewhere = reference is not None and keys.get("table_key", "table") not in sdata.tables
+        return Targets((Slide.from_sdata(sdata, **({**keys, "table_key": None} if elsewhere else keys)),), False)
+    return Targets(tuple(slides_of(sdata, sections, keys).values()), True)
+
+
+def recall(targets: Targets, table: AnnData, sdata: SpatialData, key: str) -> None:
+    """Give the sections the features that the result table keeps of them."""
+    for slide in targets.slides:
+        shapes_key, among = slide.keys["shapes_key"], None
+        if targets.several:
+            mine = (table.obs["section"] == slide.section).to_numpy()
+            among = np.flatnonzero(mine & (read.region_of_rows(table, key) == shapes_key).to_numpy())
+        shapes = sdata.shapes[shapes_key]
+        if slide.keys["section_key"]:
+            shapes = shapes.loc[slide.instances]
+        slide.recall(table, *read.rows_of(table, shapes, shapes_key, key, among))
+
+
+def slides_of(sdata: SpatialData, sections: str | Mapping, keys: Mapping) -> dict[str, Slide]:
+    """The sections of one object by name. What one cannot be read for is said with its name."""
+    slides = {}
+    for name, own in find_regions(sdata, sections, keys).items():
+        slide = Slide.from_sdata(sdata, section=name, **own)
+        unknown = slide.group == name and "patient" not in sdata.attrs  # then all of one patient, as far as is known
+        slides[name] = replace(slide, group="unknown") if unknown else slide
+    return slides
+
+
+def measured_of(sdata: SpatialData, targets: Targets, keys: Mapping) -> list[Slide]:
+    """For every section what was measured on its image: its own rows, or those of other shapes of it."""
+    return [slide if slide.measured.any() else _measured_on(sdata, slide, keys) for slide in targets.slides]
+
+
+def _measured_on(sdata: SpatialData, target: Slide, keys: Mapping) -> Slide:
+    """The measured spots on the image of a section, when other shapes on it are to be predicted."""
+    table_key = keys.get("table_key", "table")
+    if not read.annotated(sdata, table_key):
+        raise BadInput(
+            f"nothing is measured here: no table '{table_key}' annotates shapes (tables: {listed(sdata.tables)}), "
+            "and no reference is given. Three ways out: pass table_key= of a table with counts; pass reference= "
+            "sections with counts; or pass model= a fitted predictor or its folder."
+        )
+    image_key = target.keys["image_key"]
+    here = set(read.systems(sdata.images[image_key]))
+    near = [name for name in read.annotated(sdata, table_key) if here & set(read.systems(sdata.shapes[name]))]
+    shapes_key = near[0] if len(near) == 1 else None
+    own = {**keys, "image_key": image_key, "shapes_key": shapes_key}
+    return replace(Slide.from_sdata(sdata, **own), section=target.section)

@@ -1,0 +1,93 @@
+"""A result table of several sections, taken apart: verbs that read one section read each as an object of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sq_imputer.errors import MissingKey, listed, named
+from sq_imputer.runs.sections import records
+from sq_imputer.store.provenance import pythonic
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One section: an object in memory whose result table has its rows alone, and which rows of the whole they are."""
+
+    sdata: SpatialData
+    rows: np.ndarray
+
+
+def sections_of(table: AnnData) -> list[str]:
+    """Names of the sections of a result table, in their order; none if all of it is one section."""
+    found = records(table)
+    numbered = next((r["sections_predicted"] for r in found.values() if "sections_predicted" in r), {})
+    names = [one["section"] for one in numbered.values()]
+    there = set(table.obs["section"].astype(str)) if "section" in table.obs else set()
+    return [name for name in names if name in there]
+
+
+def views_of(sdata: SpatialData, key: str, sections: str | Sequence[str] | None = None) -> dict[str, View]:
+    """The sections of a result table by name; all of it under its own name if it is one section.
+
+    Parameters
+    ----------
+    sdata
+        An object that `tl.predict` wrote to.
+    key
+        The result table.
+    sections
+        Names of sections, or the column of `obs` that names them; all if left out.
+
+    Raises
+    ------
+    MissingKey
+        If there is no such section.
+    """
+    table = sdata.tables[key]
+    there = sections_of(table)
+    alone = str(next(iter(table.obs["section"]), key)) if "section" in table.obs else key
+    column = isinstance(sections, str) and sections in table.obs
+    wanted = (there or [alone]) if sections is None or column else named("sections", sections)
+    strange = [name for name in wanted if name not in (there or [alone])]
+    if strange:
+        raise MissingKey(f"no section {listed(strange)} in tables['{key}']; it has {listed(there or [alone], 20)}.")
+    if not there:
+        return {alone: View(sdata, np.arange(table.n_obs))}
+    names = table.obs["section"].astype(str).to_numpy()
+    return {name: _view(sdata, key, name, np.flatnonzero(names == name)) for name in wanted}
+
+
+def section_of(sdata: SpatialData, key: str, section: str | None) -> SpatialData:
+    """The object as it is if its table is of one section, else one with the rows of the section that is named."""
+    there = sections_of(sdata.tables[key])
+    if section is None and len(there) > 1:
+        raise MissingKey(f"tables['{key}'] has {len(there)} sections: {listed(there, 20)}. Pass section=, one of them.")
+    return next(iter(views_of(sdata, key, section).values())).sdata
+
+
+def _view(sdata: SpatialData, key: str, name: str, rows: np.ndarray) -> View:
+    from spatialdata import SpatialData
+
+    part = sdata.tables[key][rows].copy()
+    attrs = part.uns["spatialdata_attrs"]
+    column = attrs["region_key"]
+    part.obs[column] = part.obs[column].cat.remove_unused_categories()
+    regions = list(part.obs[column].cat.categories)
+    part.uns["spatialdata_attrs"] = {**attrs, "region": regions[0] if len(regions) == 1 else regions}
+    kept = dict(part.uns["sq_imputer"])
+    for layer, record in records(sdata.tables[key]).items():
+        own = [one for one in pythonic(record).get("sections_predicted", {}).values() if one["section"] == name]
+        others = {field: value for field, value in record.items() if field != "sections_predicted"}
+        kept[layer] = {**others, **(own[0] if own else {})}
+    part.uns["sq_imputer"] = kept
+    tables = {other: table for other, table in sdata.tables.items() if other != key} | {key: part}
+    elements = {"images": dict(sdata.images), "labels": dict(sdata.labels), "shapes": dict(sdata.shapes)}
+    return View(SpatialData(**elements, tables=tables, attrs=dict(sdata.attrs)), rows)

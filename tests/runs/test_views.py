@@ -1,0 +1,70 @@
+"""A table of several sections read one by one: the same as each section alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import sq_imputer as sqi
+from sq_imputer.runs.views import section_of, views_of
+
+CONFIG = {"size_px": 32, "context_um": ()}
+
+
+@pytest.fixture
+def predicted(joined, genes):
+    sqi.tl.predict(joined, "ridge", sections="region", genes=genes, config=CONFIG)
+    return joined
+
+
+def test_a_view_has_the_rows_and_the_provenance_of_its_section(predicted):
+    whole = predicted.tables["imputed"]
+    for name, view in views_of(predicted, "imputed").items():
+        part = view.sdata.tables["imputed"]
+        assert list(part.obs["section"].unique()) == [name]
+        np.testing.assert_array_equal(part.layers["ridge"], whole.layers["ridge"][view.rows])
+        assert part.uns["sq_imputer"]["ridge"]["shapes_key"] == name == part.uns["spatialdata_attrs"]["region"]
+
+
+def test_one_section_is_the_object_itself(section, spy, genes):
+    sqi.tl.predict(section, "spy", genes=genes, n_folds=3, buffer_um=50.0)
+    assert section_of(section, "imputed", None) is section
+    with pytest.raises(sqi.MissingKey, match="no section 'Q' in tables.'imputed'.; it has 'P1'"):
+        section_of(section, "imputed", "Q")
+
+
+def test_a_picture_of_one_needs_its_name(predicted):
+    with pytest.raises(sqi.MissingKey, match="has 3 sections: 'spots-P1'.*Pass section="):
+        sqi.pl.compare(predicted, ["NUC1"])
+    assert sqi.pl.compare(predicted, ["NUC1"], section="spots-P2").shape == (1, 4)
+
+
+def test_scores_of_each_section_stand_beside_baselines_fitted_on_the_others(predicted, patients, genes):
+    scores = sqi.tl.score(predicted)
+    assert set(scores["section"]) == {"spots-P1", "spots-P2", "spots-P3"} and "ridge on texture" in set(
+        scores["predictor"]
+    )
+    others = [patients["P2"], patients["P3"]]
+    sqi.tl.predict(patients["P1"], "ridge", reference=others, genes=genes, config=CONFIG)
+    alone = sqi.tl.score(patients["P1"], reference=others)
+    mine = scores[scores["section"] == "spots-P1"].reset_index(drop=True)
+    columns = ["predictor", "gene", "pearson", "pearson_given_depth", "mse", "ceiling"]
+    pd.testing.assert_frame_equal(mine[columns], alone[columns], atol=1e-5)
+    means = scores[scores["predictor"] == "ridge"].groupby("gene")["pearson"].mean()
+    np.testing.assert_allclose(predicted.tables["imputed"].var["ridge_pearson"], means.reindex(genes), atol=1e-6)
+    assert set(sqi.tl.score(predicted, sections="spots-P2", baselines=False, per="section")["section"]) == {"spots-P2"}
+
+
+def test_domains_are_found_over_all_sections_and_written_once(predicted, patients):
+    sqi.tl.domains(predicted, n_domains=3, method="kmeans")
+    column = predicted.tables["imputed"].obs["domain"]
+    assert column.notna().all() and column.nunique() == 3
+    views = {name: view.sdata for name, view in views_of(predicted, "imputed").items()}
+    backwards = dict(reversed(views.items()))
+    sqi.tl.domains(backwards, n_domains=3, method="kmeans", key_added="again")
+    for name, view in views_of(predicted, "imputed").items():
+        again = views[name].tables["imputed"].obs["again"].astype(str).to_numpy()
+        np.testing.assert_array_equal(again, column.astype(str).to_numpy()[view.rows])
+    with pytest.raises(sqi.BadInput, match="outlines the domains of one section"):
+        sqi.tl.domains(predicted, n_domains=3, shapes_added="outlines", key_added="third")
