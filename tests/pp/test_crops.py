@@ -40,6 +40,6 @@ def test_without_a_spec_a_crop_is_112_um_in_224_pixels(section):
 def test_keys_are_handed_on(section):
     with pytest.raises(MissingKey, match="no shapes 'cells'; sdata has 'spots'"):
         sqi.pp.crops(section, shapes_key="cells")
-    assert (
-        np.ptp(sqi.pp.crops(section, CropSpec(100, 40), mpp=2.5)[0] - sqi.pp.crops(section, CropSpec(50, 40))[0]) == 0
-    )
+    with pytest.warns(UserWarning, match="mpp=2.5 is taken"):
+        wide = sqi.pp.crops(section, CropSpec(100, 40), mpp=2.5)
+    assert np.ptp(wide[0] - sqi.pp.crops(section, CropSpec(50, 40))[0]) == 0
