@@ -174,3 +174,15 @@ def test_the_demo_does_not_write_over_an_earlier_one(tmp_path, monkeypatch, caps
     assert "score.csv' exists already; pass --overwrite, or --folder another one" in said
     assert [path.name for path in tmp_path.iterdir()] == ["score.csv"]
     assert (tmp_path / "score.csv").read_text() == "mine"
+
+
+def test_where_the_output_goes_is_proved_before_anything_is_computed(stores, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sq_imputer.cli._open", lambda *_: pytest.fail("opened before the output was checked"))
+    monkeypatch.setattr("sq_imputer.cli._open_all", lambda *_: pytest.fail("opened before the output was checked"))
+    nowhere = tmp_path / "results" / "s.csv"
+    assert "there is no folder" in main(monkeypatch, capsys, "score", stores[0], "--csv", nowhere)
+    assert "is a folder; pass --csv the name of a file" in main(
+        monkeypatch, capsys, "score", stores[0], "--csv", tmp_path
+    )
+    said = main(monkeypatch, capsys, "fit", stores[0], "--out", tmp_path / "results" / "model")
+    assert "there is no folder" in said and "pass --out elsewhere" in said

@@ -105,6 +105,7 @@ def fit(
 
     if out.exists():
         raise BadInput(f"'{out}' exists already; pass --out another folder.")
+    _check_folder(out, "--out")
     keys = {"image_key": image_key, "shapes_key": shapes_key, "table_key": table_key, "mpp": mpp}
     sections = _open_all(stores)
     plan = Plan(device=device, seed=seed)
@@ -118,7 +119,7 @@ def predict(
     store: Store,
     model: Annotated[str, typer.Option(help="Name of a model, or folder of a fitted one.")] = "ridge",
     reference: Annotated[list[Path] | None, typer.Option(help="Stores to fit a named model on.")] = None,
-    genes: Genes = "250",
+    genes: Genes | None = None,
     unit: Annotated[str | None, typer.Option(help=UNIT)] = None,
     key_added: Annotated[str, typer.Option(help="Table to write.")] = "imputed",
     overwrite: Annotated[bool, typer.Option(help="Replace a prediction of this name.")] = False,
@@ -147,7 +148,7 @@ def predict(
         sdata,
         model,
         reference=references,
-        genes=_genes(genes),
+        genes=None if genes is None else _genes(genes),
         unit=unit,
         key_added=key_added,
         overwrite=overwrite,
@@ -173,12 +174,25 @@ def score(
     """Score predictions against what was measured, beside baselines."""
     from sq_imputer.tl._score import scored
 
+    if csv is not None:
+        _check_folder(csv, "--csv")
     sdata = _open(store)
     references = _open_all(reference) if reference else None
     scores = scored(sdata, key=key, reference=references, baselines=baselines, seed=seed)
     if csv is not None:
         scores.per_gene.to_csv(csv, index=False)
     _print_summary(scores.per_section(), f"{store}/tables/{key}")
+
+
+def _check_folder(path: Path, option: str) -> None:
+    """Check, before anything is computed, that a file or folder can be made here."""
+    folder = path.resolve().parent
+    if path.is_dir() and option == "--csv":
+        raise BadInput(f"'{path}' is a folder; pass {option} the name of a file.")
+    if not folder.is_dir():
+        raise BadInput(f"there is no folder '{folder}' for '{path.name}'; make it, or pass {option} elsewhere.")
+    if not os.access(folder, os.W_OK):
+        raise BadInput(f"'{folder}' cannot be written; pass {option} elsewhere.")
 
 
 @app.command()

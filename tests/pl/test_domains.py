@@ -105,3 +105,16 @@ def test_errors_name_what_was_found(labeled, error, domain, key, message):
     labeled.tables["table"].obs["empty"] = pd.Categorical([None] * len(labeled.tables["table"]))
     with pytest.raises(error, match=message):
         domains(labeled, domain, key=key)
+
+
+@pytest.mark.parametrize("names", [["tumor", "stroma"], ["0", "1"]])
+def test_colors_by_category_are_taken_and_what_is_no_color_is_said(labeled, names):
+    table = labeled.tables["table"]
+    table.obs["kind"] = pd.Categorical(np.where(np.arange(len(table)) % 2, *names), categories=names)
+    table.uns["kind_colors"] = dict(zip(names, ["#d55e00", "#0072b2"], strict=True))
+    shown = domains(labeled, "kind", key="table").get_legend()
+    assert [to_hex(handle.get_markerfacecolor()) for handle in shown.legend_handles][:2] == ["#d55e00", "#0072b2"]
+    for wrong in (names, {names[0]: "#d55e00"}, "red", ["#d55e00", 3]):
+        table.uns["kind_colors"] = wrong
+        with pytest.warns(UserWarning, match="uns.'kind_colors'. is no color for each of 2 categories"):
+            domains(labeled, "kind", key="table")

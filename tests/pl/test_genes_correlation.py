@@ -146,3 +146,15 @@ def test_errors_name_what_was_found(pair):
     del sdata.tables["imputed"].layers["measured"]
     with pytest.raises(MissingKey, match="nothing was measured at the shapes of table 'imputed'"):
         genes_correlation(sdata)
+
+
+def test_genes_that_a_section_lacks_cost_no_spot(pair):
+    measured, predicted = pair
+    lacking = measured.copy()
+    lacking[:, 2] = np.nan
+    axes = genes_correlation((lacking, predicted))
+    kept = np.delete(np.arange(measured.shape[1]), 2)
+    np.testing.assert_array_equal(
+        matrix(axes[0]), matrix(genes_correlation((measured[:, kept], predicted[:, kept]))[0])
+    )
+    assert f"{len(measured)} spots, 1 not measured left out" in axes[0].get_title()

@@ -208,3 +208,18 @@ def test_a_linear_ridge_is_taken_apart_exactly(request, where):
     mlp = sqi.tl.fit(other, "mlp", genes=["NUC1"], config={"size_px": 32, "context_um": (), "epochs": 2})
     with pytest.raises(BadInput, match="'feature_groups' does not explain 'mlp'"):
         sqi.tl.explain(sdata, "NUC1", model=mlp, method="feature_groups", key_added="more")
+
+
+def test_contributions_of_genes_of_any_name_are_kept_apart(section):
+    names = ["CCL3/L1/L3", "spatial", "NUC1 (v2)", "G" * 300, "nuc1", "NUC1"]
+    other = sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=12)["P1"]
+    table = other.tables["table"]
+    table.var_names = [*names, *table.var_names[len(names) :]]
+    ridge = sqi.tl.fit(other, "ridge", genes=names, config={"size_px": 32, "context_um": ()})
+    found = sqi.tl.explain(section, names, model=ridge, method="feature_groups", key_added="parts")
+    made = section.tables["parts_spots"]
+    record = pythonic(made.uns["sq_imputer"]["parts"])
+    assert len(set(map(str.lower, record["obsm"]))) == len(names) and list(found.columns) == record["genes"]
+    for column, (gene, slot) in enumerate(zip(record["genes"], record["obsm"], strict=True)):
+        np.testing.assert_allclose(np.asarray(made.obsm[slot]).sum(axis=1), made.X[:, column], atol=1e-4)
+        np.testing.assert_allclose(np.abs(made.obsm[slot]).mean(axis=0), found[gene], rtol=1e-5)

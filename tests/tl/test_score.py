@@ -296,3 +296,24 @@ def test_a_table_without_any_of_the_genes_cannot_be_scored(patients, spy):
     sqi.tl.predict(target, "spy", reference=patients, genes=["GLD1"])
     with pytest.raises(sqi.BadInput, match="none of the 1 predicted genes is in table 'table'"):
         sqi.tl.score(target, reference=patients)
+
+
+@pytest.mark.parametrize("unit", ["log1p_counts", "log2_counts"])
+def test_the_ceiling_is_that_of_the_unit_that_was_predicted(section, spy, genes, unit):
+    sqi.tl.predict(section, "spy", genes=genes, unit=unit, n_folds=3, buffer_um=50.0)
+    scores = sqi.tl.score(section, baselines=False).set_index("gene")
+    slide = Slide.from_sdata(section)
+    counts = slide.counts[:, [slide.var_names.index(gene) for gene in genes]]
+    expected = metrics.noise_ceiling(counts, slide.depth, transform=lambda c, d: np.log1p(c))  # a factor changes no r
+    np.testing.assert_allclose(scores.loc[genes, "ceiling"], expected, atol=1e-6)
+    assert np.abs(expected - metrics.noise_ceiling(counts, slide.depth)).max() > 1e-3
+
+
+def test_scores_that_may_not_be_kept_are_returned(predicted, genes, monkeypatch):
+    def refuse(*args, **keys):
+        raise sqi.StoreError("'store.zarr' cannot be written: Permission denied. Ask for permission.")
+
+    monkeypatch.setattr("sq_imputer.store.write.put_layers", refuse)
+    with pytest.warns(UserWarning, match="scores are returned, but not kept in var: 'store.zarr' cannot be written"):
+        scores = sqi.tl.score(predicted, baselines=False)
+    assert set(scores["gene"]) == set(genes)

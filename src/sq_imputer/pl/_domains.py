@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,7 +91,7 @@ def domains(
         ax, xy_um, radius_um, _panels.background(slide, _panels.pixels(np.array([ax]))) if background else None
     )
     codes[codes < 0] = np.nan
-    colors = _colors(table, domain, len(names))
+    colors = _colors(table, domain, names)
     _panels.spots(ax, xy_um, radius_um, codes, ListedColormap(colors), (-0.5, len(names) - 0.5))
     _panels.scale_bar(ax)
     if legend:
@@ -122,15 +124,26 @@ def _made(table: AnnData, domain: str) -> dict:
     return found.get(layer) or next(others, {})
 
 
-def _colors(table: AnnData, domain: str, n: int) -> list[str]:
+def _colors(table: AnnData, domain: str, names: Sequence) -> list[str]:
+    """The colors in `uns`, a list or a dict by category, if there is one for every name; else scanpy's."""
+    from matplotlib.colors import is_color_like
     from scanpy.plotting import palettes
 
-    kept = list(table.uns.get(f"{domain}_colors", []))
-    if len(kept) >= n:
-        return kept[:n]
+    kept = table.uns.get(f"{domain}_colors", [])
+    if isinstance(kept, Mapping):
+        kept = [kept.get(name, kept.get(str(name))) for name in names]
+    kept = [kept] if isinstance(kept, str) else list(kept)
+    if len(kept) >= len(names) and all(map(is_color_like, kept)):
+        return kept[: len(names)]
+    if len(kept):
+        warnings.warn(
+            f"uns['{domain}_colors'] is no color for each of {len(names)} categories; scanpy's colors are taken.",
+            UserWarning,
+            stacklevel=4,
+        )
     several = (palettes.default_20, palettes.default_28, palettes.default_102)
-    colors = next((found for found in several if len(found) >= n), palettes.default_102)
-    return [colors[k % len(colors)] for k in range(n)]
+    colors = next((found for found in several if len(found) >= len(names)), palettes.default_102)
+    return [colors[k % len(colors)] for k in range(len(names))]
 
 
 def _axes(xy_um: np.ndarray) -> Axes:

@@ -73,6 +73,9 @@ def genes_correlation(
         title = "predicted"
     else:
         measured, predicted, names, title = _of_table(data, key, layer, genes)
+    there = ~(np.isnan(measured).all(axis=0) | np.isnan(predicted).all(axis=0))  # a section may lack some genes
+    measured, predicted = measured[:, there], predicted[:, there]
+    names = [name for name, one in zip(names, there, strict=True) if one]
     seen = ~np.isnan(measured).any(axis=1) & ~np.isnan(predicted).any(axis=1)
     measured, predicted = measured[seen], predicted[seen]
     chosen, n_constant = _chosen(measured, predicted, n if genes is None or isinstance(data, tuple) else None)
@@ -82,7 +85,8 @@ def genes_correlation(
     order = _order(sides[0])
     axes = _axes(ax)
     _draw(axes, [side[np.ix_(order, order)] for side in sides], [names[chosen[k]] for k in order])
-    left_out = f", {n_constant} constant left out" if n_constant else ""
+    counted = {"constant": n_constant, "not measured": int((~there).sum())}
+    left_out = "".join(f", {n} {why} left out" for why, n in counted.items() if n)
     axes[0].set_title(f"measured\n{len(chosen)} genes, {len(measured)} spots{left_out}", fontsize="medium")
     axes[1].set_title(f"{plain(title)}\nagreement {agreement:.2f}", fontsize="medium")
     return axes

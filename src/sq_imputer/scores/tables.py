@@ -17,6 +17,7 @@ from sq_imputer.scores.metrics import (
     bootstrap_mean,
     gene_blocks,
     interval,
+    log1p_cp10k,
     log_depth,
     mse,
     noise_ceiling,
@@ -49,6 +50,7 @@ def score_table(
     depth,
     section=None,
     counts=None,
+    transform: Callable[[np.ndarray, np.ndarray], np.ndarray] = log1p_cp10k,
     seed: int = 0,
 ) -> DataFrame:
     """One row per predictor, section and gene.
@@ -72,6 +74,8 @@ def score_table(
         `(n,)` labels; one section if not given.
     counts
         `(n, G)` raw counts, sparse or dense, for the column `ceiling` (see `noise_ceiling`).
+    transform
+        From `(n, g)` counts and `(n,)` total counts to the unit of `measured`: the ceiling is that of this unit.
     seed
         Of the thinning.
 
@@ -100,7 +104,7 @@ def score_table(
             raise BadInput(f"section '{name}' has {len(rows)} measured spots; scores need 3 or more. Leave it out.")
         fixed = {"section": name, "n_spots": len(rows)}
         if counts is not None:
-            fixed["ceiling"] = noise_ceiling(counts[rows], depth[rows], seed=seed)
+            fixed["ceiling"] = noise_ceiling(counts[rows], depth[rows], transform=transform, seed=seed)
         for predictor, values in predicted.items():
             p = _prediction_at(values, measured.shape, rows, f"'{predictor}' in section '{name}'")
             scores = _all_scores(measured[rows], p, depth[rows])

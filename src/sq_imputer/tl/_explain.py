@@ -103,7 +103,8 @@ def explain(
     -------
     Mean of the map in each tissue structure, one column per gene: nuclei, stroma, background, edges; NaN where there is
     none. Its `attrs["faithfulness"]` tells by gene what the tests gave (:func:`sq_imputer.explain.faithfulness`).
-    For `"feature_groups"`: the mean absolute contribution of every group; those of a spot are in `obsm[gene]`.
+    For `"feature_groups"`: the mean absolute contribution of every group; those of a spot are in `obsm[gene]`, or under
+    the name that the record lists in `obsm` for a gene whose own cannot be one (`CCL3/L1/L3`).
 
     Raises
     ------
@@ -171,7 +172,8 @@ def _by_group(
     parts, groups = feature_groups(predictor, seen.to(predictor.weight.device), genes)
     parts, names = parts.cpu().numpy(), [f"{kind}, {extent:g} um" for extent, kind in groups]
     record = {"model": predictor.card.name, "method": GROUPS, "genes": genes, "groups": names, **slide.keys}
-    record |= {"weights_sha256": predictor.sha256, "unit": predictor.unit, "config": predictor.config}
+    keys = _obsm_keys(genes)
+    record |= {"obsm": keys, "weights_sha256": predictor.sha256, "unit": predictor.unit, "config": predictor.config}
     table = write.new_table(
         parts.sum(axis=1),
         slide.names[rows].astype(str),
@@ -179,10 +181,18 @@ def _by_group(
         region=slide.keys["shapes_key"],
         instance_key="instance_id",
         instances=slide.instances[rows],
-        obsm={gene: parts[:, :, k] for k, gene in enumerate(genes)} | {"spatial": slide.xy_um[rows]},
+        obsm={name: parts[:, :, k] for k, name in enumerate(keys)} | {"spatial": slide.xy_um[rows]},
         uns={"sq_imputer": {key: record}},
     )
     return table, pd.DataFrame(np.abs(parts).mean(axis=0), index=pd.Index(names, name="group"), columns=genes)
+
+
+def _obsm_keys(genes: Sequence[str]) -> list[str]:
+    """Names in `obsm`: the gene's own where that can be a name in a store, else its number among the genes."""
+    low = [gene.lower() for gene in genes]
+    own = [write.is_word(gene, "spatial") and low.count(gene.lower()) == 1 for gene in genes]
+    own = [one and not gene.lower().startswith(GROUPS) for one, gene in zip(own, genes, strict=True)]
+    return [gene if one else f"{GROUPS}_{k}" for k, (gene, one) in enumerate(zip(genes, own, strict=True))]
 
 
 def _beside(sdata: SpatialData) -> Path | None:

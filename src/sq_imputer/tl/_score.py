@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.errors import BadInput, MissingKey, check_number, listed, named
+from sq_imputer.errors import BadInput, MissingKey, StoreError, check_number, listed, named
 from sq_imputer.genes.panel import align
+from sq_imputer.genes.units import to_unit
 from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
@@ -187,7 +190,8 @@ def scored(
     measured, depth = slide.expression[rows], slide.depth[rows]
     counts = align(slide.counts[rows], slide.var_names, genes, f"section '{slide.section}'")
     section = np.full(len(rows), slide.section)
-    scores = scoring.score_table(measured, predicted, genes, depth=depth, section=section, counts=counts, seed=seed)
+    known = {"depth": depth, "section": section, "counts": counts, "transform": partial(to_unit, unit=slide.unit)}
+    scores = scoring.score_table(measured, predicted, genes, **known, seed=seed)
     _keep(sdata, key, scores, models)
     return Scored(scores, measured, predicted, genes, depth, slide.xy_um[rows], seed)
 
@@ -301,4 +305,8 @@ def _keep(sdata: SpatialData, key: str, scores: DataFrame, models: Sequence[str]
         for metric in ("pearson", "pearson_given_depth"):
             var[f"{name}_{metric}"] = mine[metric].reindex(table.var_names)
         var["ceiling"] = mine["ceiling"].reindex(table.var_names)
-    write.put_layers(sdata, key, {}, var=var)
+    try:
+        write.put_layers(sdata, key, {}, var=var)
+    except StoreError as error:  # the scores are what was asked for
+        reason = str(error).split(". ")[0]
+        warnings.warn(f"scores are returned, but not kept in var: {reason}.", UserWarning, stacklevel=4)
