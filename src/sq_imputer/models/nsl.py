@@ -158,5 +158,8 @@ class Model(Predictor):
         return said.unflatten(-1, crops.shape[-2:])
 
     def stain_vectors(self) -> Tensor:
-        """Learned stain directions `(G, 2, 3)` in red, green and blue, of unit length: rows of the matrix."""
-        return nn.functional.normalize(self.unmix.detach(), dim=-1)
+        """Learned stain colors `(G, 2, 3)` in red, green and blue, of unit length.
+
+        What one unit of a stain adds to the optical density: columns of the pseudo-inverse of the unmixing.
+        """
+        return nn.functional.normalize(torch.linalg.pinv(self.unmix.detach()).mT, dim=-1)
