@@ -71,6 +71,7 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
         ("tables/table/obsm/X_texture", "tables/table/uns/sq_imputer"),
     ),
     "pp.grid": (lambda g: sqi.pp.grid(g.sdata, spacing_um=200.0), ("shapes/grid",)),
+    "pp.tissue": (lambda g: sqi.pp.tissue(g.sdata), ("labels/tissue",)),
     "tl.fit": (lambda g: sqi.tl.fit([g.sdata, g.other], "ridge", genes=3, config=SMALL), ()),
     "tl.predict out of fold": (
         lambda g: sqi.tl.predict(g.sdata, "ridge", genes=3, n_folds=2, buffer_um=0, config=SMALL, key_added="more"),

@@ -68,8 +68,23 @@ def planted(seed=0, names=None, shift=1.0, n=400) -> SimpleNamespace:
 
 def test_the_most_variable_of_the_well_expressed_genes_come_first():
     assert choose_genes([planted()], 2) == ["strong", "weaker"]
-    assert "rare" not in choose_genes([planted()], 10)
     assert choose_genes([planted()], 10, detected=0.01)[0] == "rare"
+
+
+def test_where_few_genes_are_detected_often_the_next_ones_are_taken_and_it_is_said():
+    usual = choose_genes([planted()], 5)
+    assert "rare" not in usual
+    with pytest.warns(UserWarning, match="5 genes are detected in more than 10% of the 400 rows, and 6 are asked for"):
+        assert set(choose_genes([planted()], 6)) == {*usual, "rare"}
+    rng = np.random.default_rng(0)
+    sparse = csr_matrix(rng.random((500, 60)) < 0.06)  # bins: no gene is in a tenth of them
+    bins = SimpleNamespace(counts=sparse, var_names=tuple(f"g{k}" for k in range(60)), measured=np.ones(500, bool))
+    bins.depth, bins.section = np.asarray(sparse.sum(axis=1)).ravel(), "bins"
+    with pytest.warns(UserWarning, match="0 genes are detected in more than 10% of the 500 rows, and 30 are asked for"):
+        assert len(choose_genes([bins], 30)) == 30
+    bins.counts = csr_matrix(sparse.toarray() * (np.arange(60) < 20))
+    with pytest.warns(UserWarning, match="30 are asked for; those in .* are taken .20 genes."):
+        assert len(choose_genes([bins], 30)) == 20
 
 
 def test_only_the_highest_are_considered():
@@ -103,5 +118,7 @@ def test_without_a_usable_gene_the_error_says_why():
     other.var_names = tuple(f"ENSG{i}" for i in range(6))
     with pytest.raises(BadInput, match="the 2 sections have no gene in common; check that all use symbols"):
         choose_genes([planted(), other])
-    with pytest.raises(BadInput, match="no gene is detected in more than 100% of the 400 rows; pass genes="):
-        choose_genes([planted()], detected=1.0)
+    empty = planted()
+    empty.counts = csr_matrix(empty.counts.shape)
+    with pytest.raises(BadInput, match="no gene is detected in 10 or more of the 400 rows; pass genes="):
+        choose_genes([empty])

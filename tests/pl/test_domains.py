@@ -114,7 +114,7 @@ def test_colors_by_category_are_taken_and_what_is_no_color_is_said(labeled, name
     table.uns["kind_colors"] = dict(zip(names, ["#d55e00", "#0072b2"], strict=True))
     shown = domains(labeled, "kind", key="table").get_legend()
     assert [to_hex(handle.get_markerfacecolor()) for handle in shown.legend_handles][:2] == ["#d55e00", "#0072b2"]
-    for wrong in (names, {names[0]: "#d55e00"}, "red", ["#d55e00", 3]):
+    for wrong in (["?", "!"], {names[0]: "#d55e00"}, "red", ["#d55e00", 3]):
         table.uns["kind_colors"] = wrong
         with pytest.warns(UserWarning, match="uns.'kind_colors'. is no color for each of 2 categories"):
             domains(labeled, "kind", key="table")

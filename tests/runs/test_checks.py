@@ -29,3 +29,9 @@ def test_a_model_that_retrieves_needs_leave_for_other_sections_of_the_patient(jo
     joined.tables["table"].obs["patient"] = "A"
     with pytest.raises(sqi.BadInput, match="allow_same_patient=True"):
         sqi.tl.predict(joined, "recalls", sections="region", leave_out="section", genes=genes)
+
+
+def test_shapes_that_the_store_lacks_are_named(stored, spy, genes):
+    stored.shapes["cells"] = stored.shapes["spots"].copy()
+    with pytest.warns(UserWarning, match="shapes 'cells' are in memory only.*write_element.'cells'."):
+        sqi.tl.predict(stored, "spy", genes=genes, shapes_key="cells", key_added="cells_imputed")

@@ -224,9 +224,11 @@ def test_only_spots_that_were_measured_and_have_counts_are_scored(partly, spy, g
     counts = table.X.toarray()
     counts[:2] = 0
     table.X = type(table.X)(counts)
-    sqi.tl.predict(section, "spy", genes=genes, **QUICK)
-    scores = sqi.tl.score(section)
+    with pytest.warns(UserWarning, match="2 of .* rows of section 'P1' have no counts and are taken as not measured"):
+        sqi.tl.predict(section, "spy", genes=genes, **QUICK)
+        scores = sqi.tl.score(section)
     assert (scores["n_spots"] == 59 - len(dropped) - 2).all()
+    assert not section.tables["imputed"].obs["measured"].to_numpy()[:2].any()
 
 
 def test_a_table_that_was_sorted_or_filtered_is_scored_by_name(predicted):
@@ -293,7 +295,8 @@ def test_a_table_without_any_of_the_genes_cannot_be_scored(patients, spy):
     target = patients.pop("P3")
     table = target.tables["table"]
     target.tables["table"] = table[:, table.var_names != "GLD1"].copy()
-    sqi.tl.predict(target, "spy", reference=patients, genes=["GLD1"])
+    with pytest.warns(UserWarning, match="1 of 1 genes of the model are not in the table of section 'P3'"):
+        sqi.tl.predict(target, "spy", reference=patients, genes=["GLD1"])
     with pytest.raises(sqi.BadInput, match="none of the 1 predicted genes is in table 'table'"):
         sqi.tl.score(target, reference=patients)
 

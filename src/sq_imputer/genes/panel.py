@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from sq_imputer.errors import BadInput, MissingKey, check_number, listed
+from sq_imputer.genes.names import columns_by_name, unversioned
+
+LEAST_ROWS = 10  # in which a gene must be detected to be in a panel at all
 
 
-def align(counts: csr_matrix, names: Sequence[str], genes: Sequence[str], where: str) -> csr_matrix:
-    """Columns of `counts` for `genes`, by name and in that order.
+def align(
+    counts: csr_matrix, names: Sequence[str], genes: Sequence[str], where: str, ids: Sequence[str] = ()
+) -> csr_matrix:
+    """Columns of `counts` for `genes`, by name or by id, in that order; ids may carry versions.
 
     Raises
     ------
@@ -29,7 +35,8 @@ def align(counts: csr_matrix, names: Sequence[str], genes: Sequence[str], where:
     if len(set(genes)) != len(genes):
         twice = sorted({gene for gene in genes if genes.count(gene) > 1})
         raise BadInput(f"genes names some more than once: {listed(twice)}; expected each once. Drop the others.")
-    position = {name: i for i, name in enumerate(names)}
+    position = columns_by_name(names, ids)
+    genes = [gene if gene in position else unversioned(gene) for gene in genes]
     missing = [gene for gene in genes if gene not in position]
     if missing:
         lower = {name.lower() for name in names}
@@ -40,7 +47,11 @@ def align(counts: csr_matrix, names: Sequence[str], genes: Sequence[str], where:
             f"such as "
             f"{listed(list(names)[:3])}.{hint} Pass genes= that all sections have."
         )
-    return csr_matrix(counts)[:, [position[gene] for gene in genes]]
+    columns = [position[gene] for gene in genes]
+    if len(set(columns)) < len(columns):
+        twice = [gene for gene, column in zip(genes, columns, strict=True) if columns.count(column) > 1]
+        raise BadInput(f"genes names some more than once, by symbol and by id: {listed(twice)}. Drop the others.")
+    return csr_matrix(counts)[:, columns]
 
 
 def common_genes(names: Iterable[Sequence[str]]) -> list[str]:
@@ -63,7 +74,8 @@ def choose_genes(slides: Sequence, n_genes: int = 250, *, candidates: int = 1000
     slides
         Training sections, with counts.
     n_genes
-        Size of the panel; fewer if fewer qualify.
+        Size of the panel. Where fewer qualify, as in sparse bins and cells, the most often detected of the other genes
+        are taken too, down to those in `LEAST_ROWS` rows; a warning says so, and how many there are if still too few.
     candidates
         How many of the highest genes are considered.
     detected
@@ -90,8 +102,32 @@ def choose_genes(slides: Sequence, n_genes: int = 250, *, candidates: int = 1000
         spread += (square - mean**2) * len(rows)
         found += np.asarray((counts > 0).sum(axis=0)).ravel()
         n_rows += len(rows)
-    eligible = np.flatnonzero(found > detected * n_rows)
-    if len(eligible) == 0:
-        raise BadInput(f"no gene is detected in more than {detected:.0%} of the {n_rows} rows; pass genes= by name.")
+    eligible = _detected(found, n_rows, n_genes, detected)
     highest = eligible[np.argsort(-total[eligible], kind="stable")][:candidates]
     return [shared[i] for i in highest[np.argsort(-spread[highest], kind="stable")][:n_genes]]
+
+
+def _detected(found: np.ndarray, n_rows: int, n_genes: int, share: float) -> np.ndarray:
+    """Genes detected in more than a share of the rows; if these are too few, the most often detected ones."""
+    often = np.flatnonzero(found > share * n_rows)
+    if len(often) >= n_genes:
+        return often
+    ranked = np.argsort(-found, kind="stable")
+    taken = ranked[found[ranked] >= min(LEAST_ROWS, n_rows)][:n_genes]
+    taken = np.sort(taken) if len(taken) > len(often) else often
+    if len(taken) == 0:
+        raise BadInput(f"no gene is detected in {LEAST_ROWS} or more of the {n_rows} rows; pass genes= by name.")
+    if len(taken) > len(often):
+        warnings.warn(
+            f"{len(often)} genes are detected in more than {share:.0%} of the {n_rows} rows, and {n_genes} are asked "
+            f"for; those in {found[taken].min() / n_rows:.2%} of the rows or more are taken ({len(taken)} genes).",
+            UserWarning,
+            stacklevel=4,
+        )
+    elif len(taken) < min(n_genes, len(found)):
+        warnings.warn(
+            f"{len(taken)} genes for genes={n_genes}: no other is detected in {LEAST_ROWS} or more of {n_rows} rows.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return taken

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING
 
 from sq_imputer.errors import BadInput, listed
+from sq_imputer.genes.names import columns_by_name, unversioned
+from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.runs.decide import LEAVE_OUT
 from sq_imputer.runs.retrieved import check_patient
 
 if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.runs.decide import Decision
     from sq_imputer.runs.targets import Targets
@@ -79,3 +84,52 @@ def _check_section(target: Slide, fingerprints: list[str], names: list[str]) -> 
             "predicted: its measured spots would be a training fit. Leave it out of the reference, or give the model "
             "by name alone, which predicts out of fold."
         )
+
+
+def warn_of_genes(targets: Targets, genes: Sequence[str], unit: str, n_library: Sequence[int]) -> None:
+    """Say where a section lacks genes of the model, or has a library of far fewer genes than the training sections.
+
+    Parameters
+    ----------
+    targets
+        The sections to be predicted.
+    genes, unit
+        Of the model.
+    n_library
+        Genes in the tables of its training sections.
+    """
+    for slide in targets.slides:
+        if slide.counts is None:
+            continue
+        there = columns_by_name(slide.var_names, slide.gene_ids)
+        missing = [gene for gene in genes if gene not in there and unversioned(gene) not in there]
+        low = {name.lower() for name in there}
+        alike = [gene for gene in missing if gene.lower() in low]
+        if 2 * len(missing) > len(genes):
+            hint = f", {len(alike)} match but for case ({listed(alike, 3)})" if alike else ""
+            _warn(
+                f"{len(missing)} of {len(genes)} genes of the model are not in the table of section '{slide.section}'"
+                f"{hint}; it has such as {listed(slide.var_names[:3])}. Their prediction has no measurement beside it."
+            )
+        least = min(n_library, default=0)
+        if unit == LOG1P_CP10K and 2 * len(slide.var_names) < least:
+            _warn(
+                f"the table of section '{slide.section}' has {len(slide.var_names)} genes, those of the training "
+                f"sections had {least} or more: counts per 10,000 are of another library, and 'measured' is in another "
+                "unit than the prediction. Predict with the full table."
+            )
+
+
+def warn_of_shapes(sdata: SpatialData, regions: Sequence[str]) -> None:
+    """Say which elements a result will annotate that the store of the object does not hold."""
+    stored = {path.split("/")[-1] for path in sdata.elements_paths_on_disk()} if sdata.is_backed() else set(regions)
+    lost = [name for name in regions if name not in stored]
+    if lost:
+        _warn(
+            f"shapes {listed(lost)} are in memory only, and the result in the store will annotate them. Write them "
+            f"with sdata.write_element('{lost[0]}'), or pass output_path=, which writes both."
+        )
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, UserWarning, stacklevel=4)

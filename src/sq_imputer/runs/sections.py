@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sq_imputer.encoders import encoder_card
 from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.genes.names import check_ids
 from sq_imputer.genes.panel import choose_genes
 from sq_imputer.predictor.config import thaw
 from sq_imputer.predictor.registry import get_model, list_models
@@ -100,6 +101,7 @@ def pick_genes(slides: Sequence[Slide], genes: Sequence[str] | int) -> list[str]
             f"genes is the text '{genes}'; expected a list of names, such as ['{genes}'], or a number of genes."
         )
     if isinstance(genes, Iterable):
+        check_ids({slide.section: slide.ids_by_name for slide in slides}, list(genes))
         return list(genes)
     if not isinstance(genes, Integral) or isinstance(genes, bool) or genes < 1:
         raise BadInput(f"genes is {genes!r}; expected a positive whole number of genes, or a list of names.")
@@ -110,7 +112,9 @@ def pick_genes(slides: Sequence[Slide], genes: Sequence[str] | int) -> list[str]
             f"them. Pass "
             "table_key= or shapes_key=, or leave them out."
         )
-    return choose_genes(slides, int(genes))
+    chosen = choose_genes(slides, int(genes))
+    check_ids({slide.section: slide.ids_by_name for slide in slides}, chosen)
+    return chosen
 
 
 def resolve_model(model: str | Path | Predictor | type[Predictor], config=None) -> Predictor:

@@ -11,6 +11,7 @@ import numpy as np
 
 from sq_imputer.contract import Prediction
 from sq_imputer.errors import BadInput, listed
+from sq_imputer.genes.names import columns_by_name, unversioned
 from sq_imputer.runs.sections import records
 from sq_imputer.section import read
 from sq_imputer.section.features import key as feature_key
@@ -240,8 +241,8 @@ def _over(table: AnnData, layer: str, parts: dict) -> dict:
 def _measured_layer(target: Slide, predictor: Predictor) -> np.ndarray:
     """What was measured, in the unit of the prediction; NaN where it was not, or where this section lacks the gene."""
     values = np.full((len(target), len(predictor.genes)), np.nan, dtype=np.float32)
-    there = set(target.var_names)
-    columns = [i for i, gene in enumerate(predictor.genes) if gene in there]
+    there = columns_by_name(target.var_names, target.gene_ids)
+    columns = [i for i, gene in enumerate(predictor.genes) if gene in there or unversioned(gene) in there]
     if columns:
         values[:, columns] = target.with_genes([predictor.genes[i] for i in columns], predictor.unit).expression
     return values
@@ -255,7 +256,10 @@ def _parts(target: Slide, result: Result, layer: str, plan: Plan, batch_size: in
         layers[f"{layer}_std"] = prediction.std.numpy()
     named = {"section": target.section, "patient": target.group}
     obs = {name: np.full(len(target), text, dtype=object) for name, text in named.items()}
-    obs |= {"measured": target.measured, f"{layer}_ood": prediction.ood.numpy()}
+    obs |= {
+        "measured": target.measured & np.isfinite(layers["measured"]).any(axis=1),
+        f"{layer}_ood": prediction.ood.numpy(),
+    }
     if told.fold is not None:
         obs[f"{layer}_fold"] = told.fold
     obsm = {"spatial": target.xy_um}

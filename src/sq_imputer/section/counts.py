@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.genes.names import symbols_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -83,3 +85,25 @@ def spread(counts, where: np.ndarray, n: int):
     measured[where] = True
     selector = csr_matrix((np.ones(len(where), np.float32), (where, np.arange(len(where)))), shape=(n, len(where)))
     return csr_matrix(selector @ counts), measured
+
+
+def names_of_genes(table: AnnData, gene_symbols: str, table_key: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the columns of a table, and their ids where it has both."""
+    ids = tuple(map(str, table.var_names))
+    if not gene_symbols:
+        kept = table.var["gene_ids"] if "gene_ids" in table.var else ()
+        return ids, tuple(map(str, kept))
+    if gene_symbols not in table.var:
+        raise MissingKey(f"no '{gene_symbols}' in var of table '{table_key}'; it has {listed(table.var, 20)}.")
+    return tuple(symbols_of(ids, list(table.var[gene_symbols]))), ids
+
+
+def warn_of_empty(n_empty: int, n_rows: int, section: str) -> None:
+    """Say how many rows have no counts; they are taken as not measured."""
+    if n_empty:
+        mostly = " Most of them: is the table the raw one, with spots off the tissue?" if n_empty > n_rows / 2 else ""
+        warnings.warn(
+            f"{n_empty} of {n_rows} rows of section '{section}' have no counts and are taken as not measured.{mostly}",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -28,6 +28,7 @@ class SlideKeys(TypedDict, total=False):
     outside: str
     missing: str
     section_key: str | None
+    gene_symbols: str | None
 
 
 DEFAULTS = {"table_key": "table", "patient_key": "patient", "outside": "error", "missing": "error"}

@@ -15,7 +15,7 @@ from sq_imputer.genes.panel import align
 from sq_imputer.genes.units import LOG1P_CP10K, to_unit
 from sq_imputer.section import read
 from sq_imputer.section.checks import Checked, check_inside, check_missing, constant
-from sq_imputer.section.counts import read_counts, spread
+from sq_imputer.section.counts import names_of_genes, read_counts, spread, warn_of_empty
 from sq_imputer.section.frame import Frame, read_frame
 from sq_imputer.section.image import find_image
 from sq_imputer.section.seen import Seen
@@ -61,6 +61,8 @@ class Slide(Seen):
         Name of the section.
     keys
         Where it was read: `image_key`, `shapes_key`, `table_key`, `coordinate_system`, `layer`; empty where none.
+    gene_ids
+        Ids of the columns, where the table has them beside their names.
     genes, unit, expression
         Targets, set by :meth:`with_genes`.
     anchor
@@ -84,6 +86,7 @@ class Slide(Seen):
     group: str
     section: str
     keys: dict[str, str]
+    gene_ids: tuple[str, ...] = ()
     genes: tuple[str, ...] = ()
     unit: str = ""
     expression: np.ndarray | None = None
@@ -110,6 +113,7 @@ class Slide(Seen):
         outside: str = "error",
         missing: str = "error",
         section_key: str | None = None,
+        gene_symbols: str | None = None,
         section: str | None = None,
     ) -> Slide:
         """Read a section. Lazy in the image: no pixel is read.
@@ -143,6 +147,8 @@ class Slide(Seen):
         missing
             `"error"`, or `"fill"`: what to do with rows on chunks that have no file in the (local zarr) store. Zarr
             fills such chunks, mostly with black: right only where the image is so. Up to 1 % of the rows is a warning.
+        gene_symbols
+            Column of `var` that holds the symbols, where `var_names` are ids: genes can be named by either.
         section_key
             Column of `obs`: only shapes whose row in the table says `section` there belong to it.
         section
@@ -188,6 +194,7 @@ class Slide(Seen):
                 "coordinate_system": place.coordinate_system,
                 "layer": layer or "",
                 "section_key": section_key or "",
+                "gene_symbols": gene_symbols or "",
             },
         )
         if table_key is None or shapes_key not in read.annotated(sdata, table_key):
@@ -206,8 +213,11 @@ class Slide(Seen):
         if patient_key not in table.obs and patient_key != "patient":
             raise MissingKey(f"no '{patient_key}' in obs of table '{table_key}'; it has {listed(table.obs)}.")
         group = constant(table.obs[patient_key].iloc[rows], patient_key) if patient_key in table.obs else self.group
-        var_names = tuple(map(str, table.var_names))
-        slide = replace(self, counts=counts, measured=measured, names=names, group=group, var_names=var_names)
+        counted = np.asarray(counts.sum(axis=1)).ravel() > 0  # a row without counts has no expression in any unit
+        warn_of_empty(int((measured & ~counted).sum()), int(measured.sum()), self.section)
+        var_names, ids = names_of_genes(table, self.keys["gene_symbols"], table_key)
+        known = {"counts": counts, "measured": measured & counted, "names": names, "group": group}
+        slide = replace(self, **known, var_names=var_names, gene_ids=ids)
         slide.recall(table, rows, where)
         return slide
 
@@ -238,6 +248,11 @@ class Slide(Seen):
         place = np.column_stack([self.centers_px[rows].round(2), np.nan_to_num(self.depth[rows])])
         return hashlib.sha256(place[np.lexsort(place.T)].tobytes()).hexdigest()[:16]
 
+    @property
+    def ids_by_name(self) -> dict[str, str]:
+        """Id of every gene, where the table has ids beside names."""
+        return dict(zip(self.var_names, self.gene_ids, strict=False))
+
     def with_genes(self, genes: Sequence[str], unit: str = LOG1P_CP10K) -> Slide:
         """The slide with `expression` of these genes, in this unit; NaN in rows that were not measured."""
         if self.counts is None:
@@ -245,7 +260,7 @@ class Slide(Seen):
                 f"section '{self.section}' has no counts (shapes '{self.keys['shapes_key']}', table "
                 f"'{self.keys['table_key']}'); a model can be fitted only where expression was measured."
             )
-        counts = align(self.counts, self.var_names, genes, f"section '{self.section}'")
+        counts = align(self.counts, self.var_names, genes, f"section '{self.section}'", self.gene_ids)
         expression = to_unit(counts, np.nan_to_num(self.depth), unit)
         expression[~self.measured] = np.nan
         return replace(self, genes=tuple(genes), unit=unit, expression=expression)

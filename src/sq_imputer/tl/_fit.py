@@ -75,5 +75,6 @@ def fit(
     fresh = type(predictor)(predictor.config)
     with quiet(not plan.progress):
         fresh.fit([slide.with_genes(chosen, unit) for slide in slides], plan)
+    fresh.provenance["library_genes"] = [len(slide.var_names) for slide in slides]
     fresh.provenance["training_mpp"] = max(slide.frame.pixel.mpp for slide in slides)
     return fresh

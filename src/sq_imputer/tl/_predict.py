@@ -9,7 +9,7 @@ from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import quiet
 from sq_imputer.runs.carry_out import carry_out
-from sq_imputer.runs.checks import check_alone, check_leave_out, check_unseen
+from sq_imputer.runs.checks import check_alone, check_leave_out, check_unseen, warn_of_genes, warn_of_shapes
 from sq_imputer.runs.decide import by_one_model, by_own_spots
 from sq_imputer.runs.run import journal_home, manifest, open_run
 from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model
@@ -154,6 +154,10 @@ def predict(
         chosen, unit = _panel(table if reference is None else None, training, genes, unit)
     place.check_panel(table, chosen, unit)
     place.check_space(len(targets), predictor, len(chosen))
+    known = predictor.provenance.get("library_genes", []) if predictor.fitted else [len(s.var_names) for s in training]
+    warn_of_genes(targets, chosen, unit, known)
+    if output_path is None:
+        warn_of_shapes(sdata, targets.regions)
     for slide in (*targets.slides, *training):
         slide.check(predictor.needs, predictor.provenance.get("training_mpp"))
     if predictor.fitted or reference is not None:
