@@ -41,9 +41,7 @@ def test_a_symbol_of_several_genes_merges_none():
 
 def test_one_name_of_two_ids_in_two_sections_is_said():
     ids = {"S1": {"A": f"{P53}.1", "B": ACTB}, "S2": {"A": f"{P53}.2", "B": "ENSG00000000001"}, "S3": {}}
-    with pytest.warns(
-        UserWarning, match="1 of 2 genes have different gene_ids in the sections: 'B .ENSG00000000001 and"
-    ):
+    with pytest.warns(UserWarning, match="1 of 2 genes have different gene_ids in the sections: 'B .ENSG"):
         check_ids(ids, ["A", "B"])
 
 
@@ -55,7 +53,7 @@ def test_symbols_are_a_column_of_var_as_in_scanpy(section):
     by_id = sqi.Slide.from_sdata(section).with_genes(["ENSG00000000003", "ENSG00000000000"]).expression
     mixed = [table.var["symbol"].iloc[3], "ENSG00000000000.5"]
     np.testing.assert_array_equal(slide.with_genes(mixed).expression, by_id)
-    with pytest.raises(sqi.MissingKey, match="no 'symbols' in var of table 'table'; it has 'symbol'"):
+    with pytest.raises(sqi.MissingKey, match="no 'symbols' in var of table 'table'; it has .*'symbol'"):
         sqi.Slide.from_sdata(section, gene_symbols="symbols")
 
 

@@ -104,7 +104,7 @@ def warn_of_genes(targets: Targets, genes: Sequence[str], unit: str, n_library: 
         there = columns_by_name(slide.var_names, slide.gene_ids)
         missing = [gene for gene in genes if gene not in there and unversioned(gene) not in there]
         low = {name.lower() for name in there}
-        alike = [gene for gene in missing if gene.lower() in low]
+        alike = [gene for gene in missing if str(gene).lower() in low]
         if 2 * len(missing) > len(genes):
             hint = f", {len(alike)} match but for case ({listed(alike, 3)})" if alike else ""
             _warn(
