@@ -26,7 +26,7 @@ def crops(sdata: SpatialData, spec: CropSpec | None = None, **keys: Unpack[Slide
     spec
         Side on the tissue in µm and in pixels; 112 µm in 224 pixels if left out.
     **keys
-        Where to find image and shapes, as :meth:`sq_imputer.section.slide.Slide.from_sdata` takes them.
+        Where to find image and shapes, as :meth:`sq_imputer.Slide.from_sdata` takes them.
 
     Returns
     -------

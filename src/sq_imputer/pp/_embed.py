@@ -51,7 +51,7 @@ def embed(
     device
         Where the encoder runs.
     **keys
-        Where to find image, shapes and table, as :meth:`sq_imputer.section.slide.Slide.from_sdata` takes them.
+        Where to find image, shapes and table, as :meth:`sq_imputer.Slide.from_sdata` takes them.
     """
     spec = CropSpec.of(spec)
     key_added = key_added or key(encoder, spec)

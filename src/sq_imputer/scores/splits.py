@@ -67,7 +67,7 @@ def strips(xy_um, n_strips: int, *, axis: int = 0) -> np.ndarray:
 def spatial_blocks(xy_um, n_blocks: int) -> np.ndarray:
     """Labels `(n,)` of compact blocks with equally many spots, to within one: the longer side is cut, again and again.
 
-    Nothing is random, and neither the order of the rows nor rounding matters (:mod:`sq_imputer.places`): of sides that
+    Nothing is random, and neither the order of the rows nor rounding matters (`sq_imputer.places`): of sides that
     are equally long x is cut.
 
     Raises

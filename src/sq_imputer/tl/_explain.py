@@ -97,7 +97,7 @@ def explain(
     device
         Where to run.
     **keys
-        Where to find image and shapes, as :meth:`sq_imputer.section.slide.Slide.from_sdata` takes them.
+        Where to find image and shapes, as :meth:`sq_imputer.Slide.from_sdata` takes them.
 
     Returns
     -------

@@ -45,7 +45,7 @@ def fit(
         The sections of an object that has several: a column of `obs` whose values name them, the region key included,
         or a mapping of names to keys. All are fitted on.
     genes
-        Names of genes, or how many to choose on these sections (:func:`sq_imputer.genes.panel.choose_genes`).
+        Names of genes, or how many to choose on these sections (:func:`sq_imputer.genes.choose_genes`).
     unit
         Expression unit: `"log1p_cp10k"` over the full library, `"log1p_counts"` or `"log2_counts"`.
     config
@@ -55,7 +55,7 @@ def fit(
     seed, device, progress
         As the fields of the plan: seed of all that is random, `"cpu"`, `"cuda"` or `"auto"`, whether bars are shown.
     **keys
-        Where to find image, shapes and counts, as :meth:`sq_imputer.section.slide.Slide.from_sdata` takes them.
+        Where to find image, shapes and counts, as :meth:`sq_imputer.Slide.from_sdata` takes them.
 
     Returns
     -------

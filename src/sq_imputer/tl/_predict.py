@@ -114,7 +114,7 @@ def predict(
         Write the table, and the shapes that it annotates, to a new store instead of the object's; in memory
         `tables[key_added]` is set all the same.
     **keys
-        Where to find image, shapes and counts, as :meth:`sq_imputer.section.slide.Slide.from_sdata` takes them. Give
+        Where to find image, shapes and counts, as :meth:`sq_imputer.Slide.from_sdata` takes them. Give
         `shapes_key` of a grid (:func:`sq_imputer.pp.grid`) or of cells to predict there.
 
     Raises
