@@ -31,7 +31,10 @@ DASK_ROWS = 1024  # most crops in one block of `to_dask`
 
 
 class Crops:
-    """Crops around centers, all of one shape. Reads nothing until iterated or indexed, and starts no thread before.
+    """Crops around centers, all of one shape. Starts no thread until iterated or indexed.
+
+    Until then it reads nothing but, where the sizes of the levels do not settle where these lie, a few places of two
+    levels, once per image.
 
     Every crop is `(3, size_px, size_px)` uint8, white outside the image. It is cut from the coarsest pyramid level that
     is not coarser than the crop: pixel for pixel where the resolutions agree and the axes are those of the image (or

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @verb
 def crops(sdata: SpatialData, spec: CropSpec | None = None, **keys: Unpack[SlideKeys]) -> Crops:
-    """Crops of true size around every shape. Lazy: reads nothing until indexed or iterated.
+    """Crops of true size around every shape. Lazy, but for a few pixels of odd pyramids (see Notes).
 
     Parameters
     ----------
@@ -32,5 +32,10 @@ def crops(sdata: SpatialData, spec: CropSpec | None = None, **keys: Unpack[Slide
     -------
     `len(crops)` crops, uint8 `(3, S, S)` each: index them, iterate `.batches()` in the order that reads every chunk
     once, or go on with `.to_dask()`.
+
+    Notes
+    -----
+    Where the sizes of the levels of an image do not settle where these lie, a few places of two levels are compared
+    when the crops are made, once per image.
     """
     return Slide.from_sdata(sdata, **keys).crops(CropSpec.of(spec))

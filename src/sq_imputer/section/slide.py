@@ -273,7 +273,7 @@ class Slide(Seen):
         return replace(self, **parts, _features={}, _parent=(self, rows), anchor=self.anchor or self)
 
     def crops(self, spec: CropSpec, *, threads: int = 2) -> Crops:
-        """Crops around every row. Lazy: reads nothing until indexed or iterated."""
+        """Crops around every row. Lazy, but for a few pixels that tell where odd pyramid levels lie."""
         return self.frame.crops(self.centers_px, spec, threads=threads, names=self.names)
 
 
