@@ -186,3 +186,7 @@ def test_where_the_output_goes_is_proved_before_anything_is_computed(stores, tmp
     )
     said = main(monkeypatch, capsys, "fit", stores[0], "--out", tmp_path / "results" / "model")
     assert "there is no folder" in said and "pass --out elsewhere" in said
+
+
+def test_the_version_is_that_of_the_package():
+    assert run("--version").strip() == sqi.__version__

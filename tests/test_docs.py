@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -65,6 +67,24 @@ def test_every_public_verb_is_in_the_api_page():
     ]
     top = [name for name in sqi.__all__ if not isinstance(getattr(sqi, name), ModuleType)]
     assert [name for name in (*verbs, *top) if f"   {name}\n" not in page] == []
+
+
+def test_every_name_of_the_api_page_is_there_in_a_fresh_interpreter():
+    names = re.findall(r"^   ([A-Za-z_][\w.]*)$", (DOCS / "api.md").read_text(), re.MULTILINE)
+    assert {"tl.predict", "section.keys.SlideKeys", "encoders.Encoder"} <= set(names)
+    # each from a package without what earlier names imported, as in a session of its own
+    code = """
+import importlib, operator, sys
+for name in sys.argv[1:]:
+    for loaded in [m for m in sys.modules if m.partition(".")[0] == "sq_imputer"]:
+        del sys.modules[loaded]
+    try:
+        operator.attrgetter(name)(importlib.import_module("sq_imputer"))
+    except AttributeError as error:
+        print(name, error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
 
 
 def test_a_model_page_shows_its_picture_and_where_that_comes_from(example, monkeypatch, tmp_path):

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 # Where the lazy names live: importing sq_imputer must not import torch, squidpy or spatialdata.
 _NAMESPACES = ("bench", "datasets", "encoders", "explain", "genes", "io", "pl", "pp", "scores", "testing", "tl")
+# Rooms and their modules that the API page names a class of: `sqi.section.keys.SlideKeys`.
+_ROOMS = {
+    "device": (),
+    "pixels": ("crops", "pyramid"),
+    "places": (),
+    "section": ("checks", "keys", "overview", "pixel_size"),
+    "store": ("journal",),
+}
 _LAZY = {
     "Plan": "sq_imputer.predictor.train",
     "Predictor": "sq_imputer.predictor.base",
@@ -65,6 +73,10 @@ def __getattr__(name: str):
     if name == "__version__":  # of the installed package
         return version("sq-imputer")
     if name in _NAMESPACES:
+        return import_module(f"sq_imputer.{name}")
+    if name in _ROOMS:
+        for module in _ROOMS[name]:
+            import_module(f"sq_imputer.{name}.{module}")
         return import_module(f"sq_imputer.{name}")
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,21 @@ ImageKey = Annotated[str | None, typer.Option(help="Image; needed if there are s
 ShapesKey = Annotated[str | None, typer.Option(help="Spots, bins, cells or grid; needed if there are several.")]
 TableKey = Annotated[str, typer.Option(help="Table with counts.")]
 Mpp = Annotated[float | None, typer.Option(help="µm per pixel, if the store does not say it.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(version("sq-imputer"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Gene expression from H&E, on SpatialData stores."""
 
 
 def _open(path: Path):

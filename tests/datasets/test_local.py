@@ -116,3 +116,8 @@ def test_a_section_that_is_not_there_lists_the_others(tmp_path):
     (tmp_path / "Z9.jpg").touch()
     with pytest.raises(BadInput, match="no section 'C2' in .*; it has 'Z9'"):
         datasets.her2st(tmp_path)
+
+
+def test_a_section_in_the_place_of_the_folder_is_told_where_it_belongs():
+    with pytest.raises(BadInput, match=r"no folder 'C2'.* If 'C2' is a section, pass sections=\['C2'\]"):
+        datasets.her2st("C2")

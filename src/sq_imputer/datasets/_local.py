@@ -103,8 +103,9 @@ def _folder(path: str | Path | None, name: str, source: str) -> Path:
         )
     folder = Path(path) if path is not None else Path(root) / name
     if not folder.is_dir():
+        hint = f" If '{path}' is a section, pass sections=['{path}']." if str(path).isalnum() else ""
         raise BadInput(
-            f"no folder '{folder}'. Pass path=, the folder that holds '{name}'; it is published at {source}."
+            f"no folder '{folder}'. Pass path=, the folder that holds '{name}'; it is published at {source}.{hint}"
         )
     return folder
 

@@ -1,0 +1,72 @@
+"""The figures that README and the pages quote in tables are those of one file, which the benchmark writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FIGURES = json.loads((ROOT / "benchmarks" / "figures.json").read_text())
+README = [
+    ("her2st", "top-50"),
+    ("her2st", "top-250"),
+    ("mob", "top-50"),
+    ("mob", "top-250"),
+    ("mouse_brain", "top-100"),
+]
+NAMES = {"ridge, crop alone": "ridge no context", 'ridge, kernel="rbf"': "ridge rbf"}
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """Cells of the rows of tables that quote figures, by model."""
+    found = {}
+    for line in text.splitlines():
+        cells = [cell.strip().replace("`", "").replace("*", "") for cell in line.strip("|").split("|")]
+        if line.startswith("|") and re.match(r"\.\d{3}", cells[1]):
+            found[NAMES.get(cells[0], cells[0])] = cells[1:]
+    return found
+
+
+def quoted(figure: dict) -> str:
+    given = figure["pearson_given_depth"]
+    return f"{figure['pearson']:.3f} ({'–' if given is None else f'{given:.3f}'})".replace("0.", ".")
+
+
+def both(of: str, model: str) -> str:
+    return " / ".join(f"{FIGURES[of][top][model]['pearson']:.3f}" for top in ("top-50", "top-250")).replace("0.", ".")
+
+
+def test_the_table_of_readme_is_that_of_the_benchmark():
+    found = rows((ROOT / "README.md").read_text())
+    assert set(found) == set(FIGURES["her2st"]["top-50"])
+    assert found == {model: [quoted(FIGURES[of][top][model]) for of, top in README] for model in found}
+
+
+def test_the_page_on_splits_quotes_the_same():
+    found = rows((ROOT / "docs" / "concepts" / "splits.md").read_text())
+    assert {"ridge", "stem", "mclstexp"} < set(found)
+    assert found == {model: [both("her2st", model), both("to B4", model)] for model in found}
+
+
+def test_the_text_of_readme_quotes_the_transfer_as_the_file_has_it():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    for model in ("stem", "mclstexp"):
+        assert f"`{model}` {both('to B4', model)}" in text
+    given = " / ".join(f"{FIGURES['to B4'][top]['ridge']['pearson_given_depth']:.3f}" for top in FIGURES["to B4"])
+    assert f"`ridge` has {both('to B4', 'ridge')} (given depth {given.replace('0.', '.')})" in text
+    assert f"depth-only baseline ({both('to B4', 'depth only')})" in text
+
+
+def test_the_page_on_units_quotes_the_same():
+    found = rows((ROOT / "docs" / "concepts" / "units.md").read_text())
+    columns = [(of, top) for of in ("her2st, log2_counts", "her2st") for top in ("top-50", "top-250")]
+    assert {"ridge", "stem"} < set(found)
+    pearson = {model: [FIGURES[of][top][model]["pearson"] for of, top in columns] for model in found}
+    assert found == {model: [f"{value:.3f}"[1:] for value in values] for model, values in pearson.items()}
+
+
+def test_no_other_page_has_a_table_of_figures():
+    pages = {path.name for path in (ROOT / "docs").rglob("*.md") if "generated" not in path.parts}
+    held = {name for name in pages for path in (ROOT / "docs").rglob(name) if rows(path.read_text())}
+    assert held == {"splits.md", "units.md"}

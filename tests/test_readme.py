@@ -1,0 +1,34 @@
+"""The blocks of README, in order, in a fresh interpreter, on toy tissue in the place of the stores that they name."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sq_imputer as sqi
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.mark.slow
+def test_the_blocks_of_readme_run_in_order(tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    sections = sqi.datasets.toy(4, size_px=640, mpp=1.25, seed=5)
+    for name, sdata in zip(("section", "C2", "C3", "C4"), sections.values(), strict=True):
+        sdata.write(tmp_path / f"{name}.zarr")
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    written = sqi.io.read_zarr(tmp_path / "C4.zarr")
+    assert {"imputed", "imputed_grid"} <= set(written.tables) and "domain" in " ".join(written["imputed"].obs)
