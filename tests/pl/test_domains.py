@@ -118,3 +118,18 @@ def test_colors_by_category_are_taken_and_what_is_no_color_is_said(labeled, name
         table.uns["kind_colors"] = wrong
         with pytest.warns(UserWarning, match="uns.'kind_colors'. is no color for each of 2 categories"):
             domains(labeled, "kind", key="table")
+
+
+def test_matplotlibs_settings_of_images_change_nothing(labeled):
+    expected = domains(labeled, key="table").images[0]
+    with matplotlib.rc_context({"image.origin": "lower", "image.interpolation": "bicubic"}):
+        image = domains(labeled, key="table").images[0]
+    assert (image.origin, image.get_interpolation()) == (expected.origin, expected.get_interpolation())
+    assert image.origin == "upper"
+
+
+def test_a_doubled_column_is_refused(labeled):
+    table = labeled.tables["table"]
+    table.obs = pd.concat([table.obs, table.obs[["domain"]]], axis=1)
+    with pytest.raises(BadInput, match="several columns 'domain'"):
+        domains(labeled, key="table")

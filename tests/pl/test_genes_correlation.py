@@ -158,3 +158,11 @@ def test_genes_that_a_section_lacks_cost_no_spot(pair):
         matrix(axes[0]), matrix(genes_correlation((measured[:, kept], predicted[:, kept]))[0])
     )
     assert f"{len(measured)} spots, 1 not measured left out" in axes[0].get_title()
+
+
+def test_a_gene_that_one_of_two_sections_lacks_costs_the_gene_not_the_spots(pair):
+    measured = pair[0].copy()
+    measured[:80, 1] = np.nan
+    axes = genes_correlation((measured, pair[1]))
+    assert "200 spots" in axes[0].get_title() and "1 not measured left out" in axes[0].get_title()
+    assert "1" not in names(axes[0])

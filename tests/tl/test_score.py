@@ -320,3 +320,11 @@ def test_scores_that_may_not_be_kept_are_returned(predicted, genes, monkeypatch)
     with pytest.warns(UserWarning, match="scores are returned, but not kept in var: 'store.zarr' cannot be written"):
         scores = sqi.tl.score(predicted, baselines=False)
     assert set(scores["gene"]) == set(genes)
+
+
+def test_counts_filtered_since_are_said_and_the_measured_layer_is_scored(predicted, genes):
+    before = of(sqi.tl.score(predicted, baselines=False), "spy")
+    predicted.tables["table"] = predicted.tables["table"][:, genes].copy()
+    with pytest.warns(UserWarning, match="counts of table 'table' have changed since the prediction"):
+        after = of(sqi.tl.score(predicted, baselines=False), "spy")
+    np.testing.assert_allclose(after, before, atol=1e-6)

@@ -106,6 +106,8 @@ def _labels(sdata: SpatialData, domain: str, key: str) -> Series:
     obs = sdata.tables[key].obs
     if domain not in obs:
         raise MissingKey(f"no '{domain}' in tables['{key}'].obs; it has {listed(obs)}. Pass domain=.")
+    if obs.columns.tolist().count(domain) > 1:
+        raise BadInput(f"tables['{key}'].obs has several columns '{domain}'. Rename them, so that one can be meant.")
     column = obs[domain]
     if column.dtype.kind in "fiu":
         raise BadInput(f"'{domain}' holds numbers ({column.dtype}); domains are labels. Make it a categorical.")

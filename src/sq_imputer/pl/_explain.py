@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, listed
-from sq_imputer.pl._panels import RESIDUAL, pixels, scale_bar
+from sq_imputer.pl._panels import AS_IS, RESIDUAL, pixels, scale_bar
 from sq_imputer.pl._text import plain
 from sq_imputer.section.keys import verb
 from sq_imputer.section.read import check_object
@@ -77,7 +77,7 @@ def explain(
     spec = CropSpec(side, max(1, min(MOST_PX, round(side / frame.pixel.mpp))))
     crop = np.moveaxis(frame.crops(frame.to_px(middle[None]), spec)[0], 0, -1)
     square = _square(middle, side)
-    axes[1].imshow(crop, extent=square)
+    axes[1].imshow(crop, extent=square, **AS_IS)
     _over(axes[2], _gray((crop, square)), _window(sdata, key, gene, made, square), made["unit"])
     axes[2].set(xlim=square[:2], ylim=square[2:])
     _dress(axes, frame, gene, table.obs_names[row], made, square)
@@ -155,8 +155,8 @@ def _over(ax: Axes, background: tuple, values: tuple, unit: str) -> None:
     rgba = colors.to_rgba(np.nan_to_num(shown))
     strength = np.clip(np.abs(np.nan_to_num(shown)) / limit, 0, 1)
     rgba[..., 3] = OPAQUE * np.clip((strength - FAINT) / (1 - FAINT), 0, 1)
-    ax.imshow(rgb, extent=extent)
-    ax.imshow(rgba, extent=place, interpolation="nearest")
+    ax.imshow(rgb, extent=extent, **AS_IS)
+    ax.imshow(rgba, extent=place, **{**AS_IS, "interpolation": "nearest"})
     label = plain(f"contribution, {unit}") if unit else "contribution"
     ax.figure.colorbar(colors, cax=ax.inset_axes((1.02, 0, 0.04, 1)), label=label, extend="both", extendfrac=0.03)
 

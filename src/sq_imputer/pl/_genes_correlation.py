@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, check_number, named
-from sq_imputer.pl._panels import RESIDUAL
+from sq_imputer.pl._panels import AS_IS, RESIDUAL
 from sq_imputer.pl._tables import columns_of, find_layer, find_table
 from sq_imputer.pl._text import plain
 from sq_imputer.scores.metrics import ROUNDING, genes_correlation_agreement
@@ -73,11 +73,11 @@ def genes_correlation(
         title = "predicted"
     else:
         measured, predicted, names, title = _of_table(data, key, layer, genes)
-    there = ~(np.isnan(measured).all(axis=0) | np.isnan(predicted).all(axis=0))  # a section may lack some genes
-    measured, predicted = measured[:, there], predicted[:, there]
+    both = np.isfinite(measured) & np.isfinite(predicted)
+    seen = both.any(axis=1)
+    there = both[seen].all(axis=0)  # a gene that a section lacks costs the gene, not the section's spots
+    measured, predicted = measured[seen][:, there], predicted[seen][:, there]
     names = [name for name, one in zip(names, there, strict=True) if one]
-    seen = ~np.isnan(measured).any(axis=1) & ~np.isnan(predicted).any(axis=1)
-    measured, predicted = measured[seen], predicted[seen]
     chosen, n_constant = _chosen(measured, predicted, n if genes is None or isinstance(data, tuple) else None)
     measured, predicted = measured[:, chosen], predicted[:, chosen]
     agreement = genes_correlation_agreement(measured, predicted)
@@ -160,7 +160,7 @@ def _draw(axes: Sequence[Axes], matrices: Sequence[np.ndarray], names: Sequence[
     size = float(np.clip(230 / len(names), 5, 9))
     for ax, matrix in zip(axes, matrices, strict=True):
         ax.set_facecolor("0.85")
-        ax.imshow(np.where(off, matrix, np.nan), **colors)
+        ax.imshow(np.where(off, matrix, np.nan), **AS_IS, **colors)
         style = {"fontsize": size, "fontstyle": "italic"}
         ax.set_xticks(ticks, shown, rotation=90, **style)
         ax.set_yticks(ticks, shown, **style)

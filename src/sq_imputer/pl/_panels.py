@@ -23,6 +23,7 @@ EDGE = {"edgecolors": "0.4", "linewidths": 0.25}  # the palest spots would vanis
 FEWEST_PX = 2.5  # across a spot on the screen; below, its color would be mixed with that of the glass
 FLATTEST = 0.5  # of a panel: height by width; color bars are as high, and have labels
 BACKGROUND_PX = 1200
+AS_IS = {"origin": "upper", "interpolation": "antialiased"}  # of images, whatever the user's rcParams say
 
 
 def pixels(axes: np.ndarray) -> int:
@@ -70,7 +71,7 @@ def panel(ax: Axes, xy_um: np.ndarray, radius_um, background: Background | None)
     """Axes as large as the tissue, in µm, over the background if there is one."""
     if background is not None:
         rgb, extent = background
-        ax.imshow(rgb, extent=extent, alpha=0.4, zorder=0)  # pale, so that spots stand out
+        ax.imshow(rgb, extent=extent, alpha=0.4, zorder=0, **AS_IS)  # pale, so that spots stand out
     low, high = np.min(xy_um, axis=0), np.max(xy_um, axis=0)
     half = (high - low) / 2 + 2 * float(np.max(radius_um))
     half = np.maximum(half, FLATTEST * half[::-1])

@@ -28,6 +28,7 @@ from sq_imputer.store import write
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from anndata import AnnData
     from pandas import DataFrame
     from spatialdata import SpatialData
 
@@ -187,7 +188,7 @@ def scored(
         fold = table.obs[f"{models[0]}_fold"].to_numpy()[spots.at] if fit["n_folds"] else None
         training = None if fit["n_folds"] else _references(reference, keys, fit, genes)
         predicted |= _baselines(spots, fold, fit["buffer_um"], training, Plan(seed=seed, device=device))
-    measured, depth = slide.expression[rows], slide.depth[rows]
+    measured, depth = _as_predicted(table, spots), slide.depth[rows]
     counts = align(slide.counts[rows], slide.var_names, genes, f"section '{slide.section}'")
     section = np.full(len(rows), slide.section)
     known = {"depth": depth, "section": section, "counts": counts, "transform": partial(to_unit, unit=slide.unit)}
@@ -238,6 +239,26 @@ def _measured(sdata: SpatialData, key: str, record: dict, keys: Mapping) -> Spot
             f"{LEAST_SPOTS} or more. Score a section with more spots, or several by bench.run."
         )
     return Spots(slide, rows, at[rows], genes, columns)
+
+
+def _as_predicted(table: AnnData, spots: Spots) -> np.ndarray:
+    """What was measured when it was predicted: counts that were filtered since have another depth, so another value."""
+    now = spots.slide.expression[spots.rows]
+    if "measured" not in table.layers:
+        return now
+    then = np.asarray(table.layers["measured"])[np.ix_(spots.at, spots.columns)]
+    known = np.isfinite(then)
+    other = known & ~np.isclose(then, now, rtol=1e-4, atol=1e-5)
+    if not other.any():
+        return now
+    warnings.warn(
+        f"the counts of table '{spots.slide.keys['table_key']}' have changed since the prediction (expression differs "
+        f"at {int(other.any(axis=1).sum())} of {len(now)} spots): scored against layers['measured']. Depth, ceiling "
+        "and baselines are of the present counts; restore the genes that were filtered, or predict again.",
+        UserWarning,
+        stacklevel=4,
+    )
+    return np.where(known, then, now)
 
 
 def _one_fit(found: dict[str, dict]) -> dict:
