@@ -193,7 +193,7 @@ def noise_ceiling(
     r counts as 0.
 
     What depth explains counts as signal here, as it does in `pearson`. Approximate, as the transform is not linear and
-    a half is shallower than the whole; on planted rates the mean over genes was off by -.02 to +.03, by which rates
+    a half is shallower than the whole; on planted rates the mean over genes was off by -.02 to +.04, by which rates
     were planted, at 300 and 1500 spots; one gene is off by up to .3 at 1500 spots and .45 at 300, and pure noise
     averages .1. NaN for a constant gene.
 
