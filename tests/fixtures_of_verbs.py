@@ -16,6 +16,20 @@ from sq_imputer.contract import Batch, CropSpec, Needs, Prediction
 from sq_imputer.predictor import registry
 from sq_imputer.predictor.base import Predictor
 
+__all__ = [  # the fixtures, which the tests of verbs and of runs take as theirs
+    "_toys",
+    "change",
+    "draws",
+    "genes",
+    "joined",
+    "partly",
+    "patients",
+    "recalls",
+    "section",
+    "spy",
+    "wide",
+]
+
 GENES = ["NUC1", "NUC2", "GLD1", "STR1", "LYM1", "IND1", "HK1"]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from drawn import GLASS, PINK
 from scipy.sparse import csr_matrix
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
@@ -150,9 +151,6 @@ def counting(monkeypatch) -> SimpleNamespace:
     card = replace(TEXTURE, name="counting", dim=3)
     encoders.register_encoder(card, lambda card, weights, revision: Counting(card, told.provenance))
     return told
-
-
-GLASS, PINK = (240, 235, 240), (180, 90, 150)  # of slides with tissue of some shape
 
 
 @pytest.fixture
