@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from sq_imputer.errors import BadInput, SqImputerError, printable
+from sq_imputer.errors import BadInput, SqImputerError, StoreError, printable
 
 app = typer.Typer(help="Gene expression from H&E, on SpatialData stores.", no_args_is_help=True, add_completion=False)
 
@@ -195,20 +195,24 @@ def score(
     sdata = _open(store)
     references = _open_all(reference) if reference else None
     scores = scored(sdata, key=key, reference=references, baselines=baselines, seed=seed)
+    _print_summary(scores.per_section(), f"{store}/tables/{key}")
     if csv is not None:
         scores.per_gene.to_csv(csv, index=False)
-    _print_summary(scores.per_section(), f"{store}/tables/{key}")
 
 
 def _check_folder(path: Path, option: str) -> None:
     """Check, before anything is computed, that a file or folder can be made here."""
+    from sq_imputer.store.disk import check_writable
+
     folder = path.resolve().parent
     if path.is_dir() and option == "--csv":
         raise BadInput(f"'{path}' is a folder; pass {option} the name of a file.")
     if not folder.is_dir():
         raise BadInput(f"there is no folder '{folder}' for '{path.name}'; make it, or pass {option} elsewhere.")
-    if not os.access(folder, os.W_OK):
-        raise BadInput(f"'{folder}' cannot be written; pass {option} elsewhere.")
+    try:
+        check_writable(folder / path.name)
+    except StoreError as error:
+        raise BadInput(f"{error} Pass {option} elsewhere.") from error
 
 
 @app.command()

@@ -81,3 +81,16 @@ def test_a_model_that_meets_other_names_or_a_cut_library_says_so(section):
     with pytest.warns(UserWarning, match="2 of 2 genes of the model are not in the table of section 'P1', 2 match but"):
         sqi.tl.predict(section, model, key_added="again")
     assert not section.tables["again"].obs["measured"].any()
+
+
+def test_what_was_predicted_by_symbols_is_scored_by_symbols(section):
+    expected = sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=11)["P1"]
+    how = {"genes": ["NUC1", "GLD1"], "config": {"size_px": 32, "context_um": ()}}
+    sqi.tl.predict(expected, "ridge", **how)
+    table = section.tables["table"]
+    table.var["symbol"] = table.var_names.to_numpy()
+    table.var_names = [f"ENSG{k:011d}" for k in range(table.n_vars)]
+    sqi.tl.predict(section, "ridge", gene_symbols="symbol", **how)
+    mine, other = (sqi.tl.score(sdata, baselines=False) for sdata in (section, expected))
+    np.testing.assert_allclose(mine["pearson"], other["pearson"], atol=1e-6)
+    np.testing.assert_allclose(mine["ceiling"], other["ceiling"], atol=1e-6)

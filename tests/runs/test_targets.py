@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import sq_imputer as sqi
-from sq_imputer.runs.targets import measured_of, read_targets, slides_of
+from sq_imputer.runs.targets import measured_of, read_targets
+from sq_imputer.section.regions import slides_of
 
 
 def test_rows_of_all_sections_follow_each_other_with_names_of_their_own(joined):
@@ -28,6 +29,9 @@ def test_sections_of_no_known_patient_count_as_one_patients(joined):
     del joined.tables["table"].obs["patient"]
     joined.attrs.clear()
     assert {slide.group for slide in slides_of(joined, "region", {}).values()} == {"unknown"}
+    with pytest.raises(sqi.BadInput, match="have a patient who also has other sections"):
+        sqi.bench.leave_one_out(joined, sections="region")  # they may be cuts of one tumor
+    assert all(case.shares_patient for case in sqi.bench.leave_one_out(joined, sections="region", share_patient=True))
 
 
 def test_shapes_that_were_not_measured_find_what_was_on_their_image(joined):

@@ -16,7 +16,7 @@ from sq_imputer.scores import metrics
 from sq_imputer.scores import tables as scoring
 from sq_imputer.scores.splits import by_section, folds, strips, told_apart
 from sq_imputer.section.keys import verb
-from sq_imputer.section.regions import find_regions
+from sq_imputer.section.regions import slides_of
 from sq_imputer.section.slide import Slide
 
 if TYPE_CHECKING:
@@ -77,9 +77,7 @@ def leave_one_out(
         Where to find image, shapes and counts of an object, as :meth:`sq_imputer.Slide.from_sdata` takes them.
     """
     if sections is not None:
-        slides = [
-            Slide.from_sdata(slides, section=name, **own) for name, own in find_regions(slides, sections, keys).items()
-        ]
+        slides = list(slides_of(slides, sections, keys).values())
     _check_slides(slides)
     names = told_apart([slide.section for slide in slides])  # two sections of one name are two cases
     splits = by_section(names, [s.group for s in slides], share_patient=share_patient)
@@ -174,8 +172,7 @@ def outcomes(
     for case in cases:
         panel = choose_genes(case.training, n_genes) if genes is None else list(genes)
         training = [slide.with_genes(panel, unit) for slide in case.training]
-        there = set(case.test.var_names)
-        target = case.test.with_genes([gene for gene in panel if gene in there], unit)
+        target = case.test.with_genes([panel[k] for k in case.test.which(panel)], unit)
         predicted = _baselines(training, target, panel, case.rows)
         for name, model in models.items():
             fitted = type(model)(model.config).fit(training, plan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sq_imputer.errors import listed
 
@@ -26,6 +26,17 @@ def columns_by_name(names: Sequence[str], ids: Sequence[str] = ()) -> dict[str, 
     for column, name in enumerate(names):
         found.setdefault(unversioned(name), column)
     return found | {name: column for column, name in enumerate(names)}
+
+
+def column_of(gene: str, known: Mapping[str, int]) -> int | None:
+    """The column of a gene by its name or, if it is an id, without its version; None if there is none."""
+    return known.get(gene, known.get(unversioned(gene)))
+
+
+def alike(genes: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Those of some genes that would be among the names but for case."""
+    low = {name.lower() for name in names}
+    return [gene for gene in genes if str(gene).lower() in low]
 
 
 def symbols_of(ids: Sequence[str], symbols: Sequence) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from sq_imputer.errors import BadInput, MissingKey, check_number, listed
-from sq_imputer.genes.names import columns_by_name, unversioned
+from sq_imputer.genes.names import alike, column_of, columns_by_name
 
 LEAST_ROWS = 10  # in which a gene must be detected to be in a panel at all
 
@@ -35,19 +35,17 @@ def align(
     if len(set(genes)) != len(genes):
         twice = sorted({gene for gene in genes if genes.count(gene) > 1})
         raise BadInput(f"genes names some more than once: {listed(twice)}; expected each once. Drop the others.")
-    position = columns_by_name(names, ids)
-    genes = [gene if gene in position else unversioned(gene) for gene in genes]
-    missing = [gene for gene in genes if gene not in position]
+    known = columns_by_name(names, ids)
+    columns = [column_of(gene, known) for gene in genes]
+    missing = [gene for gene, column in zip(genes, columns, strict=True) if column is None]
     if missing:
-        lower = {name.lower() for name in names}
-        same = [gene for gene in missing if gene.lower() in lower]
+        same = alike(missing, names)
         hint = f" {len(same)} of them match ignoring case ({listed(same, 3)})." if same else ""
         raise MissingKey(
             f"{len(missing)} of {len(genes)} genes are not in {where}: {listed(missing)}; it has {len(names)} genes "
             f"such as "
             f"{listed(list(names)[:3])}.{hint} Pass genes= that all sections have."
         )
-    columns = [position[gene] for gene in genes]
     if len(set(columns)) < len(columns):
         twice = [gene for gene, column in zip(genes, columns, strict=True) if columns.count(column) > 1]
         raise BadInput(f"genes names some more than once, by symbol and by id: {listed(twice)}. Drop the others.")

@@ -75,8 +75,8 @@ def compare(
     layer = find_layer(table, key, layer, genes)
     made = table.uns.get("sq_imputer", {}).get(layer, {})
     shapes_key = read.find_shapes(sdata, None, key)
-    where = made.get("image_key"), shapes_key, None, made.get("coordinate_system")
-    slide = Slide.from_sdata(sdata, *where, **as_seen(made))
+    shown = {"shapes_key": shapes_key, "table_key": None, "section_key": None}  # places alone
+    slide = Slide.from_sdata(sdata, **{**as_seen(made), **shown})
     rows, position = read.rows_of(table, sdata.shapes[shapes_key], shapes_key, key)
     parts = {
         name: columns_of(table, name, genes)[rows]

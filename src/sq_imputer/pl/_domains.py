@@ -80,8 +80,8 @@ def domains(
     table, names = sdata.tables[key], list(column.cat.categories)
     made = _made(table, domain)
     shapes_key = read.find_shapes(sdata, None, key)
-    where = made.get("image_key"), shapes_key, None, made.get("coordinate_system")
-    slide = Slide.from_sdata(sdata, *where, **as_seen(made))
+    shown = {"shapes_key": shapes_key, "table_key": None, "section_key": None}  # places alone
+    slide = Slide.from_sdata(sdata, **{**as_seen(made), **shown})
     rows, position = read.rows_of(table, sdata.shapes[shapes_key], shapes_key, key)
     codes = column.cat.codes.to_numpy()[rows].astype(float)
     xy_um, radius_um = slide.xy_um[position], slide.size_um[position] / 2

@@ -43,11 +43,12 @@ def carry_out(
     for name in track(decision.fits, "models", len(decision.fits)):
         sources = [training[j] if rows is None else training[j].take(rows) for j, rows in decision.fits[name]]
         model = predictor if predictor.fitted else run.fit(name, predictor, sources)
+        digest = model.sha256
         for ask in (ask for ask in decision.asks if ask.fit == name):
             anchor = decision.told[ask.section].anchor
             slide = targets.slides[ask.section]
             slide = slide if anchor is None else replace(slide, anchor=training[anchor])
-            answers[ask.section].add(run.ask(ask.name, model, slide, ask.rows), model)
+            answers[ask.section].add(run.ask(ask.name, model, slide, ask.rows), model, digest)
     predictions, bank = _pooled([piece for answer in answers for piece in answer.pieces])
     return [
         _result(told, slide, answer, predictions, bank)
@@ -63,10 +64,10 @@ class Answer:
     hashes: list[str] = field(default_factory=list)
     model: Predictor | None = None
 
-    def add(self, piece: Piece, model: Predictor) -> None:
+    def add(self, piece: Piece, model: Predictor, digest: str) -> None:
         """Add what a model says of some rows; of earlier models only the hash is kept."""
         self.pieces.append(piece)
-        self.hashes.append(model.sha256)
+        self.hashes.append(digest)
         self.model = model
 
 
@@ -81,7 +82,7 @@ def _pooled(pieces: Sequence[Piece]) -> tuple[dict[int, Prediction], dict[str, n
 def _result(told: Told, slide: Slide, answer: Answer, predictions: dict[int, Prediction], bank) -> Result:
     import torch
 
-    known = {}
+    known = {"weights_sha256": answer.hashes[0]}
     if told.leave_out == "block":  # several models, each fitted on a part of this section
         known = {
             "fingerprints": [slide.fingerprint],

@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING
 
 from sq_imputer.errors import BadInput, listed
-from sq_imputer.genes.names import columns_by_name, unversioned
+from sq_imputer.genes.names import alike
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.runs.decide import LEAVE_OUT
 from sq_imputer.runs.retrieved import check_patient
@@ -42,14 +42,11 @@ def check_alone(predictor: Predictor, reference, genes, unit: str | None) -> Non
             f"reference goes with the name of a model; this '{name}' is fitted already. Leave out reference=, or pass "
             f"model='{name}' to fit one."
         )
-    if isinstance(genes, Integral):
+    number = isinstance(genes, Integral)
+    if genes is not None and (number or list(genes) != list(predictor.genes)):
+        asked = f"is {genes}" if number else f"names {len(genes)} genes"
         raise BadInput(
-            f"genes is {genes}, but this '{name}' was fitted on {len(predictor.genes)} of its own "
-            f"({listed(predictor.genes, 3)}). Leave out genes=, or fit the genes wanted."
-        )
-    if genes is not None and list(genes) != list(predictor.genes):
-        raise BadInput(
-            f"genes names {len(genes)} genes, but this '{name}' was fitted on {len(predictor.genes)} of its own "
+            f"genes {asked}, but this '{name}' was fitted on {len(predictor.genes)} of its own "
             f"({listed(predictor.genes, 3)}). Leave out genes=, or fit the genes wanted."
         )
     if unit not in (None, predictor.unit):
@@ -101,12 +98,11 @@ def warn_of_genes(targets: Targets, genes: Sequence[str], unit: str, n_library: 
     for slide in targets.slides:
         if slide.counts is None:
             continue
-        there = columns_by_name(slide.var_names, slide.gene_ids)
-        missing = [gene for gene in genes if gene not in there and unversioned(gene) not in there]
-        low = {name.lower() for name in there}
-        alike = [gene for gene in missing if str(gene).lower() in low]
+        there = set(slide.which(genes))
+        missing = [gene for number, gene in enumerate(genes) if number not in there]
         if 2 * len(missing) > len(genes):
-            hint = f", {len(alike)} match but for case ({listed(alike, 3)})" if alike else ""
+            same = alike(missing, slide.var_names)
+            hint = f", {len(same)} match but for case ({listed(same, 3)})" if same else ""
             _warn(
                 f"{len(missing)} of {len(genes)} genes of the model are not in the table of section '{slide.section}'"
                 f"{hint}; it has such as {listed(slide.var_names[:3])}. Their prediction has no measurement beside it."

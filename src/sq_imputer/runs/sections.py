@@ -14,9 +14,9 @@ from sq_imputer.genes.names import check_ids
 from sq_imputer.genes.panel import choose_genes
 from sq_imputer.predictor.config import thaw
 from sq_imputer.predictor.registry import get_model, list_models
-from sq_imputer.runs.targets import slides_of
 from sq_imputer.scores.splits import told_apart
 from sq_imputer.section.read import annotated, check_object
+from sq_imputer.section.regions import slides_of
 from sq_imputer.section.slide import Slide
 from sq_imputer.store.provenance import pythonic
 

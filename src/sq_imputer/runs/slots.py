@@ -11,10 +11,10 @@ import numpy as np
 
 from sq_imputer.contract import Prediction
 from sq_imputer.errors import BadInput, listed
-from sq_imputer.genes.names import columns_by_name, unversioned
 from sq_imputer.runs.sections import records
 from sq_imputer.section import read
 from sq_imputer.section.features import key as feature_key
+from sq_imputer.section.keys import PLACES
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
 from sq_imputer.store.parts import with_parts
@@ -38,9 +38,9 @@ OBSM = {
 }
 # what the provenance says of each section, where there are several
 OF_SECTION = (
-    "section image_key shapes_key table_key coordinate_system layer section_key mpp mpp_source mpp_sources how "
-    "leave_out training_sections n_folds buffer_um shares_patient weights_sha256 fingerprints sections groups rows"
-).split()
+    *("section", *PLACES, "mpp", "mpp_source", "mpp_sources", "how", "leave_out", "training_sections", "n_folds"),
+    *("buffer_um", "shares_patient", "weights_sha256", "fingerprints", "sections", "groups", "rows"),
+)
 ENDINGS = ("_std", *(ending for ending, _ in OBSM.values() if ending))
 
 
@@ -49,7 +49,7 @@ class Result:
     """A prediction for every row of a section, and how it came about.
 
     `bank` is the table of the reference spots that `prediction.neighbors` counts, for models that retrieve; `known`
-    replaces what the provenance of `predictor` says, where it stands for several models.
+    has the hash of its weights, or of those of several models, and what then replaces the provenance of `predictor`.
     """
 
     prediction: Prediction
@@ -241,8 +241,7 @@ def _over(table: AnnData, layer: str, parts: dict) -> dict:
 def _measured_layer(target: Slide, predictor: Predictor) -> np.ndarray:
     """What was measured, in the unit of the prediction; NaN where it was not, or where this section lacks the gene."""
     values = np.full((len(target), len(predictor.genes)), np.nan, dtype=np.float32)
-    there = columns_by_name(target.var_names, target.gene_ids)
-    columns = [i for i, gene in enumerate(predictor.genes) if gene in there or unversioned(gene) in there]
+    columns = target.which(predictor.genes)
     if columns:
         values[:, columns] = target.with_genes([predictor.genes[i] for i in columns], predictor.unit).expression
     return values
@@ -289,7 +288,6 @@ def _provenance(target: Slide, result: Result, plan: Plan, batch_size: int) -> d
         "config": predictor.config,
         "unit": predictor.unit,
         "genes": list(predictor.genes),
-        "weights_sha256": predictor.sha256,
         "section": target.section,
         "mpp": float(target.frame.pixel.mpp),
         "mpp_source": target.frame.pixel.source,

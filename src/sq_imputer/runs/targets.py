@@ -10,7 +10,7 @@ import numpy as np
 
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.section import read
-from sq_imputer.section.regions import find_regions
+from sq_imputer.section.regions import slides_of
 from sq_imputer.section.slide import Slide
 
 if TYPE_CHECKING:
@@ -76,24 +76,11 @@ def read_targets(sdata: SpatialData, sections: str | Mapping | None, reference, 
 def recall(targets: Targets, table: AnnData, sdata: SpatialData, key: str) -> None:
     """Give the sections the features that the result table keeps of them."""
     for slide in targets.slides:
-        shapes_key, among = slide.keys["shapes_key"], None
+        among = None
         if targets.several:
             mine = (table.obs["section"] == slide.section).to_numpy()
-            among = np.flatnonzero(mine & (read.region_of_rows(table, key) == shapes_key).to_numpy())
-        shapes = sdata.shapes[shapes_key]
-        if slide.keys["section_key"]:
-            shapes = shapes.loc[slide.instances]
-        slide.recall(table, *read.rows_of(table, shapes, shapes_key, key, among))
-
-
-def slides_of(sdata: SpatialData, sections: str | Mapping, keys: Mapping) -> dict[str, Slide]:
-    """The sections of one object by name. What one cannot be read for is said with its name."""
-    slides = {}
-    for name, own in find_regions(sdata, sections, keys).items():
-        slide = Slide.from_sdata(sdata, section=name, **own)
-        unknown = slide.group == name and "patient" not in sdata.attrs  # then all of one patient, as far as is known
-        slides[name] = replace(slide, group="unknown") if unknown else slide
-    return slides
+            among = np.flatnonzero(mine & (read.region_of_rows(table, key) == slide.keys["shapes_key"]).to_numpy())
+        slide.recall(table, *slide.rows_in(table, sdata, key, among))
 
 
 def measured_of(sdata: SpatialData, targets: Targets, keys: Mapping) -> list[Slide]:

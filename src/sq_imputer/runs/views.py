@@ -10,7 +10,6 @@ import numpy as np
 
 from sq_imputer.errors import MissingKey, listed, named
 from sq_imputer.runs.sections import records
-from sq_imputer.store.provenance import pythonic
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,7 +26,10 @@ class View:
 
 def sections_of(table: AnnData) -> list[str]:
     """Names of the sections of a result table, in their order; none if all of it is one section."""
-    found = records(table)
+    return _sections(table, records(table))
+
+
+def _sections(table: AnnData, found: dict[str, dict]) -> list[str]:
     numbered = next((r["sections_predicted"] for r in found.values() if "sections_predicted" in r), {})
     names = [one["section"] for one in numbered.values()]
     there = set(table.obs["section"].astype(str)) if "section" in table.obs else set()
@@ -52,17 +54,25 @@ def views_of(sdata: SpatialData, key: str, sections: str | Sequence[str] | None 
         If there is no such section.
     """
     table = sdata.tables[key]
-    there = sections_of(table)
-    alone = str(next(iter(table.obs["section"]), key)) if "section" in table.obs else key
-    column = isinstance(sections, str) and sections in table.obs
-    wanted = (there or [alone]) if sections is None or column else named("sections", sections)
-    strange = [name for name in wanted if name not in (there or [alone])]
-    if strange:
-        raise MissingKey(f"no section {listed(strange)} in tables['{key}']; it has {listed(there or [alone], 20)}.")
-    if not there:
-        return {alone: View(sdata, np.arange(table.n_obs))}
+    found = records(table)
+    wanted = names_of(table, key, sections)
+    if not _sections(table, found):
+        return {wanted[0]: View(sdata, np.arange(table.n_obs))}
     names = table.obs["section"].astype(str).to_numpy()
-    return {name: _view(sdata, key, name, np.flatnonzero(names == name)) for name in wanted}
+    return {name: _view(sdata, key, name, np.flatnonzero(names == name), found) for name in wanted}
+
+
+def names_of(table: AnnData, key: str, sections: str | Sequence[str] | None = None) -> list[str]:
+    """Names of the sections of a result table that are asked for; errors as :func:`views_of`."""
+    there = sections_of(table)
+    if not there:
+        there = [str(next(iter(table.obs["section"]), key)) if "section" in table.obs else key]
+    column = isinstance(sections, str) and sections in table.obs
+    wanted = there if sections is None or column else named("sections", sections)
+    strange = [name for name in wanted if name not in there]
+    if strange:
+        raise MissingKey(f"no section {listed(strange)} in tables['{key}']; it has {listed(there, 20)}.")
+    return wanted
 
 
 def section_of(sdata: SpatialData, key: str, section: str | None) -> SpatialData:
@@ -73,7 +83,7 @@ def section_of(sdata: SpatialData, key: str, section: str | None) -> SpatialData
     return next(iter(views_of(sdata, key, section).values())).sdata
 
 
-def _view(sdata: SpatialData, key: str, name: str, rows: np.ndarray) -> View:
+def _view(sdata: SpatialData, key: str, name: str, rows: np.ndarray, found: dict[str, dict]) -> View:
     from spatialdata import SpatialData
 
     part = sdata.tables[key][rows].copy()
@@ -83,8 +93,8 @@ def _view(sdata: SpatialData, key: str, name: str, rows: np.ndarray) -> View:
     regions = list(part.obs[column].cat.categories)
     part.uns["spatialdata_attrs"] = {**attrs, "region": regions[0] if len(regions) == 1 else regions}
     kept = dict(part.uns["sq_imputer"])
-    for layer, record in records(sdata.tables[key]).items():
-        own = [one for one in pythonic(record).get("sections_predicted", {}).values() if one["section"] == name]
+    for layer, record in found.items():
+        own = [one for one in record.get("sections_predicted", {}).values() if one["section"] == name]
         others = {field: value for field, value in record.items() if field != "sections_predicted"}
         kept[layer] = {**others, **(own[0] if own else {})}
     part.uns["sq_imputer"] = kept

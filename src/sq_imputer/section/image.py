@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
     from xarray import DataArray
 
-SAME_PLACE = (
-    0.02  # images of one place may differ by this share of their side, as scaled pictures are cut to whole pixels
-)
+SAME_PLACE = 0.02  # share of the side by which images of one place may differ: scaled ones have whole pixels
 FINER = 1.5  # times more pixels along a side, for one of them to be clearly the finest
 
 

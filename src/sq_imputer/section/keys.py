@@ -31,6 +31,8 @@ class SlideKeys(TypedDict, total=False):
     gene_symbols: str | None
 
 
+# What is recorded of a section, by which it is found again; empty where it was not needed.
+PLACES = ("image_key", "shapes_key", "table_key", "coordinate_system", "layer", "section_key", "gene_symbols")
 DEFAULTS = {"table_key": "table", "patient_key": "patient", "outside": "error", "missing": "error"}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, SqImputerError, check_number, listed
 from sq_imputer.section import read
+from sq_imputer.section.keys import PLACES
 from sq_imputer.section.lattice import TECHNOLOGIES, is_staggered, mpp_of_lattice
 
 if TYPE_CHECKING:
@@ -107,9 +108,10 @@ def pixel_size(
 
 
 def as_seen(record: Mapping) -> dict:
-    """Arguments of `Slide.from_sdata` for a section that was predicted: seen as it was then, whatever it took."""
+    """Arguments of `Slide.from_sdata` for a section that was predicted: found and seen as it was then."""
     mpp, source = record.get("mpp"), record.get("mpp_source", "argument")
-    return {"mpp": None if mpp is None else PixelSize(mpp, source), "outside": "pad", "missing": "fill"}
+    places = {name: record.get(name) or None for name in (*PLACES, "section")}
+    return {**places, "mpp": None if mpp is None else PixelSize(mpp, source), "outside": "pad", "missing": "fill"}
 
 
 # Comparison --------------------------------------------------------------------------------------------

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.section import read
 from sq_imputer.section.keys import SlideKeys
+from sq_imputer.section.slide import Slide
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -46,6 +48,16 @@ def find_regions(sdata: SpatialData, sections: str | Mapping, keys: Mapping) -> 
             "a dict of names to keys, such as {'A': {'shapes_key': 'spots_a', 'image_key': 'he_a'}}."
         )
     return _of_column(sdata, sections, keys)
+
+
+def slides_of(sdata: SpatialData, sections: str | Mapping, keys: Mapping) -> dict[str, Slide]:
+    """The sections of one object by name. What one cannot be read for is said with its name."""
+    slides = {}
+    for name, own in find_regions(sdata, sections, keys).items():
+        slide = Slide.from_sdata(sdata, section=name, **own)
+        unknown = slide.group == name and "patient" not in sdata.attrs  # then all of one patient, as far as is known
+        slides[name] = replace(slide, group="unknown") if unknown else slide
+    return slides
 
 
 def _keys(name, one) -> dict:

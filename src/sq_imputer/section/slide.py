@@ -11,6 +11,7 @@ import numpy as np
 
 from sq_imputer.contract import CropSpec
 from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.genes.names import column_of, columns_by_name
 from sq_imputer.genes.panel import align
 from sq_imputer.genes.units import LOG1P_CP10K, to_unit
 from sq_imputer.section import read
@@ -252,6 +253,17 @@ class Slide(Seen):
     def ids_by_name(self) -> dict[str, str]:
         """Id of every gene, where the table has ids beside names."""
         return dict(zip(self.var_names, self.gene_ids, strict=False))
+
+    def rows_in(self, table: AnnData, sdata: SpatialData, table_key: str, among: np.ndarray | None = None):
+        """Rows of a table, or those of `among`, that annotate this section's shapes, and the row here of each."""
+        shapes = sdata.shapes[self.keys["shapes_key"]]
+        shapes = shapes.loc[self.instances] if self.keys["section_key"] else shapes
+        return read.rows_of(table, shapes, self.keys["shapes_key"], table_key, among)
+
+    def which(self, genes: Sequence[str]) -> list[int]:
+        """Numbers of those of some genes that the section has, by name or by id."""
+        known = columns_by_name(self.var_names, self.gene_ids)
+        return [number for number, gene in enumerate(genes) if column_of(gene, known) is not None]
 
     def with_genes(self, genes: Sequence[str], unit: str = LOG1P_CP10K) -> Slide:
         """The slide with `expression` of these genes, in this unit; NaN in rows that were not measured."""

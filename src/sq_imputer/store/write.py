@@ -1,8 +1,8 @@
 """The only writer into SpatialData: results go into memory and, on a backed object, to its store at once.
 
-Every write to disk is one commit of `data/store.py`: an error, Ctrl-C or a kill leaves the store as it was or with all
-of the new element. If only the disk is at fault, the result is kept in memory. Nothing but the named element is ever
-touched, and images are never rewritten for the sake of a table.
+Every write to disk is one commit of `store/commit.py`: an error, Ctrl-C or a kill leaves the store as it was or with
+all of the new element. If only the disk is at fault, the result is kept in memory. Nothing but the named element is
+ever touched, and images are never rewritten for the sake of a table.
 """
 
 from __future__ import annotations

@@ -234,9 +234,8 @@ def _texture(sdata: SpatialData, table: AnnData, key: str, layer: str, device: s
     if names:
         return {name: np.asarray(table.obsm[name], dtype=float) for name in names}
     made = records(table)[layer]
-    places = {name: made.get(name) or None for name in ("image_key", "shapes_key", "table_key", "coordinate_system")}
-    slide = Slide.from_sdata(sdata, **places, layer=made.get("layer") or None, **as_seen(made))
-    rows, where = read.rows_of(table, sdata.shapes[made["shapes_key"]], made["shapes_key"], key)
+    slide = Slide.from_sdata(sdata, **as_seen(made))
+    rows, where = slide.rows_in(table, sdata, key)
     seen = slide.features("texture", CropSpec(), device=device)
     values = np.full((table.n_obs, seen.shape[1]), np.nan)
     values[rows] = seen[where]

@@ -15,11 +15,10 @@ from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
 from sq_imputer.runs.sections import check_table, read_sections, records
-from sq_imputer.runs.views import sections_of, views_of
+from sq_imputer.runs.views import names_of, sections_of, views_of
 from sq_imputer.scores import metrics
 from sq_imputer.scores import tables as scoring
 from sq_imputer.scores.splits import folds, spatial_blocks
-from sq_imputer.section import read
 from sq_imputer.section.keys import verb
 from sq_imputer.section.pixel_size import as_seen
 from sq_imputer.section.slide import Slide
@@ -103,20 +102,20 @@ def score(
     check_number("seed", seed, 0, 2**63 - 1, whole=True)
     check_table(sdata, key)
     how = {"key": key, "baselines": baselines, "device": device, "seed": seed, **keys}
+    wanted = names_of(sdata.tables[key], key, sections)
     if not sections_of(sdata.tables[key]):
-        views_of(sdata, key, sections)
         found = scored(sdata, models, reference=reference, **how)
         return found.per_gene if per == "gene" else found.per_section()
-    return _score_each(sdata, models, sections, reference, per, how)
+    return _score_each(sdata, models, wanted, reference, per, how)
 
 
-def _score_each(sdata: SpatialData, models, sections, reference, per: str, how: Mapping) -> DataFrame:
+def _score_each(sdata: SpatialData, models, wanted: list[str], reference, per: str, how: Mapping) -> DataFrame:
     """Every section by itself, beside baselines that were fitted as its model was; means over sections into `var`."""
     import pandas as pd
 
     key, views = how["key"], views_of(sdata, how["key"])
     found = {}
-    for name in views_of(sdata, key, sections):
+    for name in wanted:
         record = next(iter(records(views[name].sdata.tables[key]).values()))
         others = reference
         if reference is None and record["leave_out"] in ("patient", "section"):
@@ -134,13 +133,7 @@ def _score_each(sdata: SpatialData, models, sections, reference, per: str, how: 
 def _slide(sdata: SpatialData, key: str) -> Slide:
     """A section as it was read for its prediction."""
     record = next(iter(records(sdata.tables[key]).values()))
-    return Slide.from_sdata(sdata, **_as_read(record), section=record["section"])
-
-
-def _as_read(record: Mapping) -> dict:
-    """The keys that a section was read by."""
-    places = ("image_key", "shapes_key", "table_key", "coordinate_system", "layer", "section_key")
-    return {**{name: record.get(name) or None for name in places}, **as_seen(record)}
+    return Slide.from_sdata(sdata, **as_seen(record))
 
 
 @dataclass(frozen=True)
@@ -189,7 +182,7 @@ def scored(
         training = None if fit["n_folds"] else _references(reference, keys, fit, genes)
         predicted |= _baselines(spots, fold, fit["buffer_um"], training, Plan(seed=seed, device=device))
     measured, depth = _as_predicted(table, spots), slide.depth[rows]
-    counts = align(slide.counts[rows], slide.var_names, genes, f"section '{slide.section}'")
+    counts = align(slide.counts[rows], slide.var_names, genes, f"section '{slide.section}'", slide.gene_ids)
     section = np.full(len(rows), slide.section)
     known = {"depth": depth, "section": section, "counts": counts, "transform": partial(to_unit, unit=slide.unit)}
     scores = scoring.score_table(measured, predicted, genes, **known, seed=seed)
@@ -210,14 +203,14 @@ class Spots:
 
 def _measured(sdata: SpatialData, key: str, record: dict, keys: Mapping) -> Spots:
     """The rows with counts that the table predicts, and the genes that were measured."""
-    slide = Slide.from_sdata(sdata, **{**_as_read(record), **keys}, section=record.get("section"))
+    slide = Slide.from_sdata(sdata, **{**as_seen(record), **keys})
     if not slide.measured.any():
         raise BadInput(
             f"nothing was measured at shapes '{slide.keys['shapes_key']}', so their prediction cannot be scored. Score "
             "the prediction at measured spots, or pass table_key=."
         )
-    table, there = sdata.tables[key], set(slide.var_names)
-    columns = [i for i, gene in enumerate(table.var_names) if gene in there]
+    table = sdata.tables[key]
+    columns = slide.which(list(table.var_names))
     if not columns:
         raise BadInput(
             f"none of the {table.n_vars} predicted genes is in table '{slide.keys['table_key']}'; nothing can be "
@@ -225,18 +218,15 @@ def _measured(sdata: SpatialData, key: str, record: dict, keys: Mapping) -> Spot
         )
     genes = [table.var_names[i] for i in columns]
     slide = slide.with_genes(genes, record["unit"])
-    shapes_key = slide.keys["shapes_key"]
-    shapes = sdata.shapes[shapes_key]
-    shapes = shapes.loc[slide.instances] if slide.keys["section_key"] else shapes
-    in_table, where = read.rows_of(table, shapes, shapes_key, key)
+    in_table, where = slide.rows_in(table, sdata, key)
     slide.recall(table, in_table, where)
     at = np.full(len(slide), -1)  # the table may have been sorted or filtered since
     at[where] = in_table
     rows = np.flatnonzero(slide.measured & (np.nan_to_num(slide.depth) > 0) & (at >= 0))
     if len(rows) < LEAST_SPOTS:
         raise BadInput(
-            f"{len(rows)} spots of shapes '{shapes_key}' are measured and in tables['{key}']; a correlation needs "
-            f"{LEAST_SPOTS} or more. Score a section with more spots, or several by bench.run."
+            f"{len(rows)} spots of shapes '{slide.keys['shapes_key']}' are measured and in tables['{key}']; a "
+            f"correlation needs {LEAST_SPOTS} or more. Score a section with more spots, or several by bench.run."
         )
     return Spots(slide, rows, at[rows], genes, columns)
 
