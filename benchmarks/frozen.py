@@ -14,6 +14,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 import sq_imputer as sqi
+from sq_imputer.section.counts import Counts
 from sq_imputer.section.frame import Frame
 from sq_imputer.section.pixel_size import PixelSize
 from sq_imputer.section.slide import Slide
@@ -35,7 +36,7 @@ def read(name: str, data: Path | None) -> list[Slide]:
 def freeze(slide: Slide, path: Path) -> None:
     """Write a slide without its image."""
     model = sqi.get_model("ridge")()
-    counts = csr_matrix(slide.counts)
+    counts = slide.counts.columns(range(slide.counts.shape[1]))
     views = {f"view{i}": slide.features("texture", spec) for i, spec in enumerate(model.needs.views)}
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
@@ -71,7 +72,7 @@ def thaw(path: Path) -> Slide:
         names,
         names,
         held["measured"],
-        counts,
+        Counts.of(counts),
         genes,
         str(held["group"]),
         str(held["section"]),

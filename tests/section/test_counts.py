@@ -9,7 +9,8 @@ import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 
 from sq_imputer.errors import BadInput, MissingKey
-from sq_imputer.section.counts import read_counts, spread
+from sq_imputer.section import counts as section_counts
+from sq_imputer.section.counts import Counts, read_counts
 
 
 def lazy(values):
@@ -24,23 +25,35 @@ def big_endian(values):
     return values.astype(">f4")
 
 
+def whole(table, layer=None) -> Counts:
+    return read_counts(table, np.arange(8), np.arange(8), 8, layer, "table")
+
+
 @pytest.mark.parametrize("form", [np.asarray, csc_matrix, np.int64, np.uint8, lazy, lazy_sparse, big_endian])
-def test_counts_are_the_same_however_they_are_stored(planted, form):
+def test_counts_are_the_same_however_they_are_stored(planted, form, monkeypatch):
     table = planted.table(np.arange(8))
     table.X = form(planted.counts)
-    counts = read_counts(table, np.array([6, 1]), None, "table")
-    assert (counts.format, counts.dtype) == ("csr", np.float32)
-    np.testing.assert_array_equal(counts.toarray(), planted.counts[[6, 1]])
+    for block in (section_counts.BLOCK, 3):
+        monkeypatch.setattr(section_counts, "BLOCK", block)
+        counts = read_counts(table, np.array([6, 1]), np.array([0, 1]), 2, None, "table")
+        some = counts.columns([4, 0])
+        assert (some.format, some.dtype) == ("csr", np.float32)
+        np.testing.assert_array_equal(some.toarray(), planted.counts[[6, 1]][:, [4, 0]])
+        np.testing.assert_array_equal(counts.toarray(), planted.counts[[6, 1]])
+        np.testing.assert_array_equal(counts.depth, planted.counts[[6, 1]].sum(axis=1))
 
 
-@pytest.mark.parametrize("form", [np.asarray, csr_matrix])
-def test_counts_can_lie_in_a_file(planted, tmp_path, form):
+@pytest.mark.parametrize("form", [np.asarray, csr_matrix, csc_matrix])
+def test_counts_can_lie_in_a_file(planted, tmp_path, form, monkeypatch):
+    monkeypatch.setattr(section_counts, "BLOCK", 3)
     table = planted.table(np.arange(8))
     table.X = form(planted.counts)
     table.write_h5ad(tmp_path / "table.h5ad")
     opened = anndata.read_h5ad(tmp_path / "table.h5ad", backed="r")
     for rows in ([1, 6], np.arange(8)):
-        counts = read_counts(opened, np.asarray(rows), None, "table")
+        counts = read_counts(opened, np.asarray(rows), np.arange(len(rows)), len(rows), None, "table")
+        assert not isinstance(counts.values, csr_matrix | np.ndarray)
+        np.testing.assert_array_equal(counts.columns([2, 0]).toarray(), planted.counts[rows][:, [2, 0]])
         np.testing.assert_array_equal(counts.toarray(), planted.counts[rows])
     opened.file.close()
 
@@ -48,9 +61,9 @@ def test_counts_can_lie_in_a_file(planted, tmp_path, form):
 def test_counts_can_lie_in_a_layer(planted):
     table = planted.table(np.arange(8))
     table.layers["counts"], table.X = planted.counts, np.log1p(planted.counts)
-    np.testing.assert_array_equal(read_counts(table, np.arange(8), "counts", "table").toarray(), planted.counts)
+    np.testing.assert_array_equal(whole(table, "counts").toarray(), planted.counts)
     with pytest.raises(MissingKey, match="no layer 'raw' in table 'table'; it has 'counts'. Pass layer="):
-        read_counts(table, np.arange(8), "raw", "table")
+        whole(table, "raw")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +83,7 @@ def test_values_that_are_not_counts_are_refused(planted, change, message):
     table = planted.table(np.arange(8))
     table.X = change(planted.counts)
     with pytest.raises(BadInput, match=f"table 'table', X holds values that are not counts .*{message}"):
-        read_counts(table, np.arange(8), None, "table")
+        whole(table)
 
 
 def test_a_table_without_values_is_refused(planted):
@@ -78,7 +91,7 @@ def test_a_table_without_values_is_refused(planted):
     for empty in (table[:, :0].copy(), table.copy()):
         empty.X = None if empty.n_vars else empty.X
         with pytest.raises(BadInput, match="table 'table', X is empty"):
-            read_counts(empty, np.arange(8), None, "table")
+            whole(empty)
 
 
 def test_duplicate_genes_and_spots_are_named(planted):
@@ -86,12 +99,41 @@ def test_duplicate_genes_and_spots_are_named(planted):
         table = planted.table(np.arange(8))
         setattr(table, index, [*getattr(table, index)[:-1], getattr(table, index)[0]])
         with pytest.raises(BadInput, match=rf"duplicate {what} \({index}\): '{getattr(table, index)[0]}'"):
-            read_counts(table, np.arange(8), None, "table")
+            whole(table)
 
 
 def test_counts_are_put_at_their_shapes(planted):
     table = planted.table([5, 2])
-    counts, measured = spread(read_counts(table, np.arange(2), None, "table"), np.array([5, 2]), 8)
-    assert np.flatnonzero(measured).tolist() == [2, 5]
+    counts = read_counts(table, np.arange(2), np.array([5, 2]), 8, None, "table")
+    assert np.flatnonzero(counts.depth).tolist() == [2, 5]
     np.testing.assert_array_equal(counts.toarray()[[5, 2]], planted.counts[:2])
-    assert counts.sum() == planted.counts[:2].sum()
+    assert counts.toarray().sum() == planted.counts[:2].sum()
+    part = counts.take(np.array([2, 0, 5]))
+    np.testing.assert_array_equal(part.toarray(), [planted.counts[1], np.zeros(6), planted.counts[0]])
+    assert part.depth.tolist() == [planted.counts[1].sum(), 0, planted.counts[0].sum()]
+
+
+def test_a_lazy_matrix_is_never_read_whole(planted):
+    rng = np.random.default_rng(0)
+    matrix, most = rng.poisson(1, (50_000, 12)), []
+
+    def seen(block):
+        most.append(len(block))
+        return csr_matrix(block)
+
+    table = anndata.AnnData(da.from_array(matrix, chunks=(2_000, -1)).map_blocks(seen, meta=csr_matrix((0, 0))))
+    counts = read_counts(table, np.arange(50_000), np.arange(50_000), 50_000, None, "table")
+    np.testing.assert_array_equal(counts.depth, matrix.sum(axis=1))
+    np.testing.assert_array_equal(counts.columns([7]).toarray()[:, 0], matrix[:, 7])
+    assert counts.values is table.X
+    assert max(len(rows) for rows, _, _ in counts.blocks()) <= section_counts.BLOCK
+
+
+def test_the_counts_of_a_table_in_memory_are_a_copy(planted):
+    table = planted.table(np.arange(8))
+    for form in (np.asarray, csr_matrix):
+        table.X = form(planted.counts.astype(np.float32))
+        counts = whole(table)
+        table.X[0] = 0
+        np.testing.assert_array_equal(counts.toarray(), planted.counts)
+        table.X = form(planted.counts.astype(np.float32))

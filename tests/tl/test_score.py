@@ -306,7 +306,7 @@ def test_the_ceiling_is_that_of_the_unit_that_was_predicted(section, spy, genes,
     sqi.tl.predict(section, "spy", genes=genes, unit=unit, n_folds=3, buffer_um=50.0)
     scores = sqi.tl.score(section, baselines=False).set_index("gene")
     slide = Slide.from_sdata(section)
-    counts = slide.counts[:, [slide.var_names.index(gene) for gene in genes]]
+    counts = slide.counts.columns([slide.var_names.index(gene) for gene in genes])
     expected = metrics.noise_ceiling(counts, slide.depth, transform=lambda c, d: np.log1p(c))  # a factor changes no r
     np.testing.assert_allclose(scores.loc[genes, "ceiling"], expected, atol=1e-6)
     assert np.abs(expected - metrics.noise_ceiling(counts, slide.depth)).max() > 1e-3

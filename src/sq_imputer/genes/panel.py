@@ -14,10 +14,8 @@ from sq_imputer.genes.names import alike, column_of, columns_by_name
 LEAST_ROWS = 10  # in which a gene must be detected to be in a panel at all
 
 
-def align(
-    counts: csr_matrix, names: Sequence[str], genes: Sequence[str], where: str, ids: Sequence[str] = ()
-) -> csr_matrix:
-    """Columns of `counts` for `genes`, by name or by id, in that order; ids may carry versions.
+def columns_for(genes: Sequence[str], names: Sequence[str], where: str, ids: Sequence[str] = ()) -> list[int]:
+    """Columns of `genes`, by name or by id, in that order; ids may carry versions.
 
     Raises
     ------
@@ -49,7 +47,7 @@ def align(
     if len(set(columns)) < len(columns):
         twice = [gene for gene, column in zip(genes, columns, strict=True) if columns.count(column) > 1]
         raise BadInput(f"genes names some more than once, by symbol and by id: {listed(twice)}. Drop the others.")
-    return csr_matrix(counts)[:, columns]
+    return columns
 
 
 def common_genes(names: Iterable[Sequence[str]]) -> list[str]:
@@ -90,19 +88,29 @@ def choose_genes(slides: Sequence, n_genes: int = 250, *, candidates: int = 1000
     spread = np.zeros(len(shared))
     n_rows = 0
     for slide in slides:
-        rows = np.flatnonzero(slide.measured)
-        counts = align(slide.counts[rows], slide.var_names, shared, f"section '{slide.section}'")
-        scale = np.divide(1e4, slide.depth[rows], out=np.zeros(len(rows)), where=slide.depth[rows] > 0)
-        logged = csr_matrix(counts.multiply(scale[:, None])).log1p()
-        mean = np.asarray(logged.mean(axis=0)).ravel()
-        square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
-        total += mean * len(rows)
-        spread += (square - mean**2) * len(rows)
-        found += np.asarray((counts > 0).sum(axis=0)).ravel()
-        n_rows += len(rows)
+        sums, squares, detected_in = _sums(slide, shared)
+        n_measured = int(slide.measured.sum())
+        total += sums
+        spread += squares - sums**2 / n_measured
+        found += detected_in
+        n_rows += n_measured
     eligible = _detected(found, n_rows, n_genes, detected)
     highest = eligible[np.argsort(-total[eligible], kind="stable")][:candidates]
     return [shared[i] for i in highest[np.argsort(-spread[highest], kind="stable")][:n_genes]]
+
+
+def _sums(slide, genes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sums over the rows of a section, block by block: of log1p(CP10k), of its square, and of rows with a count."""
+    columns = np.array(columns_for(genes, slide.var_names, f"section '{slide.section}'"))
+    depth = np.nan_to_num(slide.depth)
+    scale = np.divide(1e4, depth, out=np.zeros(len(depth)), where=depth > 0)
+    sums, squares, found = np.zeros((3, slide.counts.shape[1]))
+    for rows, wanted, block in slide.counts.blocks(columns):
+        logged = csr_matrix(block.multiply(scale[rows][:, None])).log1p()
+        sums[wanted] += np.asarray(logged.sum(axis=0)).ravel()
+        squares[wanted] += np.asarray(logged.multiply(logged).sum(axis=0)).ravel()
+        found[wanted] += np.asarray((block > 0).sum(axis=0)).ravel()
+    return sums[columns], squares[columns], found[columns]
 
 
 def _detected(found: np.ndarray, n_rows: int, n_genes: int, share: float) -> np.ndarray:

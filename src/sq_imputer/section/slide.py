@@ -12,11 +12,11 @@ import numpy as np
 from sq_imputer.contract import CropSpec
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.genes.names import column_of, columns_by_name
-from sq_imputer.genes.panel import align
+from sq_imputer.genes.panel import columns_for
 from sq_imputer.genes.units import LOG1P_CP10K, to_unit
 from sq_imputer.section import read
 from sq_imputer.section.checks import Checked, check_inside, check_missing, constant
-from sq_imputer.section.counts import names_of_genes, read_counts, spread, warn_of_empty
+from sq_imputer.section.counts import Counts, names_of_genes, read_counts, warn_of_empty
 from sq_imputer.section.frame import Frame, read_frame
 from sq_imputer.section.image import find_image
 from sq_imputer.section.seen import Seen
@@ -24,7 +24,6 @@ from sq_imputer.section.seen import Seen
 if TYPE_CHECKING:
     from anndata import AnnData
     from geopandas import GeoDataFrame
-    from scipy.sparse import csr_matrix
     from spatialdata import SpatialData
 
     from sq_imputer.pixels.crops import Crops
@@ -53,7 +52,8 @@ class Slide(Seen):
     measured
         `(n,)` whether the row has counts.
     counts
-        `(n, all genes)` counts, 0 in rows that were not measured; None without a table.
+        `(n, all genes)` counts, 0 in rows that were not measured, see :class:`sq_imputer.section.counts.Counts`; None
+        without a table. Those of a lazy or backed table stay where they are, and are read when they are asked for.
     var_names
         Names of the columns of `counts`.
     group
@@ -82,7 +82,7 @@ class Slide(Seen):
     names: np.ndarray
     instances: np.ndarray
     measured: np.ndarray
-    counts: csr_matrix | None
+    counts: Counts | None
     var_names: tuple[str, ...]
     group: str
     section: str
@@ -208,16 +208,16 @@ class Slide(Seen):
         """The slide with the counts, names and individual that a table gives, of rows `among` if said."""
         shapes_key, table_key = self.keys["shapes_key"], self.keys["table_key"]
         rows, where = read.rows_of(table, shapes, shapes_key, table_key, among)
-        counts, measured = spread(read_counts(table, rows, layer, table_key), where, len(self))
+        counts = read_counts(table, rows, where, len(self), layer, table_key)
         names = self.names.copy()
         names[where] = table.obs_names.to_numpy()[rows]
         if patient_key not in table.obs and patient_key != "patient":
             raise MissingKey(f"no '{patient_key}' in obs of table '{table_key}'; it has {listed(table.obs)}.")
         group = constant(table.obs[patient_key].iloc[rows], patient_key) if patient_key in table.obs else self.group
-        counted = np.asarray(counts.sum(axis=1)).ravel() > 0  # a row without counts has no expression in any unit
-        warn_of_empty(int((measured & ~counted).sum()), int(measured.sum()), self.section)
+        measured = counts.depth > 0  # a row without counts has no expression in any unit
+        warn_of_empty(len(rows) - int(measured.sum()), len(rows), self.section)
         var_names, ids = names_of_genes(table, self.keys["gene_symbols"], table_key)
-        known = {"counts": counts, "measured": measured & counted, "names": names, "group": group}
+        known = {"counts": counts, "measured": measured, "names": names, "group": group}
         slide = replace(self, **known, var_names=var_names, gene_ids=ids)
         slide.recall(table, rows, where)
         return slide
@@ -239,8 +239,7 @@ class Slide(Seen):
         """`(n,)` total counts of each row over the full library; NaN where not measured."""
         if self.counts is None:
             return np.full(len(self), np.nan)
-        total = np.asarray(self.counts.sum(axis=1), dtype=np.float64).ravel()
-        return np.where(self.measured, total, np.nan)
+        return np.where(self.measured, self.counts.depth, np.nan)
 
     @property
     def fingerprint(self) -> str:
@@ -272,16 +271,17 @@ class Slide(Seen):
                 f"section '{self.section}' has no counts (shapes '{self.keys['shapes_key']}', table "
                 f"'{self.keys['table_key']}'); a model can be fitted only where expression was measured."
             )
-        counts = align(self.counts, self.var_names, genes, f"section '{self.section}'", self.gene_ids)
-        expression = to_unit(counts, np.nan_to_num(self.depth), unit)
+        columns = columns_for(genes, self.var_names, f"section '{self.section}'", self.gene_ids)
+        expression = to_unit(self.counts.columns(columns), np.nan_to_num(self.depth), unit)
         expression[~self.measured] = np.nan
         return replace(self, genes=tuple(genes), unit=unit, expression=expression)
 
     def take(self, rows: np.ndarray) -> Slide:
         """The slide with only these rows; features are shared with the whole, and scaled as the whole is."""
         rows = np.arange(len(self))[rows]
-        per_row = ("centers_px", "size_um", "names", "instances", "measured", "counts", "expression")
+        per_row = ("centers_px", "size_um", "names", "instances", "measured", "expression")
         parts = {name: getattr(self, name)[rows] for name in per_row if getattr(self, name) is not None}
+        parts["counts"] = None if self.counts is None else self.counts.take(rows)
         return replace(self, **parts, _features={}, _parent=(self, rows), anchor=self.anchor or self)
 
     def crops(self, spec: CropSpec, *, threads: int = 2) -> Crops:

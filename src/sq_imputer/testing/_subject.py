@@ -127,7 +127,7 @@ def blank(slide: Slide, rows: np.ndarray, value: int) -> Slide:
 
 def content(slide: Slide) -> dict[str, np.ndarray]:
     """Copies of what a model could write to."""
-    counts = np.array([]) if slide.counts is None else slide.counts.data
+    counts = np.array([]) if slide.counts is None else slide.counts.toarray()
     arrays = {"expression": slide.expression, "centers_px": slide.centers_px, "counts": counts}
     return {name: np.array(values, copy=True) for name, values in arrays.items() if values is not None}
 

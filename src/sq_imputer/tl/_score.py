@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, StoreError, check_number, listed, named
-from sq_imputer.genes.panel import align
+from sq_imputer.genes.panel import columns_for
 from sq_imputer.genes.units import to_unit
 from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
@@ -182,7 +182,8 @@ def scored(
         training = None if fit["n_folds"] else _references(reference, keys, fit, genes)
         predicted |= _baselines(spots, fold, fit["buffer_um"], training, Plan(seed=seed, device=device))
     measured, depth = _as_predicted(table, spots), slide.depth[rows]
-    counts = align(slide.counts[rows], slide.var_names, genes, f"section '{slide.section}'", slide.gene_ids)
+    columns = columns_for(genes, slide.var_names, f"section '{slide.section}'", slide.gene_ids)
+    counts = slide.counts.columns(columns)[rows]
     section = np.full(len(rows), slide.section)
     known = {"depth": depth, "section": section, "counts": counts, "transform": partial(to_unit, unit=slide.unit)}
     scores = scoring.score_table(measured, predicted, genes, **known, seed=seed)
