@@ -28,10 +28,12 @@ RECALL = {**SMALL, "width": 16, "heads": 2, "head_width": 8, "epochs": 2, "batch
 def stores(tmp_path_factory) -> SimpleNamespace:
     """A section with a result of every verb that writes, one of another patient, a fitted model, and scores."""
     import spatialdata
+    from spatialdata.transformations import Scale, set_transformation
 
     folder = tmp_path_factory.mktemp("stores")
     sections = sqi.datasets.toy(2, size_px=640, mpp=1.25, seed=11)
     for name, section in zip(("mine", "other"), sections.values(), strict=True):
+        set_transformation(section.images["he"], Scale([1, 2], axes=("x", "y")), "bent")
         section.write(folder / name)
     sdata, other = (spatialdata.read_zarr(folder / name) for name in ("mine", "other"))
     fitted = sqi.tl.fit(other, "ridge", genes=6, config=SMALL)
@@ -72,6 +74,10 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
     ),
     "pp.grid": (lambda g: sqi.pp.grid(g.sdata, spacing_um=200.0), ("shapes/grid",)),
     "pp.tissue": (lambda g: sqi.pp.tissue(g.sdata), ("labels/tissue",)),
+    "pp.straighten": (
+        lambda g: sqi.pp.straighten(g.sdata, "he", coordinate_system="bent"),
+        ("images/he_straight",),
+    ),
     "tl.fit": (lambda g: sqi.tl.fit([g.sdata, g.other], "ridge", genes=3, config=SMALL), ()),
     "tl.predict out of fold": (
         lambda g: sqi.tl.predict(g.sdata, "ridge", genes=3, n_folds=2, buffer_um=0, config=SMALL, key_added="more"),

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from sq_imputer.errors import BadInput, SqImputerError, listed
+from sq_imputer.pixels.levels import CHUNK, halvings
 from sq_imputer.section.lattice import TECHNOLOGIES, mpp_of_lattice
 from sq_imputer.store.commit import recover
 from sq_imputer.store.provenance import pythonic
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["pythonic", "read_st", "read_zarr", "recover"]
 
 DIAMETER_UM = {"visium": 55.0, "st": 100.0, "st2k": 100.0}
-CHUNK = 512
 MOST_TEXT = 2**30  # bytes of a table: 5,000 spots x 36,000 genes have 0.4e9
 MOST_IMAGE = 2**35  # bytes of an image, which is decoded at once
 _FORM = "tab-separated (.tsv, .tsv.gz), or with commas (.csv)"
@@ -184,12 +184,12 @@ def assemble(
     from spatialdata.transformations import Identity, Scale
 
     systems = {"global": Identity(), "um": Scale([mpp, mpp], axes=("x", "y"))}
-    halvings = max(1, round(np.log2(min(pixels.shape[1:]) / CHUNK)))  # until a level is about one chunk
+    times = halvings(pixels.shape[1:])
     image = Image2DModel.parse(
-        _padded(pixels, 2**halvings),
+        _padded(pixels, 2**times),
         dims=("c", "y", "x"),
         c_coords=["r", "g", "b"],
-        scale_factors=[2] * halvings,
+        scale_factors=[2] * times,
         chunks=(3, CHUNK, CHUNK),
         transformations=systems,
     )

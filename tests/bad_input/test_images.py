@@ -317,8 +317,13 @@ AWAY = affine([[1, 0, 500], [0, 1, 0], [0, 0, 1]])
 PLACES = [
     pytest.param("he", scaled(0.3, 0.3), [SPOTS, "lie on it", "Check"], id="26-only-the-image-is-scaled"),
     pytest.param("he", AWAY, [SPOTS, "lie on it", "Check"], id="26-only-the-image-is-moved"),
-    pytest.param("he", scaled(1, 2), ["scaled by 2 and 1 along two", "Resample", "rasterize"], id="27-anisotropic"),
-    pytest.param("spots", scaled(1, 2), ["scaled by 2 and 1 along two"], id="27-anisotropic-shapes"),
+    pytest.param("he", scaled(1, 2), ["scaled by 2 and 1 along two", "pp.straighten(sdata, 'he'"], id="27-anisotropic"),
+    pytest.param(
+        "spots",
+        scaled(1, 2),
+        ["scaled by 2 and 1 along two", "spatialdata.transform(sdata['spots']"],
+        id="27-anisotropic-shapes",
+    ),
     pytest.param("he", scaled(np.nan, 1), ["cannot be inverted", "nan", "Set a new one"], id="28-scale-nan"),
     pytest.param("he", scaled(0, 1), ["cannot be inverted", "0.0", "Set a new one"], id="28-scale-zero"),
     pytest.param("spots", scaled(np.nan, 1), ["cannot be inverted", "nan"], id="28-scale-nan-of-shapes"),

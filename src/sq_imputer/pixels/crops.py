@@ -326,7 +326,7 @@ def _check(centers: np.ndarray, mpp: float, axes: np.ndarray, threads: int) -> N
     if axes.shape != (2, 2) or not np.allclose(axes.T @ axes, np.eye(2), atol=1e-3):
         raise BadInput(
             f"axes are {axes.tolist()}; two orthogonal unit columns are expected. "
-            "A transformation that shears or stretches the image has none: resample the image first."
+            "A transformation that shears or stretches the image has none: make it straight by pp.straighten first."
         )
     if threads < 1:
         raise BadInput(f"threads is {threads}; it must be 1 or more.")

@@ -14,6 +14,7 @@ import dask
 import dask.array as da
 import numpy as np
 
+CHUNK = 512  # pixels along the shorter side of the coarsest level that is written, about
 WINDOW = 48  # pixels of the coarser level along a side of a place that is compared
 GRID = 6  # places looked at along an axis; compared are those with most texture, one of each quarter of the image
 REACH = 24  # finer pixels; most that a level is sought away from where it says
@@ -27,6 +28,11 @@ class Place:
 
     scale: tuple[float, float]
     origin: tuple[float, float] = (0.0, 0.0)
+
+
+def halvings(shape: tuple[int, int]) -> int:
+    """How often an image is to be halved until its shorter side is about one chunk of 512 pixels; at least once."""
+    return max(1, round(np.log2(min(shape) / CHUNK)))
 
 
 def settled(shapes: Sequence[tuple[int, int]]) -> bool:

@@ -90,5 +90,5 @@ def read_frame(
     known = {"mpp": mpp, "technology": technology, "table_key": table_key, "shapes_key": shapes_key}
     pixel = pixel_size(sdata, image_key, coordinate_system=coordinate_system, **known)
     to_cs = read.affine(sdata.images[image_key], name)
-    scale, _ = read.similarity(to_cs, f"image '{image_key}' in '{name}'")
+    scale, _ = read.similarity_of_image(to_cs, image_key, name)
     return Frame(read_pyramid(sdata, image_key), pixel, np.diag([pixel.mpp / scale] * 2 + [1]) @ to_cs, name)

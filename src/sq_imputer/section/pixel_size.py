@@ -191,7 +191,7 @@ def _from_transformations(sdata: SpatialData, image_key: str) -> list[PixelSize]
     found: list[PixelSize] = []
     for name in filter(MICRONS.search, read.systems(sdata.images[image_key])):
         matrix = read.affine(sdata.images[image_key], name)
-        size = PixelSize(read.similarity(matrix, f"image '{image_key}'")[0], f"transformation to '{name}'")
+        size = PixelSize(read.similarity_of_image(matrix, image_key, name)[0], f"transformation to '{name}'")
         if all(_apart(size, one) > 1e-6 for one in found):
             found.append(size)
     return found

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 XY = ("x", "y")
+STRETCHED = 1.005  # times longer in one direction than in another: no similarity any more
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,22 @@ def affine(element, coordinate_system: str) -> np.ndarray:
     return np.asarray(get_transformation(element, coordinate_system).to_affine_matrix(XY, XY), dtype=np.float64)
 
 
-def similarity(matrix: np.ndarray, what: str) -> tuple[float, np.ndarray]:
+def stretch(matrix: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Longest and shortest length `(2,)` that an affine `(3, 3)` gives to a unit, and its orthonormal part.
+
+    Raises
+    ------
+    BadInput
+        If it is not finite or not invertible.
+    """
+    linear = matrix[:2, :2]
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(linear)) < 1e-12:
+        raise BadInput(f"{what} has a transformation that cannot be inverted: {linear.tolist()}. Set a new one.")
+    left, sizes, right = np.linalg.svd(linear)
+    return sizes, left @ right
+
+
+def similarity(matrix: np.ndarray, what: str, way_out: str = "Set a new one.") -> tuple[float, np.ndarray]:
     """Scale and orthonormal part of an affine `(3, 3)`.
 
     Raises
@@ -163,16 +179,27 @@ def similarity(matrix: np.ndarray, what: str) -> tuple[float, np.ndarray]:
     BadInput
         If it is not finite, not invertible, or shears or scales the axes differently by more than half a percent.
     """
-    linear = matrix[:2, :2]
-    if not np.isfinite(matrix).all() or abs(np.linalg.det(linear)) < 1e-12:
-        raise BadInput(f"{what} has a transformation that cannot be inverted: {linear.tolist()}. Set a new one.")
-    left, sizes, right = np.linalg.svd(linear)
-    if sizes[0] / sizes[1] > 1.005:
+    sizes, turn = stretch(matrix, what)
+    if sizes[0] / sizes[1] > STRETCHED:
         raise BadInput(
             f"{what} is sheared, or scaled by {sizes[0]:.4g} and {sizes[1]:.4g} along two directions; crops need a "
-            "similarity (scale, rotation, flip, translation). Resample the image first (spatialdata.rasterize)."
+            f"similarity (scale, rotation, flip, translation). {way_out}"
         )
-    return float(np.sqrt(sizes.prod())), left @ right
+    return float(np.sqrt(sizes.prod())), turn
+
+
+def similarity_of_image(matrix: np.ndarray, image_key: str, name: str) -> tuple[float, np.ndarray]:
+    """The same of an image in a coordinate system; the error says how a stretched one is made straight."""
+    way_out = (
+        f"Resample the image: pp.straighten(sdata, '{image_key}', coordinate_system='{name}'), then pass "
+        f"image_key='{straight_key(image_key)}'."
+    )
+    return similarity(matrix, f"image '{image_key}' in '{name}'", way_out)
+
+
+def straight_key(image_key: str) -> str:
+    """What a straightened image is called, if no other name is given."""
+    return f"{image_key}_straight"
 
 
 def systems(element) -> list[str]:
@@ -216,9 +243,13 @@ def geometry(sdata: SpatialData, image_key: str, shapes_key: str, coordinate_sys
 
 def _geometry(sdata: SpatialData, image_key: str, shapes_key: str, name: str) -> Geometry:
     image_to_cs = affine(sdata.images[image_key], name)
-    _, turn = similarity(image_to_cs, f"image '{image_key}' in '{name}'")
+    _, turn = similarity_of_image(image_to_cs, image_key, name)
     shapes_to_cs = affine(sdata.shapes[shapes_key], name)
-    similarity(shapes_to_cs, f"shapes '{shapes_key}' in '{name}'")
+    way_out = (
+        f"Move the shapes themselves: sdata['{shapes_key}'] = spatialdata.transform(sdata['{shapes_key}'], "
+        f"to_coordinate_system='{name}')."
+    )
+    similarity(shapes_to_cs, f"shapes '{shapes_key}' in '{name}'", way_out)
     return Geometry(name, np.linalg.inv(image_to_cs) @ shapes_to_cs, turn.T)
 
 
