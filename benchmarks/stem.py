@@ -69,17 +69,17 @@ def few_against_many(model: stem.Model, test, rows: np.ndarray, device: str) -> 
         return got.samples.numpy(), len(rows) / seconds
 
     ddpm = {"sampler": "ddpm", "n_steps": 1000, "mirrored": False}
-    draw(n_steps=2)  # first use of the device
+    draw(sampler="dpm", n_steps=11)  # first use of the device
     many, rate = draw(**ddpm)
     runs = {
         "ddpm, 1000 steps": (many, rate),
         "ddpm, another seed": draw(**ddpm, sampling_seed=1),
         "sde-dpm, 20 steps": draw(n_steps=20, mirrored=False),
         "sde-dpm, 20 steps, mirrored (the default)": draw(n_steps=20),
-        "sde-dpm, 10 steps, mirrored": draw(n_steps=10),
+        "sde-dpm, 15 steps, mirrored": draw(n_steps=15),
         "dpm, 20 steps, mirrored": draw(sampler="dpm", n_steps=20),
-        "ddim, 20 steps": draw(sampler="ddim", n_steps=20, mirrored=False),
-        "ddpm, 20 steps": draw(sampler="ddpm", n_steps=20, mirrored=False),
+        "dpm, 11 steps, mirrored": draw(sampler="dpm", n_steps=11),
+        "ddim, 100 steps": draw(sampler="ddim", n_steps=100, mirrored=False),
     }
     flat = many.reshape(-1, many.shape[2])
     table = {}
@@ -138,14 +138,14 @@ def sampling_time(model: stem.Model, spots: int, device: str) -> float:
     features = torch.randn(spots, model.sizes["features"])
     batch = Batch(torch.arange(spots), features=features, xy_um=torch.zeros(spots, 2)).to(device)
     with torch.inference_mode():
-        model.sampling(n_steps=2, sampler="dpm").samples(batch)
+        model.sampling(n_steps=11, sampler="dpm").samples(batch)
         return min(timed(lambda: model.samples(batch), device)[1] for _ in range(2))
 
 
 def growth(config: stem.Config, device: str) -> pd.Series:
     """How the time of sampling grows: each of genes, spots and samples four times as many."""
     genes, spots, samples = (64, 8, 8) if device == "cpu" else (128, 64, 16)
-    base = replace(config, n_samples=samples, n_steps=10, sampler="dpm")
+    base = replace(config, n_samples=samples, n_steps=11, sampler="dpm")
     start = sampling_time(untrained(base, genes, 64, device), spots, device)
     more = untrained(replace(base, n_samples=4 * samples), genes, 64, device)
     return pd.Series(

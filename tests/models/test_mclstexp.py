@@ -22,7 +22,8 @@ MIX_IMAGE, MIX_GENES = rng.normal(size=(PARTS, 20)), rng.normal(size=(PARTS, GEN
 
 def config(**changes) -> Config:
     base = Config.small()
-    return replace(base, **{"context_um": (), "per_section": False, "dropout": 0.1, "weight_decay": 0.1, **changes})
+    form = {"context_um": (), "per_section": False, "dropout": 0.1, "weight_decay": 0.1}
+    return replace(base, **{**form, **changes})
 
 
 def planted(arrays, n: int, seed: int, **about):
@@ -107,7 +108,8 @@ def test_3_the_prediction_is_that_of_every_pair_sorted(fitted, said) -> None:
     weight = 1 / (((v[:, None] - keys[order]) ** 2).sum(axis=2) + 1e-8)
     weight /= weight.sum(axis=1, keepdims=True)
     mean = (weight[..., None] * values[order]).sum(axis=1)
-    spread = (weight[..., None] * (values[order] - mean[:, None]) ** 2).sum(axis=1)
+    squares = (weight**2).sum(axis=1, keepdims=True)
+    spread = (weight[..., None] * (values[order] - mean[:, None]) ** 2).sum(axis=1) * (1 + squares) / (1 - squares)
     np.testing.assert_allclose(said.weights, weight, atol=1e-4)
     np.testing.assert_allclose(said.mean, mean, atol=1e-3)
     floor = (0.01 * fitted.expression_std.numpy()) ** 2
@@ -131,7 +133,8 @@ def test_3_one_neighbor_is_returned_as_it_is(train, test) -> None:
     said = model.predict(test, device="cpu")
     assert torch.equal(said.mean, model.memory.values[said.neighbors[:, 0]])
     assert (said.weights == 1).all()
-    torch.testing.assert_close(said.std, (0.01 * model.expression_std).expand_as(said.std))
+    everything = (model.memory.values.var(dim=0) + (0.01 * model.expression_std) ** 2).sqrt()
+    torch.testing.assert_close(said.std, everything.expand_as(said.std))
 
 
 def test_3_all_rows_equally_near_give_the_mean_of_the_bank(train, test) -> None:

@@ -106,13 +106,15 @@ def test_a_query_that_equals_a_key_has_finite_weights_that_are_nearly_all_its_ow
     assert index[:, 0].tolist() == [0, 1, 2, 3]
 
 
-def test_moments_are_the_weighted_mean_and_variance_in_pieces_or_at_once(monkeypatch) -> None:
+def test_moments_are_the_weighted_mean_and_the_variance_of_a_new_value_in_pieces_or_at_once(monkeypatch) -> None:
     values, index = normal(20, 6), torch.randint(20, (9, 4), generator=torch.Generator().manual_seed(0))
     weights = torch.rand(9, 4, dtype=torch.float64)
     weights /= weights.sum(dim=1, keepdim=True)
     chosen = values.numpy()[index]
     mean = (weights.numpy()[..., None] * chosen).sum(axis=1)
-    variance = (weights.numpy()[..., None] * (chosen - mean[:, None]) ** 2).sum(axis=1)
+    squares = (weights.numpy() ** 2).sum(axis=1, keepdims=True)
+    within = (weights.numpy()[..., None] * (chosen - mean[:, None]) ** 2).sum(axis=1)
+    variance = within * (1 + squares) / (1 - squares)
     for gathered in (2**22, 30, 1):
         monkeypatch.setattr(retrieval, "GATHERED", gathered)
         found = weighted_moments(weights, values, index)
@@ -124,7 +126,32 @@ def test_none_takes_no_part_in_the_moments() -> None:
     values = torch.tensor([[1e30], [2.0], [4.0]], dtype=torch.float64)
     index = torch.tensor([[1, 2, -1]])
     mean, variance = weighted_moments(torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64), values, index)
-    assert mean.item() == 3 and variance.item() == 1
+    assert mean.item() == 3 and variance.item() == 3  # 1 within, times 1.5 / 0.5
+
+
+@pytest.mark.parametrize("k", [2, 5, 14])
+def test_the_variance_is_that_of_a_new_value_around_the_mean(k: int) -> None:
+    """Neighbors of equal weight: (1 + 1 / k) times the unbiased variance, and unbiased for unequal ones as well."""
+    values = normal(4000 * k, 1)
+    index = torch.arange(4000 * k).view(4000, k)
+    mean, variance = weighted_moments(torch.full((4000, k), 1 / k, dtype=torch.float64), values, index)
+    own = values.view(4000, k)
+    torch.testing.assert_close(variance[:, 0], (1 + 1 / k) * own.var(dim=1))
+    weights = torch.rand(k, dtype=torch.float64, generator=torch.Generator().manual_seed(k))
+    weights = (weights / weights.sum()).expand(4000, k)
+    mean, variance = weighted_moments(weights, values, index)
+    new = normal(4000, 1, seed=9)
+    assert float((new - mean).pow(2).mean() / variance.mean()) == pytest.approx(1, abs=0.1)
+
+
+def test_one_neighbor_says_nothing_of_the_spread_and_that_of_the_bank_is_taken() -> None:
+    bank = filled()
+    everything = bank.values.var(dim=0).double().expand(4, 2)
+    torch.testing.assert_close(bank.ask(normal(4, 3), 1)[3], everything)
+    on_a_key = bank.keys[[3]].double()
+    torch.testing.assert_close(bank.ask(on_a_key, 3)[3], everything[:1], rtol=1e-3, atol=1e-3)
+    one = Bank(1, 3, 2, name_bytes=1)
+    assert one.ask(normal(1, 3), 1)[3].tolist() == [[0, 0]]
 
 
 def filled() -> Bank:
@@ -141,7 +168,8 @@ def test_a_bank_gives_back_what_was_put_in() -> None:
     assert bank.values.tolist() == [[1, 2], [3, 4], [0, 1], [2, 3], [4, 5]]
     assert torch.equal(bank.keys[2:], normal(3, 3, seed=1).float())
     index, weights, mean, variance = bank.ask(bank.keys[[3]].double(), 1)
-    assert index.item() == 3 and weights.item() == 1 and mean.tolist() == [[2, 3]] and variance.tolist() == [[0, 0]]
+    assert index.item() == 3 and weights.item() == 1 and mean.tolist() == [[2, 3]]
+    torch.testing.assert_close(variance, bank.values.var(dim=0).double()[None])
 
 
 def test_a_bank_is_in_the_state_and_has_nothing_to_train() -> None:

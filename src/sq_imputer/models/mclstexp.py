@@ -24,9 +24,11 @@ spot is asked about by its image alone. With :math:`N_k` the k keys of the highe
 .. math::
 
     \hat y = \sum_{j \in N_k} w_j\,y_j, \qquad w_j \propto \frac{1}{\lVert v - s_j \rVert^2 + \varepsilon}, \qquad
-    \mathrm{sd}^2 = \sum_{j \in N_k} w_j\,(y_j - \hat y)^2 + (0.01\,\mathrm{sd}_{\mathrm{train}})^2
+    \mathrm{sd}^2 = \frac{1 + \sum_j w_j^2}{1 - \sum_j w_j^2} \sum_{j \in N_k} w_j\,(y_j - \hat y)^2
+    + (0.01\,\mathrm{sd}_{\mathrm{train}})^2
 
-The neighbors and their weights are the explanation of the prediction. Retrieval is exact.
+which is the spread of a new measurement around a mean of so few; of one neighbor, the spread of the whole bank. The
+neighbors and their weights are the explanation of the prediction. Retrieval is exact.
 
 **Established**: branches, heads, positions, loss and retrieval are those of Min et al. (2024), written from the paper;
 `Config.paper()` has its values (DenseNet-121 trained end to end without its closing ReLU, :math:`\tau = 1`, vectors

@@ -18,13 +18,13 @@ the linear schedule of 1000 steps, the learned variance, averaged weights, 20 sa
 log2(count + 1) as the target, never clamped.
 
 **Ours**, the default: expression standardized per gene; texture features at several scales with dropout, and a smaller
-network, because a few hundred spots are what most users have; 20 steps of stochastic DPM-Solver++, which give what 1000
-ancestral steps give (`benchmarks/stem.py`); noise in pairs of opposite sign, which makes the mean of few samples
-precise; averaging of the weights that warms up (a fixed decay of 0.9999 leaves a short run at its initial weights);
-time steps spread evenly over each batch; gradients clipped (`Plan.clip`); crops of true size in µm. The embedding
-augmentation of the paper (flips and rotations of every crop, embedded once) is not offered. What the training harness
-does holds for `Config.paper()` as well: features scaled by the training rows, clipping, evenly spread time steps, the
-warm-up.
+network, because a few hundred spots are what most users have; 20 steps of stochastic DPM-Solver++, spread evenly over
+the log of the ratio of noise to signal (:mod:`sq_imputer.nn.diffusion`; `benchmarks/stem.py`); noise in pairs of
+opposite sign, which makes the mean of few samples precise; averaging of the weights that warms up (a fixed decay of
+0.9999 leaves a short run at its initial weights); time steps spread evenly over each batch; gradients clipped
+(`Plan.clip`); crops of true size in µm. The embedding augmentation of the paper (flips and rotations of every crop,
+embedded once) is not offered. What the training harness does holds for `Config.paper()` as well: features scaled by the
+training rows, clipping, evenly spread time steps, the warm-up.
 
 The unit is the source's, log1p CP10k unless said otherwise. The paper's is `unit="log2_counts"`: raw counts, in which
 the depth of a spot is part of every gene, so that a model which only sees depth scores higher than published models do.
@@ -78,7 +78,8 @@ class Config(Views):
     sampler
         `"sde-dpm"` and `"dpm"` (DPM-Solver++ with and without noise in every step), `"ddim"` or `"ddpm"`.
     n_steps
-        Steps per sample.
+        Steps per sample; at least 15 of `"sde-dpm"`, 11 of `"dpm"`, 100 of `"ddim"` and 800 of `"ddpm"`, since fewer
+        make the samples of well predicted genes too narrow.
     n_samples
         Samples per spot behind mean and standard deviation.
     keep_samples
@@ -114,10 +115,12 @@ class Config(Views):
     def __post_init__(self) -> None:
         if self.sampler not in diffusion.SAMPLERS:
             raise BadInput(f"stem.Config.sampler is '{self.sampler}'; expected one of {listed(diffusion.SAMPLERS)}.")
-        most = diffusion.SAMPLERS[self.sampler]
-        if not 2 <= self.n_steps <= most:
-            more = "" if self.sampler == "ddpm" else " ('ddpm' takes up to 1000)"
-            raise BadInput(f"stem.Config.n_steps is {self.n_steps}; '{self.sampler}' takes 2 to {most}{more}.")
+        least, most = diffusion.LEAST[self.sampler], diffusion.SAMPLERS[self.sampler]
+        if not least <= self.n_steps <= most:
+            raise BadInput(
+                f"stem.Config.n_steps is {self.n_steps}; '{self.sampler}' takes {least} to {most}. Fewer make samples "
+                "too narrow; 'dpm' takes the fewest, from 11, and 'ddpm' up to 1000."
+            )
         if self.n_samples < 2:
             raise BadInput(f"stem.Config.n_samples is {self.n_samples}; a standard deviation needs 2 or more.")
         if not 0 <= self.keep_samples <= self.n_samples:
@@ -143,7 +146,7 @@ class Config(Views):
             condition=64,
             dropout=0.2,
             steps=400,
-            n_steps=10,
+            n_steps=15,
             n_samples=8,
         )
 
@@ -209,7 +212,7 @@ class Denoiser(nn.Module):
         x_RG
             Noised expression.
         t_R
-            Time steps, 0 to 999.
+            Time steps, 0 to 999; fractional ones lie between those that were trained.
         image_RD
             What `self.image` makes of the features.
         """

@@ -5,6 +5,11 @@ The forward process is :math:`x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1 - \bar\al
 Schedules and samplers are those of diffusers: DDPM (Ho et al. 2020; respaced as in Nichol and Dhariwal 2021),
 DDIM (Song et al. 2021) and the second-order multistep DPM-Solver++ (Lu et al. 2022). Nothing is ever clamped:
 expression has no fixed range.
+
+A sampler of few steps can make samples too narrow, and does so most where the data are narrow: steps that are spread
+evenly over time end far from the data. Those of all but `"ddpm"` are spread evenly over the log of the ratio of noise
+to signal, which gives fractional time steps. `LEAST` steps are enough for .95 to 1.05 of the spread of Gaussian data
+whose standard deviation is 1 to .05, given the exact noise; ancestral steps reach this down to .1, and .92 at .05.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from torch import Tensor
 
 STEPS = 1000
 SAMPLERS = {"sde-dpm": STEPS - 1, "dpm": STEPS - 1, "ddim": STEPS - 1, "ddpm": STEPS}  # and most steps of each
+LEAST = {"sde-dpm": 15, "dpm": 11, "ddim": 100, "ddpm": 800}  # fewer make samples too narrow
 _LINEAR = {"num_train_timesteps": STEPS, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 
 
@@ -42,7 +48,7 @@ def sampler(name: str, n_steps: int, *, learned_range: bool = False):
         first order), or `"ddpm"` (ancestral). Without new noise nothing mends a sample that has left the data: the
         tails are heavier.
     n_steps
-        Number of evaluations of the network, 2 or more and at most `SAMPLERS[name]`.
+        Number of evaluations of the network, 2 to `SAMPLERS[name]`; of fewer than `LEAST[name]` the spread is wrong.
     learned_range
         Whether the network says the variance of `"ddpm"` steps; the others have none.
     """
@@ -55,9 +61,17 @@ def sampler(name: str, n_steps: int, *, learned_range: bool = False):
         made.set_timesteps(timesteps=np.linspace(STEPS - 1, 0, n_steps).round().astype(int).tolist())
         return made
     kind, order = ("sde-dpmsolver++" if name == "sde-dpm" else "dpmsolver++"), (1 if name == "ddim" else 2)
-    made = DPMSolverMultistepScheduler(**_LINEAR, algorithm_type=kind, solver_order=order, timestep_spacing="linspace")
+    made = DPMSolverMultistepScheduler(**_LINEAR, algorithm_type=kind, solver_order=order, use_lu_lambdas=True)
     made.set_timesteps(n_steps)
+    made.timesteps = time_of(made.sigmas[:-1])  # it rounds them: at the end to a noise that the sample does not have
     return made
+
+
+def time_of(sigma: Tensor) -> Tensor:
+    """Time steps, fractional, at which the ratio of noise to signal is `sigma`; of any shape, float32."""
+    signal = schedule().alphas_cumprod.double().numpy()
+    known = 0.5 * np.log((1 - signal) / signal)
+    return torch.from_numpy(np.interp(sigma.double().log().numpy(), known, np.arange(STEPS))).float()
 
 
 def stratified_times(n: int, generator: torch.Generator | None = None, device=None) -> Tensor:

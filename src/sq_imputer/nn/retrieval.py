@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 KEYS, QUERIES = 32_768, 512  # most that are compared at a time
 SPARE, ROUNDING = 16, 1e-5  # candidates beyond k, and how far a cosine in float32 can be off
+ALONE = 1 - 1e-6  # sum of squared weights above which one neighbor has all of the weight
 GATHERED = 2**22  # most numbers of neighbors that are held at a time
 
 
@@ -51,10 +52,17 @@ class Bank(nn.Module):
         return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in self.name_bytes.cpu().numpy()]
 
     def ask(self, queries_QD: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The `k` rows of highest cosine and their weights `(Q, k)`, weighted mean and variance `(Q, G)` of values."""
+        """The `k` rows of highest cosine and their weights `(Q, k)`; mean and variance `(Q, G)` of a new value.
+
+        Where one row has all of the weight nothing is known of the spread around it, and it is that of the whole bank.
+        """
         index = self._nearest(queries_QD, k)
         weights = inverse_square_weights(queries_QD, self.keys, index)
-        return index, weights, *weighted_moments(weights, self.values, index)
+        mean, variance = weighted_moments(weights, self.values, index)
+        alone = weights.pow(2).sum(dim=1) > ALONE
+        if alone.any():
+            variance[alone] = self.values.var(dim=0, correction=min(1, len(self.values) - 1)).to(variance)
+        return index, weights, mean, variance
 
     def _nearest(self, queries_QD: Tensor, k: int) -> Tensor:
         """As :func:`nearest`, in the precision of the queries; wide ones are searched in float32 and then ranked."""
@@ -156,12 +164,21 @@ def inverse_square_weights(queries_QD: Tensor, keys_ND: Tensor, index_QK: Tensor
 
 
 def weighted_moments(weights_QK: Tensor, values_NG: Tensor, index_QK: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted mean and variance of the neighbors' values, each `(Q, G)`, in the precision of the weights."""
+    r"""Weighted mean of the neighbors' values, and variance of a new value around it, each `(Q, G)`.
+
+    With weights :math:`w` that sum to 1 and :math:`r = \sum w^2`, the weighted variance of the neighbors is
+    :math:`1 - r` of that of the values they are drawn from, and their mean is off by :math:`r` of it: the variance of a
+    new value is :math:`\sum w (y - \bar y)^2\,(1 + r) / (1 - r)`. Where one neighbor has all of the weight it is 0.
+
+    In the precision of the weights.
+    """
     means, variances = [], []
     for weight, near in _gathered(weights_QK, values_NG, index_QK):
         weight = weight.transpose(1, 2)
         means.append((weight * near).sum(dim=1))
-        variances.append((weight * (near - means[-1][:, None]).pow(2)).sum(dim=1))
+        within = (weight * (near - means[-1][:, None]).pow(2)).sum(dim=1)
+        squares = weight.pow(2).sum(dim=1)
+        variances.append(torch.where(squares > ALONE, 0, within * (1 + squares) / (1 - squares).clamp_min(1e-12)))
     return torch.cat(means), torch.cat(variances)
 
 
