@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import sq_imputer as sqi
 from sq_imputer import cli
+from sq_imputer.errors import StoreError
 from sq_imputer.section.slide import Slide
 
 
@@ -179,13 +180,43 @@ def test_the_demo_does_not_write_over_an_earlier_one(tmp_path, monkeypatch, caps
 def test_where_the_output_goes_is_proved_before_anything_is_computed(stores, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sq_imputer.cli._open", lambda *_: pytest.fail("opened before the output was checked"))
     monkeypatch.setattr("sq_imputer.cli._open_all", lambda *_: pytest.fail("opened before the output was checked"))
-    nowhere = tmp_path / "results" / "s.csv"
-    assert "there is no folder" in main(monkeypatch, capsys, "score", stores[0], "--csv", nowhere)
     assert "is a folder; pass --csv the name of a file" in main(
         monkeypatch, capsys, "score", stores[0], "--csv", tmp_path
     )
-    said = main(monkeypatch, capsys, "fit", stores[0], "--out", tmp_path / "results" / "model")
-    assert "there is no folder" in said and "pass --out elsewhere" in said
+    (tmp_path / "file").touch()
+    said = main(monkeypatch, capsys, "fit", stores[0], "--out", tmp_path / "file" / "new" / "model")
+    assert f"'{tmp_path / 'file'}' is a file" in said and "pass --out elsewhere" in said
+    asked = []
+
+    def refuse(store, *_):  # root may write anywhere
+        asked.append(store)
+        raise StoreError("no permission.")
+
+    monkeypatch.setattr("sq_imputer.store.disk.check_writable", refuse)
+    said = main(monkeypatch, capsys, "score", stores[0], "--csv", tmp_path / "new" / "below" / "s.csv")
+    assert "no permission. Pass --csv elsewhere." in said
+    assert asked == [tmp_path / "new"] and not asked[0].exists()
+
+
+def test_the_folders_that_lead_to_the_output_are_made(stores):
+    run("fit", stores[0], "--out", "results/models/one", "--genes", "4")
+    assert sqi.load("results/models/one").provenance["sections"] == ["P1"]
+    run("predict", stores[1], "--model", "results/models/one")
+    run("score", stores[1], "--no-baselines", "--csv", "results/scores/one.csv")
+    assert len(pd.read_csv("results/scores/one.csv")) == 4
+
+
+def test_a_table_of_several_sections_is_scored_section_by_section(stores):
+    parts = {name: spatialdata.read_zarr(f"{name}.zarr") for name in ("P1", "P2")}
+    both = spatialdata.concatenate(parts, concatenate_tables=True)
+    sqi.tl.predict(both, "ridge", sections="region", genes=4)
+    expected = sqi.tl.score(both)
+    both.write("both.zarr")
+    said = " ".join(run("score", "both.zarr", "--csv", "both.csv").split())
+    assert all(f"section {name}" in said for name in both.tables["imputed"].obs["section"].unique())
+    scores = pd.read_csv("both.csv")
+    assert list(scores["section"]) == list(expected["section"])
+    np.testing.assert_allclose(scores["pearson"], expected["pearson"])
 
 
 def test_the_version_is_that_of_the_package():

@@ -126,6 +126,7 @@ def fit(
     sections = _open_all(stores)
     plan = Plan(device=device, seed=seed)
     predictor = tl.fit(sections, model, genes=_genes(genes), unit=unit, plan=plan, **keys)
+    out.parent.mkdir(parents=True, exist_ok=True)
     predictor.save(out)
     typer.echo(f"{predictor.card.name} of {len(predictor.genes)} genes, fitted on {len(stores)} sections: {out}")
 
@@ -187,30 +188,36 @@ def score(
     csv: Annotated[Path | None, typer.Option(help="Write the scores of every gene here.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Score predictions against what was measured, beside baselines."""
-    from sq_imputer.tl._score import scored
+    """Score predictions against what was measured, beside baselines; each section of a table of several by itself."""
+    import pandas as pd
+
+    from sq_imputer.tl._score import scored_by_section
 
     if csv is not None:
         _check_folder(csv, "--csv")
     sdata = _open(store)
     references = _open_all(reference) if reference else None
-    scores = scored(sdata, key=key, reference=references, baselines=baselines, seed=seed)
-    _print_summary(scores.per_section(), f"{store}/tables/{key}")
+    found = scored_by_section(sdata, key=key, reference=references, baselines=baselines, seed=seed)
+    for name, scores in found.items():
+        _print_summary(scores.per_section(), f"{store}/tables/{key}" + (f", section {name}" if len(found) > 1 else ""))
+    per_gene = pd.concat([scores.per_gene for scores in found.values()], ignore_index=True)
     if csv is not None:
-        scores.per_gene.to_csv(csv, index=False)
+        csv.parent.mkdir(parents=True, exist_ok=True)
+        per_gene.to_csv(csv, index=False)
 
 
 def _check_folder(path: Path, option: str) -> None:
-    """Check, before anything is computed, that a file or folder can be made here."""
+    """Check, before anything is computed, that a file or folder can be made here, and the folders that lead to it."""
     from sq_imputer.store.disk import check_writable
 
-    folder = path.resolve().parent
     if path.is_dir() and option == "--csv":
         raise BadInput(f"'{path}' is a folder; pass {option} the name of a file.")
-    if not folder.is_dir():
-        raise BadInput(f"there is no folder '{folder}' for '{path.name}'; make it, or pass {option} elsewhere.")
+    below = [path.resolve(), *path.resolve().parents]
+    first = next(one for one in below[1:] if one.exists())  # what is missing below it is made at the end
+    if not first.is_dir():
+        raise BadInput(f"'{first}' is a file, so that '{path}' cannot be made; pass {option} elsewhere.")
     try:
-        check_writable(folder / path.name)
+        check_writable(below[below.index(first) - 1])
     except StoreError as error:
         raise BadInput(f"{error} Pass {option} elsewhere.") from error
 

@@ -64,6 +64,49 @@ def test_planted_regions_are_found_and_named_by_size(planted, method):
     assert (np.diff(sizes) < 0).all()
 
 
+def drawn(n_rows: int, n_columns: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, places and regions of three stripes of a square lattice."""
+    xy = np.stack(np.divmod(np.arange(n_rows), int(np.ceil(n_rows**0.5))), axis=1) * 100.0
+    region = np.digitize(xy[:, 0] / xy[:, 0].max(), [0.45, 0.8])
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(3, n_columns))[region] + 0.3 * rng.normal(size=(n_rows, n_columns)), xy, region
+
+
+# scanpy searches another way from 8,192 rows on; scikit-learn's components are found by others between 500 rows and
+# ten times the columns; the last is Visium HD's
+@pytest.mark.parametrize(("n_rows", "n_columns"), [(480, 60), (520, 60), (620, 60), (9000, 10)])
+def test_planted_regions_are_found_on_either_side_of_the_sizes_at_which_libraries_change_their_way(n_rows, n_columns):
+    features, xy, region = drawn(n_rows, n_columns)
+    found, _ = _clusters.cluster([[features]], [xy], _clusters.Settings(resolution=0.1))
+    assert adjusted_rand_score(region, found[0]) > 0.95
+
+
+@pytest.mark.parametrize("most_exact", [400, 399])
+def test_planted_regions_are_found_with_exact_and_with_approximate_neighbors(monkeypatch, most_exact):
+    from scipy.sparse import csr_array
+    from sklearn.neighbors import KNeighborsTransformer
+
+    asked = []
+
+    class Search(KNeighborsTransformer):
+        """The signature of pynndescent's, and the kind of matrix that it returns since 0.7; compiles nothing."""
+
+        def __init__(self, n_neighbors=30, random_state=None, n_trees=None, n_iters=None):
+            super().__init__(n_neighbors=n_neighbors, algorithm="brute")
+            self.random_state, self.n_trees, self.n_iters = random_state, n_trees, n_iters
+
+        def fit_transform(self, X, y=None):
+            asked.append((self.n_neighbors, self.random_state, self.n_trees, self.n_iters))
+            return csr_array(super().fit_transform(X))
+
+    monkeypatch.setattr("pynndescent.PyNNDescentTransformer", Search)
+    monkeypatch.setattr(_clusters, "MOST_EXACT", most_exact)
+    features, xy, region = drawn(400)
+    found, _ = _clusters.cluster([[features]], [xy], _clusters.Settings(n_domains=3, seed=4))
+    assert adjusted_rand_score(region, found[0]) > 0.95
+    assert asked == ([] if most_exact == 400 else [(15, 4, 6, 9)])
+
+
 def test_shuffled_values_make_domains_that_agree_with_nothing(planted):
     sdata, region = planted
     table = sdata.tables["imputed"]

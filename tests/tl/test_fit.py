@@ -122,3 +122,14 @@ def test_a_section_without_counts_is_named(patients, spy, genes):
         with pytest.raises(sqi.BadInput, match="'P2'"):
             sqi.tl.fit(patients, "spy", genes=wanted)
     assert spy.fits == []
+
+
+def test_a_model_says_what_it_is_of(patients, spy, genes):
+    assert repr(spy()) == "spy, not fitted"
+    fitted = sqi.tl.fit(patients, "spy", genes=genes[:4])
+    n_rows = sum(fitted.provenance["rows"])
+    named = ", ".join(map(repr, genes[:3]))
+    assert repr(fitted) == (
+        f"spy of 4 genes ({named}, ... (4 in all)) in log1p_cp10k, fitted on {n_rows} rows of 'P1', 'P2', 'P3', "
+        "at 1.25 µm per pixel"
+    )

@@ -64,6 +64,19 @@ class Predictor(nn.Module, ABC):
         self.provenance: dict = {}
         self.history: dict = {}
 
+    def __repr__(self) -> str:
+        """What a user asks of a model at hand: name, genes, unit, and where it was fitted."""
+        if not self.fitted:
+            return f"{self.card.name}, not fitted"
+        known = self.provenance
+        genes = f"{len(self.genes)} genes ({listed(self.genes, 3)}) in {self.unit}"
+        said = [f"{self.card.name} of {genes}"]
+        if known.get("sections"):
+            said.append(f"fitted on {sum(known['rows'])} rows of {listed(known['sections'])}")
+        if known.get("training_mpp"):
+            said.append(f"at {known['training_mpp']:.3g} µm per pixel")
+        return ", ".join(said)
+
     # What a model says ----------------------------------------------------------------------------
 
     @property

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 METHODS = ("leiden", "kmeans", "gmm")
 N_NEIGHBORS = 15  # of expression, as scanpy has it
+MOST_EXACT = 50_000  # rows; of more, neighbors in expression are searched for by an approximation
 # Spots are neighbors where their Delaunay edge is no longer than this many pitches: the diagonal of a square lattice
 # (1.41, and jitter) is in, an edge across a hole or along the border is not.
 REACH = 1.6
@@ -154,7 +155,8 @@ def _leiden(spots: np.ndarray, lattice: csr_matrix, settings: Settings) -> tuple
 
     adata = AnnData(spots.astype(np.float32))
     n_neighbors = min(N_NEIGHBORS, len(spots) - 1)
-    sc.pp.neighbors(adata, n_neighbors=n_neighbors, use_rep="X", random_state=settings.seed)
+    search = _search(len(spots), n_neighbors, settings.seed)
+    sc.pp.neighbors(adata, n_neighbors=n_neighbors, use_rep="X", transformer=search, random_state=settings.seed)
     similar, share = adata.obsp["connectivities"], settings.spatial_weight
     graph = (similar * ((1 - share) / similar.sum()) + lattice * (share / max(lattice.sum(), 1))) * len(spots)
 
@@ -168,6 +170,23 @@ def _leiden(spots: np.ndarray, lattice: csr_matrix, settings: Settings) -> tuple
         return at(settings.resolution), settings
     labels, resolution = _bisect(at, settings.n_domains)
     return _merged(labels, spots, settings.n_domains), replace(settings, resolution=resolution)
+
+
+def _search(n_spots: int, n_neighbors: int, seed: int):
+    """How scanpy finds neighbors in expression: exactly as long as that takes seconds, else as umap does."""
+    if n_spots <= MOST_EXACT:
+        return "sklearn"
+    from pynndescent import PyNNDescentTransformer
+    from scipy.sparse import csr_matrix
+
+    class Approximate(PyNNDescentTransformer):
+        """Since pynndescent 0.7 its matrix is a csr_array, which scanpy 1.11 does not take."""
+
+        def fit_transform(self, X, y=None):
+            return csr_matrix(super().fit_transform(X))
+
+    effort = {"n_trees": min(64, 5 + round(n_spots**0.5 / 20)), "n_iters": max(5, round(math.log2(n_spots)))}
+    return Approximate(n_neighbors=n_neighbors, random_state=seed, **effort)
 
 
 def _bisect(at, wanted: int) -> tuple[np.ndarray, float]:

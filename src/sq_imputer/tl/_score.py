@@ -97,37 +97,47 @@ def score(
     BadInput
         If nothing was measured at the predicted shapes, or the baselines lack their training sections.
     """
+    import pandas as pd
+
     if per not in ("gene", "section"):
         raise BadInput(f"per is '{per}'; expected 'gene' or 'section'.")
     check_number("seed", seed, 0, 2**63 - 1, whole=True)
-    check_table(sdata, key)
     how = {"key": key, "baselines": baselines, "device": device, "seed": seed, **keys}
-    wanted = names_of(sdata.tables[key], key, sections)
+    found = scored_by_section(sdata, models, sections=sections, reference=reference, **how)
+    if per == "gene":
+        return pd.concat([one.per_gene for one in found.values()], ignore_index=True)
     if not sections_of(sdata.tables[key]):
-        found = scored(sdata, models, reference=reference, **how)
-        return found.per_gene if per == "gene" else found.per_section()
-    return _score_each(sdata, models, wanted, reference, per, how)
+        return next(iter(found.values())).per_section()
+    return pd.concat([one.per_section().assign(section=name) for name, one in found.items()], ignore_index=True)
 
 
-def _score_each(sdata: SpatialData, models, wanted: list[str], reference, per: str, how: Mapping) -> DataFrame:
-    """Every section by itself, beside baselines that were fitted as its model was; means over sections into `var`."""
+def scored_by_section(
+    sdata: SpatialData,
+    models: Sequence[str] | str | None = None,
+    *,
+    key: str = "imputed",
+    sections: str | Sequence[str] | None = None,
+    reference: Sections | None = None,
+    **how,
+) -> dict[str, Scored]:
+    """Every section of a table by itself, beside baselines that were fitted as its model was; means go into `var`."""
     import pandas as pd
 
-    key, views = how["key"], views_of(sdata, how["key"])
-    found = {}
+    table = check_table(sdata, key)
+    wanted = names_of(table, key, sections)
+    if not sections_of(table):
+        return {wanted[0]: scored(sdata, models, key=key, reference=reference, **how)}
+    views, found = views_of(sdata, key), {}
     for name in wanted:
         record = next(iter(records(views[name].sdata.tables[key]).values()))
         others = reference
         if reference is None and record["leave_out"] in ("patient", "section"):
             others = {other: _slide(views[other].sdata, key) for other in record["training_sections"]}
-        found[name] = scored(views[name].sdata, models, reference=others, **how)
+        found[name] = scored(views[name].sdata, models, key=key, reference=others, **how)
     per_gene = pd.concat([one.per_gene for one in found.values()], ignore_index=True)
     means = per_gene.groupby(["predictor", "gene"], sort=False, as_index=False).mean(numeric_only=True)
-    _keep(sdata, key, means, [name for name in records(sdata.tables[key]) if name in set(per_gene["predictor"])])
-    if per == "gene":
-        return per_gene
-    tables = [one.per_section().assign(section=name) for name, one in found.items()]
-    return pd.concat(tables, ignore_index=True)
+    _keep(sdata, key, means, [name for name in records(table) if name in set(per_gene["predictor"])])
+    return found
 
 
 def _slide(sdata: SpatialData, key: str) -> Slide:
