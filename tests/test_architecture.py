@@ -22,6 +22,7 @@ TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
 # The rooms from the ground up, as the house stands: a room imports rooms of lower floors, and none beside it.
 FLOORS = [
     {"errors"},
+    {"surroundings"},
     {"progress", "device", "contract", "untrusted", "places"},
     {"nn", "scores", "store", "pixels", "genes"},
     {"encoders"},
@@ -38,7 +39,6 @@ FLOORS = [
 ]
 HEAVY = {
     "torch",
-    "lightning",
     "timm",
     "torchvision",
     "diffusers",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -56,6 +58,28 @@ def test_one_thread_is_for_the_moment_only(fails):
             if fails:
                 raise RuntimeError
         assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_one_thread_is_for_the_thread_alone():
+    """Two that run at once, each beginning before the other ends, leave the number for later threads as it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    inside, done = Barrier(2), Barrier(2)
+
+    def work(_) -> tuple[int, int]:
+        with one_thread():
+            inside.wait(timeout=10)
+            within = torch.get_num_threads()
+            done.wait(timeout=10)
+        return within, torch.get_num_threads()
+
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(work, range(2))) == [(1, 3), (1, 3)]
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 3
     finally:
         torch.set_num_threads(before)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import dask.array as da
@@ -203,6 +204,28 @@ def test_methods_are_those_that_the_model_serves(tissue, ridge):
         explain.check_method(retrieves, "stains")
 
 
+@pytest.mark.filterwarnings("ignore:the loss of mclstexp is")
+def test_gradients_of_a_model_that_retrieves_are_not_offered(tissue, monkeypatch):
+    """From pixels to weights of neighbors all is differentiable; which neighbors there are is not."""
+    from sq_imputer.models import mclstexp
+
+    def pooled(name):
+        trunk = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+        trunk.num_features = 12
+        return trunk
+
+    monkeypatch.setattr(mclstexp, "trunk", pooled)
+    config = replace(mclstexp.Config.small(), backbone="pooled", weights="", epochs=2)
+    model = mclstexp.Model(config).fit(tissue.train.take(np.arange(40)), PLAN)
+    views = views_of(tissue.test, model, tissue.rows[:1]).float().requires_grad_()
+    assert torch.autograd.grad(explain.Sight.of(model)(views).sum(), views)[0].abs().max() > 0
+    assert explain.available(model) == ("neighbors", "occlusion")
+    with pytest.raises(
+        BadInput, match=r"'integrated_gradients' does not explain 'mclstexp'; these do: \['occlusion'\]"
+    ):
+        explain.check_method(model, "integrated_gradients")
+
+
 def test_what_cannot_be_explained_is_an_error(tissue, ridge):
     with pytest.raises(BadInput, match="'integrated_gradients' does not explain 'ridge'; these do: .'occlusion'."):
         explain.check_method(ridge, "integrated_gradients")
@@ -216,8 +239,9 @@ def test_what_cannot_be_explained_is_an_error(tissue, ridge):
         explain.feature_groups(tissue.model, torch.zeros(1, 4))
 
 
-def test_gradients_of_all_views_add_up_where_they_overlap(tissue, monkeypatch):
-    """For a model that is linear in the pixels of a crop and of a wider context, occlusion and gradients agree."""
+@pytest.fixture
+def means(monkeypatch):
+    """Views of an encoder that is linear in the pixels, and so has gradients."""
     from sq_imputer import encoders
 
     class Means(encoders.Encoder):
@@ -227,8 +251,32 @@ def test_gradients_of_all_views_add_up_where_they_overlap(tissue, monkeypatch):
     card = encoders.EncoderCard("means", 3, 32, 1.0, (0, 0, 0), (1, 1, 1), "BSD-3", True, False, "", any_size=True)
     monkeypatch.setattr("sq_imputer.encoders._registered", {})
     encoders.register_encoder(card, lambda card, weights, revision: Means(card, {"name": "means"}))
-    config = {"encoders": ("means",), "extent_um": 100.0, "size_px": 32, "context_um": (200.0,), "per_section": False}
-    model = sqi.get_model("ridge")(sqi.get_model("ridge").Config(**config)).fit(tissue.train, PLAN)
+    return {"encoders": ("means",), "extent_um": 100.0, "size_px": 32, "context_um": (200.0,), "per_section": False}
+
+
+@pytest.mark.filterwarnings("ignore:the loss of mclstexp is")
+def test_integrated_gradients_are_complete_for_every_model_that_offers_them(tissue, means):
+    offered = []
+    for name in sqi.list_models():
+        config = sqi.get_model(name).Config.small()
+        views = {field: value for field, value in (means | {"context_um": ()}).items() if hasattr(config, field)}
+        model = sqi.get_model(name)(replace(config, **views)).fit(
+            tissue.train.take(np.arange(60)), replace(PLAN, epochs=3)
+        )
+        if "integrated_gradients" not in explain.available(model):
+            continue
+        offered.append(name)
+        sight = explain.Sight.of(model, ["NUC1", "STR1"])
+        seen = views_of(tissue.test, model, tissue.rows[:3])
+        maps = explain.attribute(sight, seen, tissue.color, "integrated_gradients", nodes=64)
+        expected = difference(sight, seen, tissue.color)
+        torch.testing.assert_close(maps.mean(dim=(2, 3)), expected, rtol=0.02, atol=0.01, msg=lambda m: f"{name}: {m}")  # noqa: B023
+    assert {"nsl", "ridge", "mlp"} <= set(offered) and "mclstexp" not in offered
+
+
+def test_gradients_of_all_views_add_up_where_they_overlap(tissue, means):
+    """For a model that is linear in the pixels of a crop and of a wider context, occlusion and gradients agree."""
+    model = sqi.get_model("ridge")(sqi.get_model("ridge").Config(**means)).fit(tissue.train, PLAN)
     assert "integrated_gradients" in explain.available(model)
     sight, views = explain.Sight.of(model, ["NUC1", "STR1"]), views_of(tissue.test, model, tissue.rows[:3])
     cells = explain.attribute(sight, views, tissue.color, "occlusion", grid=4)

@@ -128,6 +128,9 @@ class Batch:
         `(B, G)` targets in the source's unit; None when predicting.
     section
         `(B,)` number of the section within this fit; 0 when predicting.
+    key
+        `(B,)` a number of its own for every row of every section, by which a model that draws when predicting seeds
+        the row's noise: made of the section's name and the number of the row. None in training.
     """
 
     index: Tensor
@@ -136,6 +139,7 @@ class Batch:
     xy_um: Tensor | None = None
     expression: Tensor | None = None
     section: Tensor | None = None
+    key: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.index)

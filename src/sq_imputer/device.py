@@ -6,9 +6,11 @@ import gc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
 from sq_imputer.errors import BadInput, OutOfMemory, check_number
+from sq_imputer.surroundings import check_deterministic
 
 T = TypeVar("T")
 
@@ -19,13 +21,13 @@ def pick_device(device: str = "auto") -> str:
     Raises
     ------
     BadInput
-        If the device is not known or not there.
+        If the device is not known or not there, or cannot do what torch was told to.
     """
     import torch
 
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+        device = next(name for name in ("cuda", "mps", "cpu") if there[name])
     kind, _, number = str(device).partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if not there.get(kind, False) or (number and not (number.isdecimal() and int(number) < count)):
@@ -34,6 +36,7 @@ def pick_device(device: str = "auto") -> str:
             f"device '{device}' is not available here; there is {', '.join(usable)}. Pass device='auto' to take the "
             f"best."
         )
+    check_deterministic(str(device))
     return str(device)
 
 
@@ -118,25 +121,32 @@ def out_of_memory(error: BaseException) -> bool:
 def _empty_cache() -> None:
     import torch
 
-    gc.collect()  # a trainer and its model refer to each other
+    gc.collect()  # what refers to itself in a circle keeps its tensors until then
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
         torch.mps.empty_cache()
 
 
+@cache
+def _openmp():
+    """The OpenMP libraries of the process, torch's among them."""
+    import torch  # noqa: F401 loads its own
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="openmp")
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch on one thread of the CPU meanwhile.
+    """Run torch on one thread of the CPU meanwhile, as far as it is called from this thread of Python.
 
     For many small steps: torch's threads wait for each other after each of them, which gains little on free cores and
-    is ten times slower on shared ones.
+    is ten times slower on shared ones. `torch.set_num_threads` would be the number of threads made later, too, and
+    two that set it at once would leave it at 1.
     """
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    torch.get_num_threads()  # the first call in a thread sets its number
+    with _openmp().limit(limits=1):
         yield
-    finally:
-        torch.set_num_threads(threads)

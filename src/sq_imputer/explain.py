@@ -17,7 +17,7 @@ of all are added up where they overlap with the crop. What a context says from o
 Gradients are offered where every step from pixels to prediction is differentiable. The `texture` encoder is not: shares
 above thresholds and binary patterns, a sixth of its numbers, have no gradient, and a map without them would be wrong
 silently. A ridge that is linear in it is taken apart exactly instead (:func:`feature_groups`); a model that retrieves
-is explained by its neighbors (:func:`sq_imputer.tl.retrieved`).
+is explained by its neighbors (:func:`sq_imputer.tl.retrieved`), as it jumps where they change.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from sq_imputer.contract import Batch
 from sq_imputer.encoders import Encoder, get_encoder
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.predictor.base import CLIP_SD, Predictor
+from sq_imputer.surroundings import undisturbed
 
 # B crops, V views (the crop and its contexts), S pixels a side, R models and genes asked for, K cells a side
 
@@ -182,7 +183,7 @@ def available(predictor: Predictor) -> tuple[str, ...]:
     found = ["neighbors"] if predictor.retrieves else []
     if _sees_crops(predictor):
         found.append("occlusion")
-        found += GRADIENTS if _differentiable(Sight.of(predictor)) else []
+        found += GRADIENTS if not predictor.retrieves and _differentiable(Sight.of(predictor)) else []
     if hasattr(predictor, "pixel_map"):
         found.insert(0, "stains")
     linear = getattr(predictor.config, "kernel", "") == "linear" and hasattr(predictor, "mapped_mean")
@@ -208,9 +209,7 @@ def _differentiable(sight: Sight) -> bool:
         return said.requires_grad and torch.autograd.grad(said, views, allow_unused=True)[0] is not None
 
 
-# Maps -----------------------------------------------------------------------------------------------------------------
-
-
+@undisturbed()
 def attribute(
     sight: Sight, views: Tensor, baseline: Tensor, method: str = "occlusion", *, grid: int = 8, nodes: int = NODES
 ) -> Tensor:
@@ -329,6 +328,7 @@ def feature_groups(predictor: Predictor, features: Tensor, genes: Sequence[str] 
 # Whether to believe a map ---------------------------------------------------------------------------------------------
 
 
+@undisturbed()
 def faithfulness(
     sight: Sight, views: Tensor, baseline: Tensor, method: str, *, grid: int = 8, seed: int = 0
 ) -> dict[str, np.ndarray]:

@@ -198,9 +198,15 @@ def test_mirrored_noise_makes_the_mean_more_precise_and_leaves_the_spread(fitted
 
 def test_rows_of_two_sections_do_not_share_their_noise(fitted, arrays) -> None:
     x = np.tile(planted(1, 1)[0], (2, 1))
-    one, other = (arrays(None, features=x, xy_um=np.array([[0.0, 0], [100, 0]]) + shift) for shift in (0, 40))
-    said = [fitted.predict(source, device="cpu").mean for source in (one, other)]
+    said = [fitted.predict(arrays(None, features=x, section=name), device="cpu").mean for name in ("one", "other")]
+    assert not torch.allclose(said[0][0], said[0][1])
     assert not torch.allclose(said[0], said[1])
+
+
+def test_where_rows_lie_does_not_change_their_noise(fitted, arrays) -> None:
+    x, xy = planted(4, 1)[0], np.array([[0.0, 0], [100, 0], [0, 100], [300, 300]])
+    said = [fitted.predict(arrays(None, features=x, xy_um=xy + off), device="cpu").mean for off in (0, -1e-4, 40)]
+    assert torch.equal(said[0], said[1]) and torch.equal(said[0], said[2])
 
 
 @pytest.mark.slow

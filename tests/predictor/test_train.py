@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import sq_imputer as sqi
-from sq_imputer.predictor import train
+from sq_imputer.predictor import steps
 from sq_imputer.predictor.train import Plan, Rows
 
 PLAN = Plan(refit=False, device="cpu", progress=False, seed=4)
@@ -475,7 +475,7 @@ def test_nothing_of_the_callers_world_changes(small) -> None:
     random.seed(0), np.random.seed(0), torch.manual_seed(0)
 
     def world() -> list:
-        loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning", None)]
+        loggers = [logging.getLogger(name) for name in ("sq_imputer", "torch", None)]
         return [
             random.getstate(),
             np.random.get_state()[1].tolist(),
@@ -492,7 +492,6 @@ def test_nothing_of_the_callers_world_changes(small) -> None:
             dict(os.environ),
         ]
 
-    Line().fit(small, PLAN)  # what the first import of Lightning does is not the fit's
     before = world()
     model = Line().fit(small, replace(PLAN, validation=0.3))
     model.predict(small, device="cpu")
@@ -548,4 +547,4 @@ def test_the_plan_goes_before_the_config(sources) -> None:
 )
 def test_precision_follows_the_device_unless_it_is_named(asked, kind, bf16, expected, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
-    assert train._precision(asked, kind) == expected
+    assert steps.precision_on(asked, kind) == expected

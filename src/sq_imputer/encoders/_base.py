@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sq_imputer.encoders._cards import EncoderCard
 from sq_imputer.errors import BadInput
+from sq_imputer.surroundings import undisturbed
 
 
 class Encoder(ABC):
@@ -31,6 +32,7 @@ class Encoder(ABC):
     def encode(self, crops: Tensor) -> Tensor:
         """`(B, dim)` features of `(B, 3, S, S)` uint8 crops, on the device of the crops."""
 
+    @undisturbed()
     @torch.no_grad()
     def __call__(self, crops: Tensor) -> Tensor:
         """Features of crops, without gradients; a crop's features do not depend on the others in its batch.

@@ -73,6 +73,7 @@ from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.predictor.train import Plan
 from sq_imputer.section.lattice import pitch
+from sq_imputer.surroundings import undisturbed
 
 # B spots, G genes, D width of the common space, N spots in the bank, K neighbors
 
@@ -338,6 +339,7 @@ class Model(Predictor):
         x_um, y_um = self.memory.xy.cpu().numpy().T
         return {**named, "spot": np.array(self.memory.names(), dtype=object), "x_um": x_um, "y_um": y_um}
 
+    @undisturbed()
     @torch.no_grad()
     def recall(self, source: Source, k: int = 10, *, with_bank: bool = False, device: str = "auto") -> Recall:
         """How often the image of a measured spot finds the spot's own expression among its `k` nearest keys.

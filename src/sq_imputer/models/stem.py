@@ -87,7 +87,7 @@ class Config(Views):
     mirrored
         Draw first noises in pairs of opposite sign.
     sampling_seed
-        Seed of the samples: with the row's number and place it decides all noise of a row.
+        Seed of the samples: with the section's name and the row's number it decides all noise of a row.
     lr, weight_decay, steps, batch_size, validation
         Training: `steps` optimizer steps, however many rows there are (`Plan.epochs` overrules it).
     """
@@ -351,9 +351,8 @@ class Model(Predictor):
             return (said if c.sampler == "ddpm" else said[:, :1]).flatten(1, 2)
 
         steps = diffusion.sampler(c.sampler, c.n_steps, learned_range=c.learned_range)
-        place = batch.xy_um.abs().long().tolist()  # so that equal numbers in two sections do not share their noise
-        keys = [(c.sampling_seed, row, *xy) for row, xy in zip(batch.index.tolist(), place, strict=True)]
-        generators = diffusion.row_generators(keys)
+        rows = batch.index if batch.key is None else batch.key
+        generators = diffusion.row_generators([(c.sampling_seed, row) for row in rows.tolist()])
         drawn = diffusion.sample(
             denoise, steps, generators, c.n_samples, len(self.genes), mirrored=c.mirrored, device=device
         )

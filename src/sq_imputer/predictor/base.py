@@ -22,10 +22,12 @@ from sq_imputer.device import BatchSize, pick_device
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.nn.applicability import Applicability
 from sq_imputer.predictor import train
+from sq_imputer.predictor.chance import Chance
 from sq_imputer.predictor.folder import CONTROL, load_as, write
 from sq_imputer.predictor.registry import ModelCard, get_model
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
+from sq_imputer.surroundings import undisturbed
 from sq_imputer.untrusted import misfit
 
 CLIP_SD = 10.0  # features farther out than this are artifacts, not tissue
@@ -133,6 +135,7 @@ class Predictor(nn.Module, ABC):
         """Whether the model has been fitted or loaded."""
         return bool(self.genes)
 
+    @undisturbed()
     def fit(self, sources: Sequence[Source] | Source, plan: Plan | None = None) -> Predictor:
         """Fit on the measured rows of some sources.
 
@@ -156,6 +159,7 @@ class Predictor(nn.Module, ABC):
         self.__dict__.update(fresh.__dict__)
         return self
 
+    @undisturbed()
     def predict(
         self, source: Source, *, rows=None, batch_size: int | BatchSize = 64, device: str = "auto"
     ) -> Prediction:
@@ -192,6 +196,7 @@ class Predictor(nn.Module, ABC):
         batches = self.seen(source, size.rows, rows=rows, device=device)
         for batch in track(batches, f"{self.card.name} on {source.section}", len(rows), size=len):
             index.append(batch.index)
+            batch = replace(batch, key=_keys(source.section, batch.index))
             parts += size.pieces(batch, lambda rows: self._step(rows, device), f"'{self.card.name}' on {device}")
         return Prediction.gather(parts, index)[torch.from_numpy(place)]
 
@@ -286,8 +291,7 @@ class Predictor(nn.Module, ABC):
 
     def _train(self, sources: list[Source], plan: Plan) -> bool:
         """Build and train, from the start."""
-        with torch.random.fork_rng():
-            torch.manual_seed(plan.seed)
+        with Chance(plan.seed):
             self._take_statistics(sources)
             self.build()
         self.optimize(sources, plan)
@@ -325,6 +329,12 @@ class Predictor(nn.Module, ABC):
         seen = (batch for source in sources for batch in self.seen(source, 256, rows=np.flatnonzero(source.measured)))
         seen = track(seen, f"{self.card.name}: statistics", self.sizes["rows"], size=len)
         self.applicability.fit(torch.cat([_summary(batch) for batch in seen]))
+
+
+def _keys(section: str, index: Tensor) -> Tensor:
+    """A number of its own for every row of every section; where rows lie is left out, as it comes with rounding."""
+    name = int.from_bytes(hashlib.sha256(section.encode()).digest()[:4], "little")
+    return (name << 31) + index  # below 2**63
 
 
 def _safe(std: np.ndarray) -> np.ndarray:

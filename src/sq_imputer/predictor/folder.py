@@ -21,6 +21,7 @@ from sq_imputer.errors import BadInput, MissingKey, SqImputerError, StoreError, 
 from sq_imputer.predictor.config import thaw
 from sq_imputer.predictor.registry import get_model
 from sq_imputer.store.disk import sync
+from sq_imputer.surroundings import undisturbed
 from sq_imputer.untrusted import MOST_JSON, misfit, read_json
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def load(path: str | Path) -> Model:
     return load_as(path, get_model)
 
 
+@undisturbed()
 def load_as(path: str | Path, find: Callable[[str], type[Model]]) -> Model:
     """The model in a folder; `find` gives the class of a name."""
     folder = Path(path)
@@ -248,6 +250,8 @@ def _fill(blank: Callable[[], Model], tensors: dict[str, Tensor], folder: Path) 
     """A model with weights, which must be finite and of its shapes. These are found without allocating anything."""
     import torch
 
+    from sq_imputer.predictor.chance import Chance
+
     sketch = blank()
     try:
         with torch.device("meta"), _at_most(2 * len(tensors) + SPARE):
@@ -264,7 +268,7 @@ def _fill(blank: Callable[[], Model], tensors: dict[str, Tensor], folder: Path) 
         raise BadInput(f"the weights in '{folder}' do not fit the model '{sketch.card.name}': {wrong}.")
     predictor = blank()
     predictor._register_statistics()
-    with torch.random.fork_rng():  # initial weights are drawn only to be replaced
+    with Chance(0):  # initial weights are drawn only to be replaced
         predictor.build()
     predictor.load_state_dict(tensors)
     return predictor.eval()

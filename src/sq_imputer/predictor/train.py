@@ -1,20 +1,16 @@
-"""The one training harness: gradient steps by Lightning, early stopping on an inner split, best weights kept."""
+"""The one training harness: gradient steps, early stopping on an inner split, best weights kept."""
 
 from __future__ import annotations
 
 import copy
-import logging
-import signal
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sq_imputer.contract import Batch, Model, Source
 from sq_imputer.device import pick_device
-from sq_imputer.errors import BadInput, SqImputerError, check_number, listed
+from sq_imputer.errors import BadInput, check_number, listed
 from sq_imputer.progress import Bar, track
 from sq_imputer.scores.splits import inner_split
 
@@ -34,8 +30,8 @@ class Plan:
     device
         `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"`, `"mps"`.
     precision
-        `"32-true"`, `"bf16-mixed"` or `"16-mixed"`, as in Lightning; `"auto"` is bf16 on GPUs that have it and 32 bits
-        elsewhere. Weights have 32 bits in all of them.
+        `"32-true"`, `"bf16-mixed"` or `"16-mixed"`: what steps compute in, the weights having 32 bits in all of them.
+        `"auto"` is bf16 on GPUs that have it and 32 bits elsewhere.
     clip
         Largest gradient norm; 0 does not clip.
     validation
@@ -118,7 +114,7 @@ class Rows:
     ):
         self.predictor, self.sources, self.rows = predictor, sources, rows
         self.size = plan.batch_size or predictor.config.batch_size
-        self.seed, self.shuffle, self.epoch = plan.seed, shuffle, 0
+        self.seed, self.shuffle, self.epoch = plan.seed, shuffle, 0  # epochs are counted from 1
         fits = predictor.bytes_per_row * sum(map(len, rows)) <= plan.memory_mb * 2**20
         self.pool = Batch.cat(list(self._all(plan.progress))) if fits else None
 
@@ -138,8 +134,8 @@ class Rows:
         return track(batches, "reading training rows", sum(map(len, self.rows)), size=len, shown=shown)
 
     def __iter__(self) -> Iterator[Batch]:
-        generator = np.random.default_rng([self.seed, self.epoch]) if self.shuffle else None
         self.epoch += 1
+        generator = np.random.default_rng([self.seed, self.epoch]) if self.shuffle else None
         return self._stream(generator) if self.pool is None else self._pooled(generator)
 
     def _pooled(self, generator: np.random.Generator | None) -> Iterator[Batch]:
@@ -180,26 +176,21 @@ def fit(predictor: Model, sources: Sequence[Source], plan: Plan) -> dict:
     -------
     The loss history: `train` and `validation`, one number per epoch, and `epochs`, how many the kept weights have seen.
     """
-    import torch
-
     rows = [np.flatnonzero(source.measured) for source in sources]
     share = predictor.config.validation if plan.validation is None else plan.validation
     held = _hold_out(sources, rows, share, plan.seed)
     start = copy.deepcopy(predictor.state_dict())
-    with torch.random.fork_rng(), _quiet():
-        torch.manual_seed(plan.seed)
-        if held is None:
-            inner, outer = rows, None
-        else:
-            inner = [r[~h] for r, h in zip(rows, held, strict=True)]
-            outer = [r[h] for r, h in zip(rows, held, strict=True)]
-        history = _run(predictor, sources, inner, outer, plan)
-        found = _calibrate(predictor, sources, outer or rows, plan)
-        if plan.refit and held is not None:
-            predictor.load_state_dict(start)
-            torch.manual_seed(plan.seed)
-            _run(predictor, sources, rows, None, replace(plan, epochs=history["epochs"]))
-        predictor.load_state_dict(found, strict=False)
+    inner, outer = rows, None
+    if held is not None:
+        inner = [r[~h] for r, h in zip(rows, held, strict=True)]
+        outer = [r[h] for r, h in zip(rows, held, strict=True)]
+    history = _run(predictor, sources, inner, outer, plan)
+    found = _calibrate(predictor, sources, outer or rows, plan)
+    if plan.refit and held is not None:
+        predictor.load_state_dict(start)
+        _run(predictor, sources, rows, None, replace(plan, epochs=history["epochs"]))
+    predictor.load_state_dict(found, strict=False)
+    predictor.cpu()
     return history
 
 
@@ -207,9 +198,11 @@ def _calibrate(predictor: Model, sources: Sequence[Source], rows: Sequence[np.nd
     """What the trained predictor finds on held-out rows, or on all if none were held out."""
     import torch
 
+    from sq_imputer.predictor.chance import Chance
+
     device = pick_device(plan.device)
     predictor.to(device).eval()
-    with torch.no_grad():
+    with torch.no_grad(), Chance(plan.seed):
         return predictor.calibrate(
             replace(batch, section=batch.section + k).to(device)
             for k, source in enumerate(sources)
@@ -231,159 +224,41 @@ def _hold_out(sources: Sequence[Source], rows: Sequence[np.ndarray], share: floa
 
 
 def _run(predictor: Model, sources, rows, held, plan: Plan) -> dict:
-    import lightning.pytorch as lightning
+    """Epochs of steps; the predictor is left with the weights of the best one, or of the last without held-out rows."""
+    from sq_imputer.predictor.steps import Steps  # torch is imported where it is used
 
-    device = pick_device(plan.device)
-    steps = _steps(predictor)
-    kind, _, number = device.partition(":")
     training = Rows(predictor, sources, rows, plan, shuffle=True)
     validation = Rows(predictor, sources, held, plan, shuffle=False) if held is not None else None
     epochs = plan.epochs or predictor.config.epochs
+    steps = Steps(predictor.to(pick_device(plan.device)), plan.seed, plan.precision, plan.clip)
+    history = {"train": [], "validation": [], "epochs": 0}
+    best = None
     bar = Bar(f"training {predictor.card.name}", epochs * len(training), shown=plan.progress)
-    keeper = _keeper(plan.patience, bar)
-    decay = predictor.averaging
-    trainer = lightning.Trainer(
-        max_epochs=epochs,
-        accelerator={"cuda": "gpu"}.get(kind, kind),
-        devices=[int(number)] if number else 1,
-        precision=_precision(plan.precision, kind),
-        gradient_clip_val=plan.clip or None,
-        callbacks=[keeper, _averager(decay, device)]
-        if decay
-        else [keeper],  # it keeps the mean before that is swapped back
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,  # one bar for the whole training instead, like those of the other steps
-        num_sanity_val_steps=0,
-    )
-    predictor.train()  # Lightning keeps the mode that it finds
     try:
-        with _interruptible():
-            trainer.fit(steps, training, validation)
+        for epoch in range(epochs):
+            label = f"training {predictor.card.name}, epoch {epoch + 1}"
+            history["train"].append(_mean(steps.train(training, epoch), bar, label))
+            with steps.averaged():
+                if validation is not None:
+                    history["validation"].append(_mean(steps.validate(validation, epoch)))
+                if validation is None or history["validation"][-1] <= min(history["validation"]):
+                    history["epochs"] = epoch + 1
+                    if validation is not None or epoch + 1 == epochs:
+                        best = copy.deepcopy(predictor.state_dict())
+            if epoch + 1 - history["epochs"] >= plan.patience:
+                break
     finally:
         bar.stop()
-    keeper.restore(predictor)
+    predictor.load_state_dict(best)
     predictor.eval()
-    return {"train": keeper.training, "validation": keeper.validation, "epochs": keeper.best_epoch}
+    return history
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C as everywhere else in Python; Lightning would end the process, and leave the signal ignored."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as exit:
-        if not isinstance(exit.__context__, KeyboardInterrupt):
-            raise
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from exit
-
-
-def _precision(precision: str, kind: str) -> str:
-    import torch
-
-    if precision != "auto":
-        return precision
-    return "bf16-mixed" if kind == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
-
-
-def _steps(predictor: Model):
-    """The predictor's loss as Lightning wants it."""
-    import lightning.pytorch as lightning
-
-    class Steps(lightning.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.predictor = predictor
-
-        def _loss(self, batch: Batch):
-            parts = predictor.loss(batch)
-            total = sum(parts.values())
-            if not total.isfinite():
-                values = {name: part.detach().item() for name, part in parts.items()}
-                raise SqImputerError(
-                    f"the loss of '{predictor.card.name}' is not finite in epoch {self.current_epoch}: {values}. Lower "
-                    "Config.lr, or look for extreme values in the input."
-                )
-            return total
-
-        def training_step(self, batch: Batch, _number: int):
-            total = self._loss(batch)
-            self.log("train", total, on_step=False, on_epoch=True, batch_size=len(batch))
-            return total
-
-        def validation_step(self, batch: Batch, _number: int) -> None:
-            self.log("validation", self._loss(batch), on_epoch=True, batch_size=len(batch))
-
-        def configure_optimizers(self):
-            return predictor.optimizer()
-
-    return Steps()
-
-
-def _averager(decay: float, device: str):
-    """A callback that validates and keeps the running mean of the weights instead of the weights themselves.
-
-    The mean begins with the weights after the first step. Its decay warms up as (1 + n) / (10 + n) over n steps: a
-    fixed one would leave the first weights in a short run.
-    """
-    import torch
-    from lightning.pytorch.callbacks import WeightAveraging
-
-    @torch.no_grad()
-    def update(mean, current, n) -> None:
-        n = int(n)
-        torch._foreach_lerp_(mean, current, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return WeightAveraging(device=device, use_buffers=False, multi_avg_fn=update)
-
-
-def _keeper(patience: int, bar: Bar):
-    """A callback that keeps the best weights in memory, stops when nothing better comes, and tells the bar."""
-    import lightning.pytorch as lightning
-
-    class Keeper(lightning.Callback):
-        def __init__(self) -> None:
-            self.training, self.validation = [], []
-            self.best, self.best_epoch = None, 0
-
-        def on_train_batch_end(self, trainer, steps, *_) -> None:
-            bar.advance(label=f"training {steps.predictor.card.name}, epoch {trainer.current_epoch + 1}")
-
-        def on_train_epoch_end(self, trainer, steps) -> None:
-            self.training.append(float(trainer.callback_metrics["train"]))
-            if not self.validation:
-                self.best_epoch = len(self.training)
-
-        def on_validation_epoch_end(self, trainer, steps) -> None:
-            self.validation.append(float(trainer.callback_metrics["validation"]))
-            if self.validation[-1] <= min(self.validation):
-                self.best_epoch = len(self.validation)
-                self.best = copy.deepcopy(steps.predictor.state_dict())
-            trainer.should_stop = trainer.should_stop or len(self.validation) - self.best_epoch >= patience
-
-        def restore(self, predictor: Model) -> None:
-            if self.best is not None:
-                predictor.load_state_dict(self.best)
-
-    return Keeper()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's notes on devices and loaders, which do not concern the user of a fitted model."""
-    import lightning.pytorch  # noqa: F401 sets the levels of its loggers when it is first imported
-
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+def _mean(losses: Iterator[tuple[float, int]], bar: Bar | None = None, label: str = "") -> float:
+    """Mean loss over the rows of an epoch, from that of every batch and its number of rows."""
+    total = rows = 0
+    for loss, size in losses:
+        total, rows = total + loss * size, rows + size
+        if bar is not None:
+            bar.advance(label=label)
+    return total / rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from difflib import get_close_matches
 from functools import wraps
 from inspect import Parameter, signature
@@ -10,6 +11,7 @@ from typing import TypedDict, TypeVar
 
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.progress import quiet
+from sq_imputer.surroundings import undisturbed
 
 F = TypeVar("F", bound=Callable)
 
@@ -40,11 +42,12 @@ def verb(function: F) -> F:
     """Make a function a verb: it names its keywords, refuses others in our words, and is silent if asked to be.
 
     The keywords of :class:`SlideKeys` stand in the signature of one that hands them on. One that runs on a `device`
-    takes `progress=False` as well, which shows no bars.
+    takes `progress=False` as well, which shows no bars, and is :func:`undisturbed` from the start.
     """
     own = signature(function)
     parameters = [p for p in own.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
-    silent = "device" in own.parameters and "progress" not in own.parameters
+    runs = "device" in own.parameters
+    silent = runs and "progress" not in own.parameters
     if silent:
         parameters.append(Parameter("progress", Parameter.KEYWORD_ONLY, default=True, annotation="bool"))
     if len(own.parameters) > len(parameters) - silent:
@@ -61,7 +64,7 @@ def verb(function: F) -> F:
         shown = named.pop("progress") if silent and "progress" in named else True
         if not isinstance(shown, bool):
             raise BadInput(f"progress is {shown!r}; expected True or False.")
-        with quiet(not shown):
+        with quiet(not shown), undisturbed() if runs else nullcontext():
             return function(*args, **named)
 
     call.__signature__ = own.replace(parameters=parameters)

@@ -73,7 +73,8 @@ def check_training_mode(subject: Subject) -> None:
 def check_batch_unchanged(subject: Subject) -> None:
     """A batch is not written to."""
     rows = np.arange(min(32, len(subject.target)))
-    batch = replace(next(subject.fitted.seen(subject.target, 32, rows=rows)), expression=None)
+    batch = next(subject.fitted.seen(subject.target, 32, rows=rows))
+    batch = replace(batch, expression=None, key=batch.index.clone())
     before = {name: part.clone() for name, part in vars(batch).items() if part is not None}
     with torch.no_grad():
         subject.fitted.predict_step(batch)
@@ -88,9 +89,9 @@ def check_target_unseen(subject: Subject) -> None:
 
 
 def check_target_labels(subject: Subject) -> None:
-    """The names of the target section, of its individual and of its rows do not matter."""
+    """The names of the target's individual and rows do not matter; that of the section may decide what is drawn."""
     names = np.array([f"x{name}" for name in subject.target.names], dtype=object)
-    renamed = replace(subject.target, section="x", group="x", names=names)
+    renamed = replace(subject.target, group="x", names=names)
     same(subject.predict_of(renamed), subject.prediction, exact=True)
 
 
