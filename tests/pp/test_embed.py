@@ -71,10 +71,9 @@ def test_only_the_table_gains_only_these_features(section, counting, digest):
 
 def test_several_encodings_lie_beside_each_other(section, counting):
     sqi.pp.embed(section, "counting", spec=SPEC)
-    sqi.pp.embed(section, "counting", spec=CropSpec(100, 40), key_added="X_wide", weights="w.safetensors")
+    sqi.pp.embed(section, "counting", spec=CropSpec(100, 40), key_added="X_wide")
     records = section["table"].uns["sq_imputer"]["embeddings"]
     assert {name: record["extent_um"] for name, record in records.items()} == {"X_counting": 50, "X_wide": 100}
-    assert records["X_wide"]["provenance"] == {"weights": "w.safetensors"}
     seen, slide = counting.seen, Slide.from_sdata(section)
     np.testing.assert_array_equal(slide.features("counting", CropSpec(100, 40)), section["table"].obsm["X_wide"])
     np.testing.assert_array_equal(slide.features("counting", SPEC), section["table"].obsm["X_counting"])

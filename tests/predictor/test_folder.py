@@ -34,7 +34,7 @@ def test_the_folder_holds_json_and_safetensors_and_nothing_else(folder, fitted) 
     name = f"weights-{fitted.sha256[:16]}.safetensors"
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", name]
     settings = json.loads((folder / "model.json").read_text())
-    assert (settings["model"], settings["genes"], settings["format"]) == ("ridge", list(fitted.genes), 2)
+    assert (settings["model"], settings["genes"], settings["format"]) == ("ridge", list(fitted.genes), 3)
     assert settings["files"] == {name: {"sha256": fitted.sha256, "bytes": (folder / name).stat().st_size}}
     assert settings == _folder.sealed(settings)
     assert set(load_file(folder / name)) == set(fitted.state_dict())
@@ -106,8 +106,8 @@ def test_weights_of_other_sizes_are_refused(folder) -> None:
 
 
 def test_a_newer_format_says_to_upgrade_whatever_else_it_holds(folder) -> None:
-    rewrite(folder, format=3, config={"new": 1}, genes=None)
-    with pytest.raises(sqi.BadInput, match="has format 3; this version reads 2. Upgrade sq-imputer"):
+    rewrite(folder, format=4, config={"new": 1}, genes=None)
+    with pytest.raises(sqi.BadInput, match="has format 4; this version reads 3. Upgrade sq-imputer"):
         sqi.load(folder)
 
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from spatialdata.transformations import Identity, Scale, set_transformation
+from spatialdata.transformations import Identity, Scale, get_transformation, set_transformation
 
 from sq_imputer.contract import CropSpec
 from sq_imputer.encoders import get_encoder
+from sq_imputer.pixels.pyramid import Pyramid
 from sq_imputer.section import features
 from sq_imputer.section.slide import Slide
 
@@ -109,7 +110,32 @@ def fewer_rows(sdata, planted):
     sdata.tables["table"] = sdata["table"][:7].copy()
 
 
-CHANGES = [other_pixels, other_image, turned_image, moved_shapes, other_system, a_gap, removed, fewer_rows]
+def mirrored_pixels(sdata, planted):
+    level = sdata.images["he"]
+    sdata.images["he"] = planted.image(np.asarray(level.data)[:, :, ::-1], get_transformation(level, get_all=True))
+
+
+def other_encoder(sdata, planted):
+    sdata["table"].uns["sq_imputer"]["embeddings"]["X_counting"]["provenance"]["weights"] = "others"
+
+
+def nobody(sdata, planted):
+    del sdata["table"].uns["sq_imputer"]["embeddings"]["X_counting"]["provenance"]
+
+
+CHANGES = [
+    mirrored_pixels,
+    other_encoder,
+    nobody,
+    other_pixels,
+    other_image,
+    turned_image,
+    moved_shapes,
+    other_system,
+    a_gap,
+    removed,
+    fewer_rows,
+]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=[change.__name__ for change in CHANGES])
@@ -119,6 +145,11 @@ def test_what_was_kept_is_not_used_for_other_crops(kept, planted, counting, chan
     values = slide.features("counting", SPEC)
     assert counting.seen == 8
     np.testing.assert_allclose(values, slide.crops(SPEC)[:].mean(axis=(2, 3)), rtol=1e-5)
+
+
+def test_what_was_kept_waits_until_it_is_asked_for(kept, counting, monkeypatch):
+    monkeypatch.setattr(Pyramid, "fingerprint", property(lambda self: pytest.fail("pixels were read")))
+    Slide.from_sdata(kept).features("counting", CropSpec(60, 40))
 
 
 def test_what_was_kept_is_not_used_at_another_pixel_size(kept, counting):

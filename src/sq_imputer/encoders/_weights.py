@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,17 @@ def locate(card: EncoderCard, weights: str | Path | None, revision: str | None) 
         resolved = parts[parts.index("snapshots") + 1] if "snapshots" in parts else revision or card.revision
     if path.stat().st_size > MOST_WEIGHTS:
         raise BadInput(f"encoder '{card.name}': '{path}' has more than the {MOST_WEIGHTS:.2g} bytes that are read.")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    state = path.stat()
+    digest = _sha256(path.resolve(), state.st_size, state.st_mtime_ns)
     origin = {"name": card.name, "source": card.source, "revision": resolved, "file": path.name, "sha256": digest}
     return path, origin
+
+
+@lru_cache(64)
+def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    """The hash of a file, which may have gigabytes: once, while its size and time stay."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_strictly(card: EncoderCard, model: nn.Module, state: State) -> None:

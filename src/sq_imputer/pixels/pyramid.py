@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sq_imputer.errors import BadInput
+from sq_imputer.pixels.fingerprint import fingerprint
 from sq_imputer.pixels.levels import Place, find
 
 if TYPE_CHECKING:
@@ -76,6 +78,11 @@ class Pyramid:
         Reads a few pixels, once, where sizes do not settle it.
         """
         return Place((1.0, 1.0)) if level == 0 else self._places[level]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the pixels, by a sample that is read once: an image of one name and size may be another."""
+        return fingerprint(self.levels, (*self.channels, *(() if self.alpha is None else (self.alpha,))))
 
     @property
     def _places(self) -> list[Place | None]:

@@ -21,9 +21,10 @@ from sq_imputer.contract import Batch, Needs, Prediction, Source
 from sq_imputer.device import BatchSize, pick_device
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.nn.applicability import Applicability
-from sq_imputer.predictor import train
+from sq_imputer.predictor import encoded, train
 from sq_imputer.predictor.chance import Chance
 from sq_imputer.predictor.folder import CONTROL, load_as, write
+from sq_imputer.predictor.held import hold
 from sq_imputer.predictor.registry import ModelCard, get_model
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
@@ -187,6 +188,8 @@ class Predictor(nn.Module, ABC):
             )
         size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
         device = pick_device(device)
+        if self.needs.encoders:
+            encoded.check(self, source, device)
         every = np.arange(len(source))
         rows, place = np.unique(every if rows is None else np.atleast_1d(every[rows]), return_inverse=True)
         if not len(rows):
@@ -199,6 +202,11 @@ class Predictor(nn.Module, ABC):
             batch = replace(batch, key=_keys(source.section, batch.index))
             parts += size.pieces(batch, lambda rows: self._step(rows, device), f"'{self.card.name}' on {device}")
         return Prediction.gather(parts, index)[torch.from_numpy(place)]
+
+    @property
+    def encoded(self) -> dict[str, dict]:
+        """Provenance of the encoders whose features the model was fitted on, by name, where it is known."""
+        return encoded.of_fit(self.provenance, self.needs)
 
     def _step(self, batch: Batch, device: str) -> Prediction:
         batch = replace(batch, expression=None).to(device)
@@ -281,13 +289,15 @@ class Predictor(nn.Module, ABC):
     def _fit(self, sources: list[Source], plan: Plan) -> None:
         self.genes, self.unit = tuple(sources[0].genes), sources[0].unit
         n_rows = sum(int(source.measured.sum()) for source in sources)
-        self.sizes = {"rows": n_rows, "features": self._read_features(sources, plan), **self.further_sizes(sources)}
+        width, encoders = self._read_features(sources, plan)
+        self.sizes = {"rows": n_rows, "features": width, **self.further_sizes(sources)}
+        sources = hold(self, sources, plan.memory_mb, plan.progress)
         rows = getattr(self.config, "batch_size", None)
         size = BatchSize(1 if rows is None else plan.batch_size or rows)
         while not size.attempt(partial(self._train, sources, plan), size.rows, f"training '{self.card.name}'"):
             plan = replace(plan, batch_size=size.rows)
         self.eval()
-        self.provenance = _provenance(sources, plan)
+        self.provenance = _provenance(sources, plan) | ({"encoders": encoders} if self.needs.encoders else {})
 
     def _train(self, sources: list[Source], plan: Plan) -> bool:
         """Build and train, from the start."""
@@ -297,12 +307,13 @@ class Predictor(nn.Module, ABC):
         self.optimize(sources, plan)
         return True
 
-    def _read_features(self, sources: list[Source], plan: Plan) -> int:
-        """Compute the features once, where they are needed, and return their number."""
+    def _read_features(self, sources: list[Source], plan: Plan) -> tuple[int, dict[str, dict]]:
+        """Compute the features once, where they are needed: their number, and the provenance of their encoders."""
         if not self.needs.encoders:
-            return 0
+            return 0, {}
         device = pick_device(plan.device)
-        return [source.all_features(self.needs, device=device).shape[-1] for source in sources][0]
+        widths = [source.all_features(self.needs, device=device).shape[-1] for source in sources]
+        return widths[0], encoded.of_sources(sources, self.needs, device)
 
     def _register_statistics(self) -> None:
         genes, width = len(self.genes), self.sizes["features"]

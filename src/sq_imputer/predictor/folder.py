@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sq_imputer.contract import Model
 
-FORMAT = 2
+FORMAT = 3
 SETTINGS = "model.json"
 WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.safetensors")
 PART = re.compile(rf"\.(?:{re.escape(SETTINGS)}|{WEIGHTS.pattern})\.[0-9a-f]{{8}}")

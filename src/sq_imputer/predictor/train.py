@@ -11,6 +11,7 @@ import numpy as np
 from sq_imputer.contract import Batch, Model, Source
 from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, check_number, listed
+from sq_imputer.predictor.held import Held
 from sq_imputer.progress import Bar, track
 from sq_imputer.scores.splits import inner_split
 
@@ -116,7 +117,12 @@ class Rows:
         self.size = plan.batch_size or predictor.config.batch_size
         self.seed, self.shuffle, self.epoch = plan.seed, shuffle, 0  # epochs are counted from 1
         fits = predictor.bytes_per_row * sum(map(len, rows)) <= plan.memory_mb * 2**20
-        self.pool = Batch.cat(list(self._all(plan.progress))) if fits else None
+        if all(isinstance(source, Held) for source in sources):  # all of one pool
+            self.pool, at = sources[0].pool, [source.at(own) for source, own in zip(sources, rows, strict=True)]
+            self.at = np.concatenate(at)
+        else:
+            self.pool = Batch.cat(list(self._all(plan.progress))) if fits else None
+            self.at = np.arange(sum(map(len, rows)))
 
     def __len__(self) -> int:
         """Number of batches in an epoch; streamed sources do not share batches."""
@@ -141,7 +147,7 @@ class Rows:
     def _pooled(self, generator: np.random.Generator | None) -> Iterator[Batch]:
         import torch
 
-        order = np.arange(len(self.pool)) if generator is None else generator.permutation(len(self.pool))
+        order = self.at if generator is None else self.at[generator.permutation(len(self.at))]
         if self.predictor.mixes_sections:
             batches = [order[start : start + self.size] for start in range(0, len(order), self.size)]
         else:

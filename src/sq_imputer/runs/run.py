@@ -14,6 +14,7 @@ import numpy as np
 
 from sq_imputer.contract import CropSpec, Prediction
 from sq_imputer.device import BatchSize
+from sq_imputer.encoders._shelf import told
 from sq_imputer.errors import BadInput, SqImputerError
 from sq_imputer.store.journal import Journal, Part
 
@@ -125,14 +126,12 @@ def manifest(predictor: Predictor, targets: Sequence[Slide], training: Sequence[
     """What a run is of: a journal with another manifest is another run's."""
     from importlib.metadata import version
 
-    from sq_imputer.encoders import encoder_card
-
-    crop, cards = predictor.needs.crop, [encoder_card(name) for name in predictor.needs.encoders]
+    crop, encoders = predictor.needs.crop, targets[0].encoders
     return {
         "model": predictor.card.name,
         "config": asdict(predictor.config),
         "weights_sha256": predictor.sha256 if predictor.fitted else None,
-        "encoders": {card.name: f"{card.source} {card.revision}" for card in cards},
+        "encoders": {name: told(encoders.made_by(name)) for name in predictor.needs.encoders},
         "plan": {name: value for name, value in asdict(plan).items() if name != "progress"},
         **further,
         "targets": {str(k): _identity(slide, crop) for k, slide in enumerate(targets)},
@@ -153,6 +152,7 @@ def _identity(slide: Slide, crop: CropSpec) -> dict:
         "places": _hash(np.hstack([slide.centers_px, slide.xy_um]).round(2)),
         "mpp": round(float(slide.frame.pixel.mpp), 6),
         "image": _hash(slide.crops(crop)[some]),
+        "pixels": slide.frame.pyramid.fingerprint,
         "measured": slide.fingerprint,
         **measured,
     }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sq_imputer.encoders import encoder_card
+from sq_imputer.encoders._shelf import Shelf, Weights, weights_of
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.genes.names import check_ids
 from sq_imputer.genes.panel import choose_genes
@@ -47,13 +48,18 @@ def check_table(sdata: SpatialData, key: str, argument: str = "key") -> AnnData:
 
 
 def read_sections(
-    sections: Sections, keys: Mapping, *, reference: bool = False, within: str | Mapping | None = None
+    sections: Sections,
+    keys: Mapping,
+    *,
+    reference: bool = False,
+    within: str | Mapping | None = None,
+    encoders: Shelf | None = None,
 ) -> list[Slide]:
     """Slides of an object, of several, or of named ones; slides are passed on.
 
     A reference is read where it was measured: `shapes_key` may name a grid that only the object to be predicted has.
     `within` says which sections each object has, as :func:`sq_imputer.section.regions.find_regions` takes it. Sections
-    of a list that have one name are numbered.
+    of a list that have one name are numbered. All see through the same `encoders`.
     """
     from spatialdata import SpatialData
 
@@ -82,7 +88,8 @@ def read_sections(
             slides += slides_of(section, within, found).values()
     if not slides:
         raise BadInput("no sections; expected at least one SpatialData object.")
-    return slides
+    encoders = encoders or Shelf()
+    return [replace(slide, encoders=encoders) for slide in slides]
 
 
 def _named(sections: list, keys: Mapping) -> list[tuple[str | None, SpatialData | Slide]]:
@@ -154,6 +161,21 @@ def resolve_model(model: str | Path | Predictor | type[Predictor], config=None) 
             f"no model '{model}'; there are {listed(list_models(), 20)}, or give a folder written by predictor.save()."
         )
     raise BadInput(f"model is a {type(model).__name__}; expected a name, a folder, or a Predictor.")
+
+
+def shelf_of(predictor: Predictor, weights: Weights | None = None) -> Shelf:
+    """The encoders of a run, with the weights that a verb was given; of a fitted model only those of its fit.
+
+    Raises
+    ------
+    BadInput
+        If weights are not there, not for these encoders, or not those of the fit.
+    """
+    names = predictor.needs.encoders
+    shelf = Shelf(weights_of(weights, names), predictor.encoded if predictor.fitted else None)
+    if predictor.fitted and "texture" in names:
+        shelf.get("texture")  # made of code alone: whether it still is that of the fit is known at once
+    return shelf
 
 
 def _checked(predictor: Predictor) -> Predictor:

@@ -283,6 +283,7 @@ def _provenance(target: Slide, result: Result, plan: Plan, batch_size: int) -> d
         bank = {"bank": result.bank, "bank_from": told.bank_from, **leave}
     return {
         **predictor.provenance,
+        "encoders": [{"name": name, **made_by} for name, made_by in predictor.encoded.items()],
         **target.keys,
         "model": predictor.card.name,
         "config": predictor.config,

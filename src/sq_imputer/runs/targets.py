@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from sq_imputer.encoders._shelf import Shelf
+
 
 @dataclass(frozen=True, eq=False)
 class Targets:
@@ -63,6 +65,10 @@ class Targets:
         """The same rows of slides that keep their features in a journal."""
         return replace(self, slides=tuple(slides))
 
+    def seen_by(self, encoders: Shelf) -> Targets:
+        """The same rows, seen through the encoders of a run."""
+        return replace(self, slides=tuple(replace(slide, encoders=encoders) for slide in self.slides))
+
 
 def read_targets(sdata: SpatialData, sections: str | Mapping | None, reference, keys: Mapping) -> Targets:
     """The sections to be predicted; the table that is named may be one that only the references have."""
@@ -102,4 +108,4 @@ def _measured_on(sdata: SpatialData, target: Slide, keys: Mapping) -> Slide:
     near = [name for name in read.annotated(sdata, table_key) if here & set(read.systems(sdata.shapes[name]))]
     shapes_key = near[0] if len(near) == 1 else None
     own = {**keys, "image_key": image_key, "shapes_key": shapes_key}
-    return replace(Slide.from_sdata(sdata, **own), section=target.section)
+    return replace(Slide.from_sdata(sdata, **own), section=target.section, encoders=target.encoders)

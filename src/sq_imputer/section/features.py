@@ -73,6 +73,10 @@ def key(encoder: str, spec: CropSpec, base: CropSpec | None = None) -> str:
 
 def record(encoder: str, spec: CropSpec, frame: Frame, centers_px: np.ndarray, keys: dict[str, str]) -> dict:
     """What decides whether stored features can be used again, beside the provenance of the encoder."""
+    return {**_place(encoder, spec, frame, centers_px, keys), "pixels": frame.pyramid.fingerprint}
+
+
+def _place(encoder: str, spec: CropSpec, frame: Frame, centers_px: np.ndarray, keys: dict[str, str]) -> dict:
     return {
         "encoder": encoder,
         "extent_um": float(spec.extent_um),
@@ -83,6 +87,14 @@ def record(encoder: str, spec: CropSpec, frame: Frame, centers_px: np.ndarray, k
         "image_shape": [int(side) for side in frame.pyramid.shape],
         "places": _places(frame, centers_px),
     }
+
+
+def is_of(kept: Stored, frame: Frame, centers_px: np.ndarray, keys: dict[str, str]) -> bool:
+    """Whether stored features are of these crops. Reads a few pixels of the image if all else agrees, once."""
+    place = {name: value for name, value in kept.record.items() if name != "pixels"}
+    if place != _place(kept.encoder, kept.spec, frame, centers_px, keys):
+        return False
+    return kept.record.get("pixels") == frame.pyramid.fingerprint
 
 
 def shard_name(encoder: str, spec: CropSpec, neighbors: int) -> str:
@@ -118,12 +130,12 @@ class Stored(NamedTuple):
 
 
 def stored(table: AnnData, rows: np.ndarray, where: np.ndarray) -> Iterator[Stored]:
-    """The stored features that are complete, of table rows, each put at its number in `where`."""
+    """The stored features that are complete and say what made them, each put at its number in `where`."""
     for name, found in pythonic(table.uns.get("sq_imputer", {}).get("embeddings", {})).items():
-        if name not in table.obsm:
+        if name not in table.obsm or not found.get("provenance"):
             continue
         values = np.empty((len(rows), np.shape(table.obsm[name])[1]), dtype=np.float32)
         values[where] = np.asarray(table.obsm[name])[rows]
         if np.isfinite(values).all():
-            made_by = found.pop("provenance", {})
+            made_by = found.pop("provenance")
             yield Stored(found["encoder"], CropSpec(found["extent_um"], found["size_px"]), found, made_by, values)

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from sq_imputer.contract import Batch, CropSpec, Needs
 from sq_imputer.device import BatchSize
+from sq_imputer.encoders._shelf import Shelf, same, told
+from sq_imputer.errors import BadInput
 from sq_imputer.section import read
 from sq_imputer.section.blocks import block_crops, whole_blocks
 from sq_imputer.section.checks import check_needs
-from sq_imputer.section.features import compute, record, shard_name, stored
+from sq_imputer.section.features import compute, is_of, record, shard_name, stored
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from sq_imputer.encoders import Encoder
+
 MIN_ROWS_FOR_MOMENTS = 20
+
+
+class Known(NamedTuple):
+    """Features, and the provenance of the encoder that made them; empty if that is not known."""
+
+    values: np.ndarray
+    made_by: dict
 
 
 class Seen:
@@ -50,42 +61,79 @@ class Seen:
         -------
         `(n, dim)` float32, or `(n, k * k, dim)`.
         """
-        from sq_imputer.encoders import get_encoder
-
         key = (encoder, spec, neighbors)
         if self._parent is not None:
             whole, rows = self._parent
             return whole.features(encoder, spec, neighbors=neighbors, device=device)[rows]
-        if key not in self._features:
-            self.checked.crops(self.crops(spec))
-            crops = block_crops(self.frame, self.centers_px, spec, max(neighbors, 1), self.names)
-            encode = get_encoder(encoder)
-            label = f"{encoder} of {self.section}, {spec.extent_um:g} µm"
-            how = {"size": BatchSize(64), "device": device, "label": label, "journal": self.journal}
-            values = compute(crops, encode, name=shard_name(encoder, spec, neighbors), **how)
-            self.made_by[encoder] = {**encode.provenance, "batch_size": how["size"].rows}
-            self._features[key] = values.reshape(len(self), -1, values.shape[1]) if neighbors > 1 else values
-        return self._features[key]
+        known = self._features.get(key)
+        if known is None or (self.encoders and not self._fits(encoder, known, self.encoders)):
+            encoders, known = self.encoders or Shelf(), self._recalled(key)
+            if known is None or not self._fits(encoder, known, encoders):
+                known = self._computed(key, encoders.get(encoder), device)
+            self._set(key, known)
+        return known.values
 
-    def remember(self, encoder: str, spec: CropSpec, values: np.ndarray, made_by: dict) -> None:
-        """Use features that were computed before, by an encoder of this provenance."""
+    def _fits(self, encoder: str, known: Known, encoders: Shelf) -> bool:
+        return encoders.takes(encoder, known.made_by, f"section '{self.section}'")
+
+    def _computed(self, key: tuple[str, CropSpec, int], encode: Encoder, device: str) -> Known:
+        name, spec, neighbors = key
+        self.checked.crops(self.crops(spec))
+        crops = block_crops(self.frame, self.centers_px, spec, max(neighbors, 1), self.names)
+        label = f"{name} of {self.section}, {spec.extent_um:g} µm"
+        how = {"size": BatchSize(64), "device": device, "label": label, "journal": self.journal}
+        values = compute(crops, encode, name=shard_name(*key), **how)
+        values = values.reshape(len(self), -1, values.shape[1]) if neighbors > 1 else values
+        return Known(values, {**encode.provenance, "batch_size": how["size"].rows})
+
+    def _recalled(self, key: tuple[str, CropSpec, int]) -> Known | None:
+        """What a table has of these features, if that is of these crops: the pixels, too, are those of then."""
+        for kept in self._stored.pop(key, ()):
+            if is_of(kept, self.frame, self.centers_px, self.keys):
+                return Known(kept.values, kept.made_by)
+        return None
+
+    def _set(self, key: tuple[str, CropSpec, int], known: Known) -> None:
         for stale in [key for key in self._features if key[0] == "moments"]:
             del self._features[stale]
-        self.made_by[encoder] = made_by
-        self._features[encoder, spec, 0] = np.asarray(values, dtype=np.float32)
+        self.made_by[key[0]] = known.made_by
+        self._features[key] = known
+
+    def remember(self, encoder: str, spec: CropSpec, values: np.ndarray, made_by: dict) -> None:
+        """Use features that were computed before, by an encoder of this provenance; empty: by whatever it was."""
+        self._set((encoder, spec, 0), Known(np.asarray(values, dtype=np.float32), made_by))
 
     def recall(self, table: AnnData, rows: np.ndarray, where: np.ndarray) -> None:
-        """Use the features that a table has at its `rows` and that are of these crops; `where` is the row of each."""
+        """Use the features that a table has at its `rows` and that are of these crops; `where` is the row of each.
+
+        Whether they are is found when they are asked for: only then pixels are read, and encoders are known.
+        """
         if len(rows) != len(self):
             return
         for kept in stored(table, rows, where):
-            if kept.record == record(kept.encoder, kept.spec, self.frame, self.centers_px, self.keys):
-                self.remember(kept.encoder, kept.spec, kept.values, kept.made_by)
+            self._stored.setdefault((kept.encoder, kept.spec, 0), []).append(kept)
 
     def record(self, encoder: str, spec: CropSpec) -> dict:
         """What is kept of features beside their values, so that they can be used again."""
-        made_by = self.made_by.get(encoder, {})
+        known = self._features.get((encoder, spec, 0))
+        made_by = {} if known is None else known.made_by
         return {**record(encoder, spec, self.frame, self.centers_px, self.keys), "provenance": made_by}
+
+    def encoded(self, needs: Needs, *, device: str = "auto") -> dict[str, dict]:
+        """Provenance of the encoders of all features that a model needs, by name; these are computed if need be."""
+        found: dict[str, dict] = {}
+        for name, spec in self._seen_by(needs):
+            self.features(name, spec, neighbors=needs.neighbors, device=device)
+            made_by = self._made_by((name, spec, needs.neighbors))
+            if not same(found.setdefault(name, made_by), made_by):
+                raise BadInput(
+                    f"section '{self.section}' has features of encoder '{name}' by {told(found[name])} and by "
+                    f"{told(made_by)}. Embed it again by pp.embed, with one."
+                )
+        return found
+
+    def _made_by(self, key: tuple[str, CropSpec, int]) -> dict:
+        return self._parent[0]._made_by(key) if self._parent else self._features[key].made_by
 
     def all_features(self, needs: Needs, *, device: str = "auto") -> np.ndarray:
         """Features of every encoder and every view that a model needs, side by side, unscaled."""
@@ -93,9 +141,12 @@ class Seen:
 
     def _views(self, needs: Needs, device: str) -> list[np.ndarray]:
         self.checked.size(self.frame, needs)
-        views = needs.views if needs.neighbors < 2 else (needs.crop,)
         how = {"neighbors": needs.neighbors, "device": device}
-        return [self.features(name, spec, **how) for spec in views for name in needs.encoders]
+        return [self.features(name, spec, **how) for name, spec in self._seen_by(needs)]
+
+    def _seen_by(self, needs: Needs) -> list[tuple[str, CropSpec]]:
+        views = needs.views if needs.neighbors < 2 else (needs.crop,)
+        return [(name, spec) for spec in views for name in needs.encoders]
 
     def moments(self, needs: Needs, *, device: str = "auto") -> tuple[np.ndarray, np.ndarray] | None:
         """Mean and standard deviation of the section's features, or None if it has too few rows to tell.
@@ -107,6 +158,7 @@ class Seen:
         if rows.sum() < MIN_ROWS_FOR_MOMENTS:
             return None
         key = "moments", needs, rows.tobytes()
+        slide._views(needs, device)  # features that are replaced take their moments with them
         if key not in slide._features:
             values = slide.all_features(needs, device=device)[rows]
             flat = values.reshape(-1, values.shape[-1]).astype(np.float64)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
 
+    from sq_imputer.encoders._shelf import Shelf
     from sq_imputer.pixels.crops import Crops
     from sq_imputer.store.journal import Part
 
@@ -74,6 +75,8 @@ class Slide(Seen):
         Provenance of the encoders whose features were computed or remembered, by name.
     journal
         Where features are kept while they are computed, so that a killed run can go on.
+    encoders
+        The encoders of the run that this section is read for; None: built for every view anew.
     """
 
     frame: Frame
@@ -96,7 +99,9 @@ class Slide(Seen):
     _parent: tuple[Slide, np.ndarray] | None = None
     made_by: dict = field(default_factory=dict)
     journal: Part | None = None
+    encoders: Shelf | None = None
     _features: dict = field(default_factory=dict)
+    _stored: dict = field(default_factory=dict)
 
     @classmethod
     def from_sdata(
@@ -282,7 +287,7 @@ class Slide(Seen):
         per_row = ("centers_px", "size_um", "names", "instances", "measured", "expression")
         parts = {name: getattr(self, name)[rows] for name in per_row if getattr(self, name) is not None}
         parts["counts"] = None if self.counts is None else self.counts.take(rows)
-        return replace(self, **parts, _features={}, _parent=(self, rows), anchor=self.anchor or self)
+        return replace(self, **parts, _features={}, _stored={}, _parent=(self, rows), anchor=self.anchor or self)
 
     def crops(self, spec: CropSpec, *, threads: int = 2) -> Crops:
         """Crops around every row. Lazy, but for a few pixels that tell where odd pyramid levels lie."""

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import quiet
-from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model
+from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model, shelf_of
 from sq_imputer.section.keys import verb
 
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from sq_imputer.encoders._shelf import Weights
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.runs.sections import Sections
     from sq_imputer.section.keys import SlideKeys
@@ -26,6 +27,7 @@ def fit(
     genes: Sequence[str] | int = 250,
     unit: str = LOG1P_CP10K,
     config: Mapping | object | None = None,
+    weights: Weights | None = None,
     plan: Plan | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -50,6 +52,9 @@ def fit(
         Expression unit: `"log1p_cp10k"` over the full library, `"log1p_counts"` or `"log2_counts"`.
     config
         The model's `Config`, or a dict of the fields that differ from its defaults.
+    weights
+        A safetensors file with the weights of the model's encoder, or a dict of encoders to such files. Left out:
+        those of the features that the sections keep (:func:`sq_imputer.pp.embed`), else of the Hugging Face Hub.
     plan
         How to train: device, epochs, seed, early stopping.
     seed, device, progress
@@ -66,15 +71,16 @@ def fit(
     MissingKey
         If a key or a gene is missing.
     BadInput
-        If a section cannot be used.
+        If a section cannot be used, or sections keep features by different weights of an encoder.
     """
     plan = Plan.of(plan, seed=seed, device=device, progress=progress)
-    slides = read_sections(sdata, keys, within=sections)
     predictor = resolve_model(model, config)
-    chosen = pick_genes(slides, genes)
     fresh = type(predictor)(predictor.config)
+    slides = read_sections(sdata, keys, within=sections, encoders=shelf_of(fresh, weights))
+    chosen = pick_genes(slides, genes)
     with quiet(not plan.progress):
         fresh.fit([slide.with_genes(chosen, unit) for slide in slides], plan)
     fresh.provenance["library_genes"] = [len(slide.var_names) for slide in slides]
     fresh.provenance["training_mpp"] = max(slide.frame.pixel.mpp for slide in slides)
+    fresh.provenance["pixels"] = [slide.frame.pyramid.fingerprint for slide in slides]
     return fresh

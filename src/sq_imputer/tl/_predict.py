@@ -12,7 +12,7 @@ from sq_imputer.runs.carry_out import carry_out
 from sq_imputer.runs.checks import check_alone, check_leave_out, check_unseen, warn_of_genes, warn_of_shapes
 from sq_imputer.runs.decide import by_one_model, by_own_spots
 from sq_imputer.runs.run import journal_home, manifest, open_run
-from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model
+from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model, shelf_of
 from sq_imputer.runs.slots import Place, units, write_results
 from sq_imputer.runs.targets import measured_of, read_targets, recall
 from sq_imputer.scores.splits import check_folds
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from sq_imputer.encoders._shelf import Weights
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.runs.sections import Sections
     from sq_imputer.runs.targets import Targets
@@ -50,6 +51,7 @@ def predict(
     buffer_um: float | None = None,
     allow_same_patient: bool = False,
     config: Mapping | object | None = None,
+    weights: Weights | None = None,
     plan: Plan | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -101,6 +103,9 @@ def predict(
         so. Other models only record that they share the patient.
     config
         The `Config` of a named model, or a dict of the fields that differ from its defaults.
+    weights
+        Weights of the model's encoders, as in :func:`sq_imputer.tl.fit`; of a fitted model they must be those of its
+        fit.
     plan
         How to train, and the device to run on.
     seed, device, progress
@@ -140,7 +145,7 @@ def predict(
     check_folds(n_folds, buffer_um)
     check_leave_out(leave_out, reference)
     predictor = resolve_model(model, config)
-    targets = read_targets(sdata, sections, reference, keys)
+    targets = read_targets(sdata, sections, reference, keys).seen_by(shelf_of(predictor, weights))
     place = Place(sdata, key_added, layer_added or predictor.card.name, overwrite, _path(output_path))
     table = place.check(targets)
     home = journal_home(place) if resume else None
@@ -183,7 +188,9 @@ def _path(output_path: str | Path | None) -> Path | None:
 
 def _training(sdata: SpatialData, targets: Targets, reference: Sections | None, keys: Mapping) -> list[Slide]:
     """The sections that a named model is fitted on: the references, else what is measured in the object."""
-    return measured_of(sdata, targets, keys) if reference is None else read_sections(reference, keys, reference=True)
+    if reference is None:
+        return measured_of(sdata, targets, keys)
+    return read_sections(reference, keys, reference=True, encoders=targets.slides[0].encoders)
 
 
 def _panel(

@@ -1,0 +1,54 @@
+"""Which encoders made the features that a model was fitted on, and whether those of a section are of the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sq_imputer.contract import Model, Needs, Source
+from sq_imputer.encoders._shelf import same, told
+from sq_imputer.errors import BadInput
+
+
+def of_sources(sources: Sequence[Source], needs: Needs, device: str) -> dict[str, dict]:
+    """Provenance of the encoders of all sources, by name; their features are computed if need be.
+
+    Raises
+    ------
+    BadInput
+        If an encoder had other weights, or another revision, for one source than for another.
+    """
+    found: dict[str, tuple[str, dict]] = {}
+    for source in sources:
+        for name, made_by in _of(source, needs, device).items():
+            other, first = found.setdefault(name, (source.section, made_by))
+            if not same(first, made_by):
+                raise BadInput(
+                    f"features of encoder '{name}' are by {told(first)} in section '{other}', and by {told(made_by)} "
+                    f"in section '{source.section}'. Embed both again by pp.embed, with one file."
+                )
+    return {name: made_by for name, (_, made_by) in found.items()}
+
+
+def of_fit(provenance: Mapping, needs: Needs) -> dict[str, dict]:
+    """Provenance of the encoders of a fit, by name, where it says so; it may have been read from any file."""
+    said = provenance.get("encoders")
+    said = said if isinstance(said, Mapping) else {}
+    return {name: said[name] for name in needs.encoders if isinstance(said.get(name), Mapping)}
+
+
+def check(predictor: Model, source: Source, device: str) -> None:
+    """Check that the features of a section are made as those of the fit; they are computed if need be."""
+    fitted = of_fit(predictor.provenance, predictor.needs)
+    for name, made_by in _of(source, predictor.needs, device).items():
+        first = fitted.get(name, {})
+        if not same(first, made_by):
+            raise BadInput(
+                f"'{predictor.card.name}' was fitted on features of encoder '{name}' by {told(first)}, and those of "
+                f"section '{source.section}' are by {told(made_by)}. Embed the section again by pp.embed, with the "
+                "encoder of the fit; or fit again."
+            )
+
+
+def _of(source: Source, needs: Needs, device: str) -> dict[str, dict]:
+    """Provenance of the encoders of a source's features; of sources that do not tell, nothing is known."""
+    return source.encoded(needs, device=device) if hasattr(source, "encoded") else {}
