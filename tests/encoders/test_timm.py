@@ -187,6 +187,34 @@ def test_any_timm_model_pools_as_timm_does_and_leaves_its_classifier_out(timm, t
     close(encoder(crops(size=64)), model.forward_head(model.forward_features(images), pre_logits=True))
 
 
+SAMPLE = ["mobilenetv3_small_050", "mobilenetv4_conv_small", "ghostnet_050", "lcnet_050", "efficientvit_b0"]
+SAMPLE += [
+    "hgnetv2_b0",
+    "fasternet_t0",
+    "resnet18",
+    "vit_tiny_patch16_224",
+    "convnext_atto",
+    "swin_tiny_patch4_window7_224",
+]
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_card_gives_the_width_that_comes_out(timm, name):
+    """A sample of what `benchmarks/timm_widths.py` looks at: some have a layer behind the pooling."""
+    if not timm.is_model(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
+    card = encoder_card(f"timm:{name}")
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False, num_classes=0).eval()
+        assert model(torch.empty(2, 3, card.size_px, card.size_px)).shape == (2, card.dim)
+
+
+def test_a_layer_behind_the_pooling_is_a_part_of_the_encoder(timm, tmp_path):
+    model = timm.create_model("mobilenetv3_small_050", pretrained=False, num_classes=0).eval()
+    encoder = get_encoder("timm:mobilenetv3_small_050", weights=save(tmp_path, model.state_dict()))
+    assert encoder(crops(size=64)).shape == (5, model.head_hidden_size) and encoder.card.dim != model.num_features
+
+
 def test_an_unknown_timm_model_shows_its_relatives(timm):
     with pytest.raises(MissingKey, match=r"no encoder 'timm:resnet19'; timm has .*'resnet18'"):
         get_encoder("timm:resnet19")

@@ -73,6 +73,22 @@ def test_summaries_are_those_of_the_crops(section, model):
         assert ((table.obsm[name] > 0) & (table.obsm[name] < 1)).all()
 
 
+def test_every_view_reads_its_chunks_once(section, monkeypatch):
+    from sq_imputer.tl._explain import _Work
+
+    config = {"size_px": 32, "extent_um": 80.0, "context_um": (160.0, 300.0)}
+    model = sqi.tl.fit(section, "ridge", genes=["NUC1"], config=config)
+    slide = Slide.from_sdata(section, image_key="he")
+    work = _Work(model, slide, ["NUC1"], np.arange(len(slide)), "occlusion", 4, "tissue", 0, 8)
+    made, crops = [], Slide.crops
+    monkeypatch.setattr(Slide, "crops", lambda *a, **k: made.append(crops(*a, **k)) or made[-1])
+    index, seen = zip(*work.views(work.rows), strict=True)
+    assert max(map(len, index)) == 8 and sorted(np.concatenate(index)) == list(work.rows)
+    assert [one.decodes for one in made] == [one.n_chunks for one in made] and len(made) == 3
+    for view, spec in enumerate(model.needs.views):
+        np.testing.assert_array_equal(np.concatenate(seen)[:, view], crops(slide, spec)[np.concatenate(index)])
+
+
 def test_summaries_have_closed_forms():
     maps = np.zeros((1, 2, 10, 10), np.float32)
     maps[0, 0, 0] = [3, -1, 0, 0, 0, 0, 0, 0, 0, 0]

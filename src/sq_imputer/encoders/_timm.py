@@ -7,6 +7,7 @@ A crop is normalized on its device in float32, runs through the frozen model, an
 from __future__ import annotations
 
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +34,12 @@ def _timm(name: str) -> ModuleType:
     return timm
 
 
+def pooled_width(model: nn.Module) -> int:
+    """Features that a timm model without classifier gives: some have a layer behind the pooling, with its own width."""
+    return getattr(model, "head_hidden_size", None) or model.num_features
+
+
+@lru_cache(256)
 def timm_card(name: str) -> EncoderCard:
     """The card of `timm:<name>`, from what timm knows of the model. Builds it without weights to learn its width.
 
@@ -49,7 +56,7 @@ def timm_card(name: str) -> EncoderCard:
         raise MissingKey(f"no encoder '{name}'; timm has {listed(near)}. See timm.list_models().")
     config = timm.get_pretrained_cfg(model)
     with torch.device("meta"):
-        width = timm.create_model(model, pretrained=False, num_classes=0).num_features
+        width = pooled_width(timm.create_model(model, pretrained=False, num_classes=0))
     return EncoderCard(
         name=name,
         dim=width,
@@ -99,8 +106,9 @@ class _Tower(nn.Module):
             self.ln_contrast = nn.LayerNorm(card.dim)
 
     def dim(self, card: EncoderCard) -> int:
-        widths = {"token+mean": 2 * self.trunk.num_features, "attention": card.dim}  # the head has the card's width
-        return widths.get(self.pool, self.trunk.num_features)
+        width = self.trunk.num_features
+        widths = {"token": width, "token+mean": 2 * width, "attention": card.dim}  # the head has the card's width
+        return widths.get(self.pool) or pooled_width(self.trunk)
 
     def forward(self, images: Tensor) -> Tensor:
         if self.pool == "model":

@@ -11,7 +11,7 @@ from sq_imputer.errors import BadInput, MissingKey, listed
 
 
 def trunk(name: str) -> nn.Module:
-    """A network with random weights: crops `(B, 3, S, S)` to features `(B, num_features)`.
+    """A network with random weights: crops `(B, 3, S, S)` to features `(B, F)`, F as timm pools them.
 
     A DenseNet ends before its last ReLU, so that features have both signs.
 

@@ -64,6 +64,7 @@ from torch.nn.functional import normalize
 
 from sq_imputer.contract import Batch, CropSpec, Needs, Prediction, Source, Views
 from sq_imputer.device import pick_device
+from sq_imputer.encoders._timm import pooled_width
 from sq_imputer.encoders._trunk import initial_weights, trunk
 from sq_imputer.errors import BadInput
 from sq_imputer.nn.contrastive import GridPosition, ProjectionHead, SpotEncoder, symmetric_infonce, turned
@@ -213,7 +214,7 @@ class Model(Predictor):
         """The two branches, where sections lie, and an empty bank."""
         c, genes, sizes = self.config, len(self.genes), self.sizes
         self.trunk = trunk(c.backbone) if c.backbone else nn.Identity()
-        inputs = self.trunk.num_features if c.backbone else sizes["features"]
+        inputs = pooled_width(self.trunk) if c.backbone else sizes["features"]
         self.image_head = ProjectionHead(inputs, c.width, c.dropout)
         self.position = GridPosition((sizes["grid_x"], sizes["grid_y"]), genes, c.position, c.position_std)
         self.spot_encoder = SpotEncoder(genes, c.blocks, c.heads, c.head_width)

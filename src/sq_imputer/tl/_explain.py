@@ -40,6 +40,7 @@ TOP = 0.1  # share of the cells of a map whose share of its size is its concentr
 TESTED, COLORED = 16, 64  # crops that faithfulness, and the colors of the section, are taken from
 SORTED = 256  # crops whose pixels are sorted into structures
 OVERVIEW_PX = 1000
+HELD = 2**28  # bytes of crops that are read at a time
 
 
 @verb
@@ -253,13 +254,24 @@ class _Work:
         return np.sort(rng.choice(self.rows, min(n, len(self.rows)), replace=False))
 
     def views(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Row numbers and `(B, V, 3, S, S)`, in the order in which the crops are read."""
+        """Row numbers and `(B, V, 3, S, S)`, in the order in which the crops are read.
+
+        As many rows as fit into `HELD` bytes are read at a time, each view in its own order: every chunk once for them.
+        """
         import torch
 
-        first, *wider = (self.slide.crops(view) for view in self.predictor.needs.views)
-        for index, crops in first.batches(self.batch_size, rows=rows):
-            seen = np.stack([crops, *(other[index] for other in wider)], axis=1)
-            yield index, torch.from_numpy(seen).to(self.sight.device)
+        views = [self.slide.crops(view) for view in self.predictor.needs.views]
+        order = views[0].order[np.isin(views[0].order, rows)]
+        most = max(self.batch_size, HELD // (3 * self.crop.size_px**2 * len(views)))
+        for start in range(0, len(order), most):
+            some = order[start : start + most]
+            seen = torch.from_numpy(np.stack([view[some] for view in views], axis=1))
+            for index, crops in zip(
+                np.split(some, range(self.batch_size, len(some), self.batch_size)),
+                seen.split(self.batch_size),
+                strict=True,
+            ):
+                yield index, crops.to(self.sight.device)
 
     def _color(self, overview: np.ndarray) -> Tensor:
         """The baseline, as a color of whole numbers."""
