@@ -188,8 +188,7 @@ class Predictor(nn.Module, ABC):
             )
         size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
         device = pick_device(device)
-        if self.needs.encoders:
-            encoded.check(self, source, device)
+        encoded.check(self, source, device)
         every = np.arange(len(source))
         rows, place = np.unique(every if rows is None else np.atleast_1d(every[rows]), return_inverse=True)
         if not len(rows):
@@ -269,8 +268,7 @@ class Predictor(nn.Module, ABC):
     ) -> Iterator[Batch]:
         """Batches of a source as the model sees them: features scaled, targets in float32."""
         if not self.needs.encoders:
-            for batch in source.batches(self.needs, batch_size, rows=rows, generator=generator):
-                yield _in_float32(batch)
+            yield from map(_in_float32, source.batches(self.needs, batch_size, rows=rows, generator=generator))
             return
         moments = source.moments(self.needs, device=device) if self.needs.per_section else None
         mean, std = moments or (self.feature_mean.cpu().numpy(), self.feature_std.cpu().numpy())
@@ -297,7 +295,7 @@ class Predictor(nn.Module, ABC):
         while not size.attempt(partial(self._train, sources, plan), size.rows, f"training '{self.card.name}'"):
             plan = replace(plan, batch_size=size.rows)
         self.eval()
-        self.provenance = _provenance(sources, plan) | ({"encoders": encoders} if self.needs.encoders else {})
+        self.provenance = _provenance(sources, plan) | {"encoders": encoders}
 
     def _train(self, sources: list[Source], plan: Plan) -> bool:
         """Build and train, from the start."""
@@ -312,8 +310,8 @@ class Predictor(nn.Module, ABC):
         if not self.needs.encoders:
             return 0, {}
         device = pick_device(plan.device)
-        widths = [source.all_features(self.needs, device=device).shape[-1] for source in sources]
-        return widths[0], encoded.of_sources(sources, self.needs, device)
+        width = [source.all_features(self.needs, device=device).shape[-1] for source in sources][0]
+        return width, encoded.of_sources(sources, self.needs, device)
 
     def _register_statistics(self) -> None:
         genes, width = len(self.genes), self.sizes["features"]
