@@ -183,3 +183,26 @@ def test_a_section_survives_zarr(tmp_path):
     assert back.attrs["section"] == "section"
     np.testing.assert_array_equal(back["table"].X.toarray(), sdata["table"].X.toarray())
     assert back["spots"]["barcode"].tolist() == sdata["spots"]["barcode"].tolist()
+
+
+def test_tables_can_stay_in_the_store(tmp_path):
+    import dask.array as da
+    import spatialdata as sd
+
+    import sq_imputer as sqi
+
+    (toy,) = sqi.datasets.toy(1).values()
+    toy.write(tmp_path / "toy.zarr")
+    known = {"config": {"size_px": 32, "context_um": ()}, "genes": 10}
+    results = []
+    for sdata in (sd.read_zarr(tmp_path / "toy.zarr"), sqi.io.read_zarr(tmp_path / "toy.zarr", lazy_tables=True)):
+        sqi.tl.predict(sdata, "ridge", overwrite=True, **known)
+        results.append((sdata.tables["imputed"], sqi.tl.score(sdata)))
+    assert isinstance(sdata.tables["table"].X, da.Array)  # of the last, which is the lazy one
+    (eager, scores), (lazy, again) = results
+    assert list(eager.var_names) == list(lazy.var_names)
+    np.testing.assert_allclose(lazy.layers["ridge"], eager.layers["ridge"], atol=1e-6)
+    np.testing.assert_array_equal(lazy.layers["measured"], eager.layers["measured"])
+    np.testing.assert_allclose(again["pearson"].astype(float), scores["pearson"].astype(float), atol=1e-6)
+    back = sd.read_zarr(tmp_path / "toy.zarr")  # the lazy object is backed: what it was given is in the store
+    np.testing.assert_array_equal(back.tables["imputed"].layers["ridge"], lazy.layers["ridge"])

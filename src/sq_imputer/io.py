@@ -43,7 +43,7 @@ _COLUMNS = {
 }
 
 
-def read_zarr(path: str | Path) -> SpatialData:
+def read_zarr(path: str | Path, *, lazy_tables: bool = False) -> SpatialData:
     """Open a SpatialData store in a local folder, after a look at what it says of itself.
 
     Use it for stores of others. Before anything is opened, these are refused: codecs other than the usual ones (pickle
@@ -54,6 +54,11 @@ def read_zarr(path: str | Path) -> SpatialData:
     ----------
     path
         The folder of the store.
+    lazy_tables
+        Leave `X`, the layers and `obsm` of all tables in the store, as dask arrays, and read only `obs`, `var` and
+        `uns`. For tables that do not fit into memory: :func:`sq_imputer.tl.fit`, `tl.predict` and `tl.score` read of
+        them the genes of the panel and the library size, in blocks. (SpatialData 0.7 and 0.8 refuse what
+        `anndata.experimental.read_lazy` itself returns, since its `obs` is no data frame.)
 
     Raises
     ------
@@ -65,12 +70,28 @@ def read_zarr(path: str | Path) -> SpatialData:
 
     check_store(path)
     try:
-        return spatialdata.read_zarr(path)
+        return _with_lazy_tables(Path(path)) if lazy_tables else spatialdata.read_zarr(path)
     except (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise BadInput(
             f"the store '{path}' is damaged: {type(error).__name__} {error}. If a program was killed while it wrote "
             "there, sq_imputer.io.recover(path) clears away what sq_imputer left; else copy the store again."
         ) from error
+
+
+def _with_lazy_tables(path: Path) -> SpatialData:
+    import spatialdata
+    import zarr
+    from anndata import AnnData
+    from anndata.experimental import read_lazy
+    from anndata.io import read_elem
+
+    sdata = spatialdata.read_zarr(path, selection=("images", "labels", "shapes", "points"))
+    store = zarr.open_group(path, mode="r")
+    for key, group in store["tables"].groups() if "tables" in store else ():
+        lazy = read_lazy(path / "tables" / key)
+        heads = {name: read_elem(group[name]) for name in ("obs", "var", "uns") if name in group}
+        sdata.tables[key] = AnnData(X=lazy.X, layers=dict(lazy.layers), obsm=dict(lazy.obsm), **heads)
+    return sdata
 
 
 def read_st(

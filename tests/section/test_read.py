@@ -173,7 +173,7 @@ def test_shapes_without_a_place_are_named(planted, kind, message):
 
 def test_rows_of_a_table_find_their_shapes_in_any_order(planted):
     table, shapes = planted.table([5, 2, 7]), planted.circles(planted.centers_um)
-    rows, where = read.rows_of(table, shapes, "spots", "table")
+    rows, where = read.rows_of(table, shapes.index, "spots", "table")
     assert rows.tolist() == [0, 1, 2]
     assert where.tolist() == [5, 2, 7]
 
@@ -181,25 +181,25 @@ def test_rows_of_a_table_find_their_shapes_in_any_order(planted):
 def test_rows_of_other_regions_are_left_out(planted):
     table = planted.table([0, 1, 0, 1], ["a", "b", "b", "a"])
     shapes = planted.circles(planted.centers_um)
-    assert [part.tolist() for part in read.rows_of(table, shapes, "b", "table")] == [[1, 2], [1, 0]]
+    assert [part.tolist() for part in read.rows_of(table, shapes.index, "b", "table")] == [[1, 2], [1, 0]]
     with pytest.raises(BadInput, match="no row of obs.'region'. says so: it has 'a', 'b'"):
-        read.rows_of(table, shapes, "c", "table")
+        read.rows_of(table, shapes.index, "c", "table")
 
 
 def test_ids_of_another_type_are_shown_beside_each_other(planted):
     table, shapes = planted.table(["0", "1"]), planted.circles(planted.centers_um)
     with pytest.raises(BadInput, match="2 of 2 values of 'spot_id' are not in shapes 'spots'.*int64.*same type"):
-        read.rows_of(table, shapes, "spots", "table")
+        read.rows_of(table, shapes.index, "spots", "table")
 
 
 def test_ids_that_are_not_in_the_shapes_are_named(planted):
     table, shapes = planted.table([0, 1, 99]), planted.circles(planted.centers_um)
     with pytest.raises(BadInput, match="1 of 3 values of 'spot_id' are not in shapes 'spots' .table: '99'"):
-        read.rows_of(table, shapes, "spots", "table")
+        read.rows_of(table, shapes.index, "spots", "table")
 
 
 def test_a_shape_annotated_twice_is_named(planted):
     table, shapes = planted.table([0, 1, 2]), planted.circles(planted.centers_um)
     table.obs["spot_id"] = [0, 2, 2]
     with pytest.raises(BadInput, match="annotates the same shape more than once: '2'"):
-        read.rows_of(table, shapes, "spots", "table")
+        read.rows_of(table, shapes.index, "spots", "table")

@@ -77,7 +77,7 @@ def compare(
     shapes_key = read.find_shapes(sdata, None, key)
     shown = {"shapes_key": shapes_key, "table_key": None, "section_key": None}  # places alone
     slide = Slide.from_sdata(sdata, **{**as_seen(made), **shown})
-    rows, position = read.rows_of(table, sdata.shapes[shapes_key], shapes_key, key)
+    rows, position = slide.rows_in(table, key)
     parts = {
         name: columns_of(table, name, genes)[rows]
         for name in ("measured", layer, f"{layer}_std")

@@ -82,7 +82,7 @@ def domains(
     shapes_key = read.find_shapes(sdata, None, key)
     shown = {"shapes_key": shapes_key, "table_key": None, "section_key": None}  # places alone
     slide = Slide.from_sdata(sdata, **{**as_seen(made), **shown})
-    rows, position = read.rows_of(table, sdata.shapes[shapes_key], shapes_key, key)
+    rows, position = slide.rows_in(table, key)
     codes = column.cat.codes.to_numpy()[rows].astype(float)
     xy_um, radius_um = slide.xy_um[position], slide.size_um[position] / 2
     ax = _axes(xy_um) if ax is None else ax

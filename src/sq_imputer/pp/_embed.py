@@ -63,7 +63,7 @@ def embed(
     slide = Slide.from_sdata(sdata, **keys)
     shapes_key, table_key = slide.keys["shapes_key"], keys.get("table_key", "table")
     table = read.find_table(sdata, table_key, shapes_key)
-    rows, where = read.rows_of(table, sdata.shapes[shapes_key], shapes_key, table_key)
+    rows, where = slide.rows_in(table, table_key)
     encode = get_encoder(encoder, weights=weights, revision=revision)
     crops = slide.crops(spec)
     slide.checked.crops(crops)

@@ -114,10 +114,10 @@ def _measured(sdata: SpatialData, image_key: str, frame: Frame, table_key: str |
     """Where `(n, 2)`, in µm, measured spots lie on the image."""
     found = [np.empty((0, 2))]
     for name in read.annotated(sdata, table_key):
-        shapes, here = sdata.shapes[name], frame.coordinate_system
-        if here not in read.systems(shapes):
+        shapes, here = read.outlines(sdata, name), frame.coordinate_system
+        if here not in read.systems(sdata[name]):
             continue
-        _, where = read.rows_of(sdata.tables[table_key], shapes, name, table_key)
+        _, where = read.rows_of(sdata.tables[table_key], shapes.index, name, table_key)
         to_image = read.geometry(sdata, image_key, name, here).to_image
         found.append(read.apply(frame.to_um, read.apply(to_image, read.centers(shapes, name)[where])))
     xy_um = np.concatenate(found)

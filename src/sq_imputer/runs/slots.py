@@ -216,7 +216,7 @@ def _write_elsewhere(place: Place, regions: Sequence[str], table: AnnData) -> No
         write.assign(place.sdata, "tables", place.key, table)
 
     with write.kept(place.sdata, "tables", place.key, keep):
-        new = SpatialData(tables={place.key: table}, shapes={name: place.sdata.shapes[name] for name in regions})
+        new = SpatialData.init_from_elements({place.key: table, **{name: place.sdata[name] for name in regions}})
         write.write_new(new, place.output_path)
     keep()
 

@@ -86,7 +86,7 @@ def recall(targets: Targets, table: AnnData, sdata: SpatialData, key: str) -> No
         if targets.several:
             mine = (table.obs["section"] == slide.section).to_numpy()
             among = np.flatnonzero(mine & (read.region_of_rows(table, key) == slide.keys["shapes_key"]).to_numpy())
-        slide.recall(table, *slide.rows_in(table, sdata, key, among))
+        slide.recall(table, *slide.rows_in(table, key, among))
 
 
 def measured_of(sdata: SpatialData, targets: Targets, keys: Mapping) -> list[Slide]:
@@ -105,7 +105,7 @@ def _measured_on(sdata: SpatialData, target: Slide, keys: Mapping) -> Slide:
         )
     image_key = target.keys["image_key"]
     here = set(read.systems(sdata.images[image_key]))
-    near = [name for name in read.annotated(sdata, table_key) if here & set(read.systems(sdata.shapes[name]))]
+    near = [name for name in read.annotated(sdata, table_key) if here & set(read.systems(sdata[name]))]
     shapes_key = near[0] if len(near) == 1 else None
     own = {**keys, "image_key": image_key, "shapes_key": shapes_key}
     return replace(Slide.from_sdata(sdata, **own), section=target.section, encoders=target.encoders)

@@ -33,7 +33,7 @@ def find_image(sdata: SpatialData, image_key: str | None, shapes_key: str | None
         return image_key
     tissue = [name for name in names if not _is_map(sdata, name)]
     if len(tissue) > 1 and shapes_key is not None:
-        near = set(systems(sdata.shapes[shapes_key]))
+        near = set(systems(sdata[shapes_key]))
         tissue = [name for name in tissue if near & set(systems(sdata.images[name]))] or tissue
     finest = _finest(sdata, tissue) if len(tissue) > 1 else next(iter(tissue), None)
     if finest is None:

@@ -203,7 +203,8 @@ def _on_image(sdata: SpatialData, place: Place, shapes_key: str | None) -> list[
     Where several sections share "global", those that share a system of their own with the image are its own.
     """
     here = set(read.systems(sdata.images[place[0]]))
-    shared = {name: here & set(read.systems(sdata.shapes[name])) for name in sdata.shapes}
+    own = [shapes_key] if shapes_key in sdata.labels else []
+    shared = {name: here & set(read.systems(sdata[name])) for name in (*sdata.shapes, *own)}
     names = [name for name in shared if shared[name]]
     return sorted(names, key=lambda name: (name != shapes_key, not shared[name] - {"global"}))
 
@@ -211,7 +212,7 @@ def _on_image(sdata: SpatialData, place: Place, shapes_key: str | None) -> list[
 def _pixels(sdata: SpatialData, place: Place, shapes_key: str) -> float:
     """Pixels of the image per unit of the shapes' own coordinates."""
     image_key, name = place
-    name = name if name in read.systems(sdata.shapes[shapes_key]) else None
+    name = name if name in read.systems(sdata[shapes_key]) else None
     to_image = read.geometry(sdata, image_key, shapes_key, name).to_image
     return read.similarity(to_image, f"shapes '{shapes_key}'")[0]
 
@@ -245,7 +246,7 @@ def _spot_um(factors: Mapping, shapes_key: str) -> float:
 def _bins(sdata: SpatialData, shapes_key: str) -> Iterator[PixelSize]:
     match = BIN.search(shapes_key)
     if match is not None:
-        side = float(np.median(read.sizes(sdata.shapes[shapes_key])))
+        side = float(np.median(read.sizes(read.outlines(sdata, shapes_key))))
         yield PixelSize(int(match[1]) / side, f"Visium HD bins of {int(match[1])} µm in '{shapes_key}'")
 
 
@@ -281,14 +282,15 @@ def _lattice(
     sdata: SpatialData, shapes_key: str, table_key: str, technology: str | None, factors: bool
 ) -> tuple[list[PixelSize], BadInput | None]:
     """What the lattice says: of the named technology, else of Visium where scale factors or diameter say Visium."""
-    table, shapes = sdata.tables[table_key], sdata.shapes[shapes_key]
+    table = sdata.tables[table_key]
     if not {"array_row", "array_col"} <= set(table.obs):
         needs = f"technology='{technology}' needs obs columns array_row and array_col in table '{table_key}'."
         return [], BadInput(needs) if technology else None
     array = table.obs[["array_row", "array_col"]].to_numpy(dtype=float)
     if not technology and not is_staggered(array):
         return [], None
-    rows, where = read.rows_of(table, shapes, shapes_key, table_key)
+    shapes = read.outlines(sdata, shapes_key)
+    rows, where = read.rows_of(table, shapes.index, shapes_key, table_key)
     some = np.linspace(0, len(rows) - 1, min(len(rows), MOST_SPOTS)).astype(int)
     try:
         size = mpp_of_lattice(read.centers(shapes, shapes_key)[where[some]], array[rows[some]], technology or "visium")

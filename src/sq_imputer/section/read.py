@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, listed, printable
+from sq_imputer.section.labels import circles_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from geopandas import GeoDataFrame
-    from pandas import Series
+    from pandas import Index, Series
     from spatialdata import SpatialData
 
 XY = ("x", "y")
@@ -58,10 +59,10 @@ def check_object(sdata) -> None:
 
 
 def annotated(sdata: SpatialData, table_key: str | None) -> list[str]:
-    """Names of the shapes elements that a table annotates."""
+    """Names of the shapes and labels that a table annotates."""
     if table_key is None or table_key not in sdata.tables:
         return []
-    return [name for name in _regions(sdata.tables[table_key]) if name in sdata.shapes]
+    return [name for name in _regions(sdata.tables[table_key]) if name in sdata.shapes or name in sdata.labels]
 
 
 def _regions(table: AnnData) -> list[str]:
@@ -84,17 +85,19 @@ def check_table_key(sdata: SpatialData, table_key: str | None) -> None:
     regions = _regions(sdata.tables[table_key])
     if regions and not any(name in sdata for name in regions):
         raise MissingKey(
-            f"table '{table_key}' annotates {listed(regions)}, which sdata does not have; its shapes are "
-            f"{listed(sdata.shapes)}. Rename the region of the table, add the shapes, or pass table_key=None."
+            f"table '{table_key}' annotates {listed(regions)}, which sdata does not have; its shapes and labels are "
+            f"{listed([*sdata.shapes, *sdata.labels])}. Rename the region of the table, add the element, or pass "
+            "table_key=None."
         )
 
 
 def find_shapes(sdata: SpatialData, shapes_key: str | None, table_key: str | None) -> str:
-    """The name of the shapes element: as given, else what the table annotates, else the only one."""
+    """The name of the shapes or labels: as given, else what the table annotates, else the only shapes."""
     names = list(sdata.shapes)
     if shapes_key is not None:
-        if shapes_key not in names:
-            raise MissingKey(f"no shapes '{shapes_key}'; sdata has {listed(names)}. Pass shapes_key=.")
+        if shapes_key not in names and shapes_key not in sdata.labels:
+            labels = f", and labels {listed(sdata.labels)}" if len(sdata.labels) else ""
+            raise MissingKey(f"no shapes '{shapes_key}'; sdata has {listed(names)}{labels}. Pass shapes_key=.")
         return shapes_key
     candidates = annotated(sdata, table_key) or names
     if len(candidates) != 1:
@@ -104,6 +107,13 @@ def find_shapes(sdata: SpatialData, shapes_key: str | None, table_key: str | Non
             "Pass shapes_key=, one of them."
         )
     return candidates[0]
+
+
+def outlines(sdata: SpatialData, shapes_key: str) -> GeoDataFrame:
+    """Circles or polygons of an element by id, in its own coordinates; labels are read through, chunk by chunk."""
+    if shapes_key in sdata.labels:
+        return circles_of(sdata.labels[shapes_key], shapes_key)
+    return sdata.shapes[shapes_key]
 
 
 def region_of_rows(table: AnnData, table_key: str) -> Series:
@@ -214,7 +224,7 @@ def geometry(sdata: SpatialData, image_key: str, shapes_key: str, coordinate_sys
 
     Without a name, all common systems must say the same about position and orientation.
     """
-    image, shapes = sdata.images[image_key], sdata.shapes[shapes_key]
+    image, shapes = sdata.images[image_key], sdata[shapes_key]
     common = [name for name in systems(image) if name in systems(shapes)]
     if coordinate_system is not None and coordinate_system not in common:
         raise MissingKey(
@@ -244,7 +254,7 @@ def geometry(sdata: SpatialData, image_key: str, shapes_key: str, coordinate_sys
 def _geometry(sdata: SpatialData, image_key: str, shapes_key: str, name: str) -> Geometry:
     image_to_cs = affine(sdata.images[image_key], name)
     _, turn = similarity_of_image(image_to_cs, image_key, name)
-    shapes_to_cs = affine(sdata.shapes[shapes_key], name)
+    shapes_to_cs = affine(sdata[shapes_key], name)
     way_out = (
         f"Move the shapes themselves: sdata['{shapes_key}'] = spatialdata.transform(sdata['{shapes_key}'], "
         f"to_coordinate_system='{name}')."
@@ -322,9 +332,9 @@ def sizes(shapes: GeoDataFrame) -> np.ndarray:
 
 
 def rows_of(
-    table: AnnData, shapes: GeoDataFrame, shapes_key: str, table_key: str, among: np.ndarray | None = None
+    table: AnnData, known: Index, shapes_key: str, table_key: str, among: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Table rows, or those of `among`, that annotate `shapes`, and the shape row of each."""
+    """Table rows, or those of `among`, that annotate the instances `known` of an element, and the number of each."""
     region, instance = _columns(table, table_key)
     mine = np.flatnonzero(table.obs[region].astype(str).to_numpy() == shapes_key)
     mine = mine if among is None else among
@@ -334,16 +344,16 @@ def rows_of(
             f"table '{table_key}' says that it annotates shapes '{shapes_key}', but no row of obs['{region}'] says so: "
             f"it has {listed(table.obs[region].astype(str).unique())}. Set that column to '{shapes_key}'."
         )
-    position = shapes.index.get_indexer(ids)
+    position = known.get_indexer(ids)
     if (position < 0).any():
         lost = ids[position < 0]
         raise BadInput(
             f"table '{table_key}': {len(lost)} of {len(ids)} values of '{instance}' are not in shapes '{shapes_key}' "
-            f"(table: {listed(lost, 3)}, {ids.dtype}; shapes: {listed(shapes.index, 3)}, {shapes.index.dtype}). Make "
+            f"(table: {listed(lost, 3)}, {ids.dtype}; shapes: {listed(known, 3)}, {known.dtype}). Make "
             "both the same ids of the same type, with none missing."
         )
     if len(np.unique(position)) != len(position):
-        twice = shapes.index[position][np.bincount(position, minlength=len(shapes))[position] > 1]
+        twice = known[position][np.bincount(position, minlength=len(known))[position] > 1]
         raise BadInput(
             f"table '{table_key}' annotates the same shape more than once: {listed(twice.unique())}; expected one row "
             f"per shape. Make '{instance}' unique."

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pandas import Index
 
 from sq_imputer.contract import CropSpec
 from sq_imputer.errors import BadInput, MissingKey, listed
@@ -132,7 +133,9 @@ class Slide(Seen):
             H&E image, single- or multi-scale, (c, y, x), uint8 or float in [0, 1]. Left out: the one that shares a
             coordinate system with the shapes; of several of the same place the finest, with a warning.
         shapes_key
-            Circles or polygons: spots, bins, cells. May be left out if the table annotates one element.
+            Circles or polygons: spots, bins, cells. Or labels, a segmentation mask: its instances are the rows, at
+            their centroids, with their areas, for which the mask is read once, chunk by chunk. May be left out if the
+            table annotates one element.
         table_key
             Table with counts. Rows of the shapes element that it does not annotate are unmeasured. None, a table of
             another element, or no table `"table"` in the object: all rows are unmeasured.
@@ -212,7 +215,7 @@ class Slide(Seen):
     ) -> Slide:
         """The slide with the counts, names and individual that a table gives, of rows `among` if said."""
         shapes_key, table_key = self.keys["shapes_key"], self.keys["table_key"]
-        rows, where = read.rows_of(table, shapes, shapes_key, table_key, among)
+        rows, where = read.rows_of(table, shapes.index, shapes_key, table_key, among)
         counts = read_counts(table, rows, where, len(self), layer, table_key)
         names = self.names.copy()
         names[where] = table.obs_names.to_numpy()[rows]
@@ -258,11 +261,9 @@ class Slide(Seen):
         """Id of every gene, where the table has ids beside names."""
         return dict(zip(self.var_names, self.gene_ids, strict=False))
 
-    def rows_in(self, table: AnnData, sdata: SpatialData, table_key: str, among: np.ndarray | None = None):
+    def rows_in(self, table: AnnData, table_key: str, among: np.ndarray | None = None):
         """Rows of a table, or those of `among`, that annotate this section's shapes, and the row here of each."""
-        shapes = sdata.shapes[self.keys["shapes_key"]]
-        shapes = shapes.loc[self.instances] if self.keys["section_key"] else shapes
-        return read.rows_of(table, shapes, self.keys["shapes_key"], table_key, among)
+        return read.rows_of(table, Index(self.instances), self.keys["shapes_key"], table_key, among)
 
     def which(self, genes: Sequence[str]) -> list[int]:
         """Numbers of those of some genes that the section has, by name or by id."""
@@ -298,7 +299,7 @@ def _shapes_of(
     sdata: SpatialData, shapes_key: str, table_key: str | None, section_key: str | None, section: str
 ) -> tuple[GeoDataFrame, np.ndarray | None]:
     """The shapes of a section, and its rows of the table, if a column says which those are."""
-    shapes = sdata.shapes[shapes_key]
+    shapes = read.outlines(sdata, shapes_key)
     if section_key is None:
         return shapes, None
     table = read.find_table(sdata, table_key, shapes_key)

@@ -235,7 +235,7 @@ def _texture(sdata: SpatialData, table: AnnData, key: str, layer: str, device: s
         return {name: np.asarray(table.obsm[name], dtype=float) for name in names}
     made = records(table)[layer]
     slide = Slide.from_sdata(sdata, **as_seen(made))
-    rows, where = slide.rows_in(table, sdata, key)
+    rows, where = slide.rows_in(table, key)
     seen = slide.features("texture", CropSpec(), device=device)
     values = np.full((table.n_obs, seen.shape[1]), np.nan)
     values[rows] = seen[where]
@@ -356,12 +356,12 @@ def _polygons(section: Section, numbers: np.ndarray, key: str) -> GeoDataFrame:
     from spatialdata.transformations import get_transformation
 
     shapes_key = section.record["shapes_key"]
-    shapes = section.sdata.shapes[shapes_key]
-    rows, where = read.rows_of(section.table, shapes, shapes_key, key)
+    shapes = read.outlines(section.sdata, shapes_key)
+    rows, where = read.rows_of(section.table, shapes.index, shapes_key, key)
     labels = np.full(len(shapes), -1)
     labels[where] = numbers[rows]
     found = outlines(read.centers(shapes, shapes_key), labels)
     counts = [int((labels == k).sum()) for k in found]
     index = [str(k) for k in found]
     frame = GeoDataFrame({"n_spots": counts}, geometry=list(found.values()), index=index)
-    return ShapesModel.parse(frame, transformations=get_transformation(shapes, get_all=True))
+    return ShapesModel.parse(frame, transformations=get_transformation(section.sdata[shapes_key], get_all=True))

@@ -229,7 +229,7 @@ def _measured(sdata: SpatialData, key: str, record: dict, keys: Mapping) -> Spot
         )
     genes = [table.var_names[i] for i in columns]
     slide = slide.with_genes(genes, record["unit"])
-    in_table, where = slide.rows_in(table, sdata, key)
+    in_table, where = slide.rows_in(table, key)
     slide.recall(table, in_table, where)
     at = np.full(len(slide), -1)  # the table may have been sorted or filtered since
     at[where] = in_table
