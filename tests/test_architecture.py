@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import json
 import re
 import subprocess
@@ -305,6 +306,14 @@ def test_every_public_name_resolves():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'stem'"):
         _ = sq_imputer.stem
+
+
+def test_the_picture_of_the_rooms_is_of_these_imports(monkeypatch):
+    docs = Path(__file__).parent.parent / "docs"
+    monkeypatch.syspath_prepend(docs)
+    import rooms
+
+    assert html.escape(rooms.listing()) in rooms.PICTURE.read_text(encoding="utf-8"), "run python docs/rooms.py"
 
 
 def test_every_source_file_has_a_test_file():

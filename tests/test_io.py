@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -151,27 +149,6 @@ def test_an_image_that_is_not_rgb_is_an_error():
     image, counts, spots = small_section()
     with pytest.raises(BadInput, match=r"shape \(700, 640\) and dtype uint8; expected \(y, x, 3\), uint8"):
         read_st(image[..., 0], counts, spots, technology="st")
-
-
-def test_images_larger_than_photographs_are_read_without_a_warning(tmp_path, monkeypatch):
-    image, counts, spots = small_section()
-    Image.fromarray(image).save(tmp_path / "S1.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300_000)  # the image has 448 000
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        read_st(tmp_path / "S1.png", counts, spots, technology="st")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
-    with pytest.raises(BadInput, match="S1.png.*Save it as TIFF"):
-        read_st(tmp_path / "S1.png", counts, spots, technology="st")
-
-
-def test_tiff_is_read(tmp_path):
-    import tifffile
-
-    image, counts, spots = small_section()
-    tifffile.imwrite(tmp_path / "S1.tif", image)
-    sdata = read_st(tmp_path / "S1.tif", counts, spots, technology="st")
-    np.testing.assert_array_equal(sdata["he"]["scale0"]["image"], image.transpose(2, 0, 1))
 
 
 def test_a_section_survives_zarr(tmp_path):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import re
-import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +18,12 @@ import numpy as np
 import pandas as pd
 
 from sq_imputer.errors import BadInput, SqImputerError, listed
+from sq_imputer.pixels.decode import decode
 from sq_imputer.pixels.levels import CHUNK, halvings
 from sq_imputer.section.lattice import TECHNOLOGIES, mpp_of_lattice
 from sq_imputer.store.commit import recover
 from sq_imputer.store.provenance import pythonic
+from sq_imputer.store.write import assign
 from sq_imputer.untrusted import check_store
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ __all__ = ["pythonic", "read_st", "read_zarr", "recover"]
 
 DIAMETER_UM = {"visium": 55.0, "st": 100.0, "st2k": 100.0}
 MOST_TEXT = 2**30  # bytes of a table: 5,000 spots x 36,000 genes have 0.4e9
-MOST_IMAGE = 2**35  # bytes of an image, which is decoded at once
 _FORM = "tab-separated (.tsv, .tsv.gz), or with commas (.csv)"
 _COLUMNS = {
     "array_row": ("array_row", "array_y", "y"),
@@ -90,7 +90,8 @@ def _with_lazy_tables(path: Path) -> SpatialData:
     for key, group in store["tables"].groups() if "tables" in store else ():
         lazy = read_lazy(path / "tables" / key)
         heads = {name: read_elem(group[name]) for name in ("obs", "var", "uns") if name in group}
-        sdata.tables[key] = AnnData(X=lazy.X, layers=dict(lazy.layers), obsm=dict(lazy.obsm), **heads)
+        table = AnnData(X=lazy.X, layers=dict(lazy.layers), obsm=dict(lazy.obsm), **heads)
+        assign(sdata, "tables", key, table)
     return sdata
 
 
@@ -348,49 +349,12 @@ def _sparse(frame: pd.DataFrame) -> csr_matrix:
 
 def _pixels(image: str | Path | np.ndarray) -> np.ndarray:
     """`(3, y, x)` uint8 from a file or an array."""
-    array = np.asarray(image) if not isinstance(image, str | Path) else _decode(Path(image))
+    array = np.asarray(image) if not isinstance(image, str | Path) else decode(Path(image))
     if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
         array = array.transpose(1, 2, 0)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         raise BadInput(f"the image has shape {array.shape} and dtype {array.dtype}; expected (y, x, 3), uint8.")
     return np.ascontiguousarray(array.transpose(2, 0, 1))
-
-
-def _decode(path: Path) -> np.ndarray:
-    import warnings
-
-    from PIL import Image
-
-    if not path.is_file():
-        raise BadInput(f"there is no image at '{path}'.")
-    if path.suffix.lower() in {".tif", ".tiff"}:
-        return _decode_tiff(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # slides are larger than photographs
-        try:
-            with Image.open(path) as file:
-                return np.asarray(file.convert("RGB"))
-        except Image.DecompressionBombError as error:
-            raise BadInput(f"'{path.name}': {error} Save it as TIFF, or pass an array.") from error
-        except (EOFError, OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:  # all by Pillow
-            raise BadInput(f"image '{path.name}' cannot be decoded: {error}. Copy or download it again.") from error
-
-
-def _decode_tiff(path: Path) -> np.ndarray:
-    from tifffile import TiffFile
-
-    try:
-        with TiffFile(path) as file:
-            nbytes = file.series[0].nbytes if file.series else 0
-            if nbytes > MOST_IMAGE:
-                raise BadInput(
-                    f"'{path.name}' declares an image of {nbytes / 1e9:.0f} GB; pass an array of a smaller one."
-                )
-            return file.asarray()
-    except SqImputerError:
-        raise
-    except Exception as error:  # of any kind: tifffile and the codecs have no base of their own
-        raise BadInput(f"image '{path.name}' cannot be decoded: {error}. Copy or download it again.") from error
 
 
 def _check_on_image(spots: pd.DataFrame, shape: tuple[int, int]) -> None:

@@ -86,7 +86,7 @@ def test_an_image_that_is_none_is_refused(tmp_path, payload, refused, name) -> N
 
 def test_a_tiff_that_declares_terabytes_is_refused(tmp_path, refused, monkeypatch) -> None:
     tifffile.imwrite(tmp_path / "large.tif", np.zeros((300, 300, 3), np.uint8), compression="zlib")
-    monkeypatch.setattr(sqio, "MOST_IMAGE", 200_000)
+    monkeypatch.setattr("sq_imputer.pixels.decode.MOST_IMAGE", 200_000)
     refused(lambda: sqio.read_st(tmp_path / "large.tif", COUNTS, SPOTS, **SIZES), "'large.tif' declares an image of")
 
 

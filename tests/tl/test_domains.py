@@ -424,6 +424,25 @@ def test_agreement_with_a_column_of_the_measured_table_and_with_measured_domains
     assert "measured" not in set(found["predictor"])
 
 
+def test_agreement_of_several_sections_is_told_of_each(joined, genes):
+    """Barcodes repeat over sections, and a column of the measured table is found by region and instance."""
+    config = {"size_px": 32, "context_um": ()}
+    sqi.tl.predict(joined, "ridge", sections="region", leave_out="section", genes=genes, config=config)
+    sqi.tl.domains(joined, n_domains=3, method="kmeans")
+    measured, table = joined.tables["table"], joined.tables["imputed"]
+    found = sqi.tl.agreement(joined, n_random=5)
+    assert list(found["section"].unique()) == list(table.obs["section"].unique())
+    assert (found.groupby("section").size() == 4).all()
+    place = {(region, spot): k for k, (region, spot) in enumerate(measured.obs[["region", "spot_id"]].to_numpy())}
+    at = [place[region, spot] for region, spot in table.obs[["region", "instance_id"]].to_numpy()]
+    truth = np.empty(measured.n_obs, dtype=object)
+    truth[at] = table.obs["domain"].astype(str).to_numpy()
+    measured.obs["truth"] = truth
+    measured.obs_names = [f"bc{k % 10}" for k in range(measured.n_obs)]
+    again = sqi.tl.agreement(joined, "truth", n_random=5, sections=found["section"].unique()[1:])
+    assert (again.loc[again["predictor"] == "domain", "ari"] == 1).all() and again["section"].nunique() == 2
+
+
 def test_domains_that_are_the_folds_of_the_prediction_are_told(wide, spy, genes):
     sqi.tl.predict(wide, "spy", genes=genes, **ALL_SPOTS)
     table = wide.tables["imputed"]
@@ -453,7 +472,7 @@ def test_what_cannot_be_compared_is_an_error(planted):
     for labels, error, message in (
         ("tumor", MissingKey, "no 'tumor' in obs, which has"),
         (np.zeros(237), BadInput, "labels is a ndarray; expected the name of a column or a pandas Series"),
-        ("patient", BadInput, "the 237 spots with labels and domains have one label"),
+        ("patient", BadInput, "the 237 spots of section 'P1' with labels and domains have one label"),
     ):
         with pytest.raises(error, match=message):
             sqi.tl.agreement(sdata, labels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,12 @@ from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, MissingKey, check_number, listed
 from sq_imputer.places import grades, ranks
 from sq_imputer.runs.sections import check_table, records
+from sq_imputer.runs.views import views_of
+from sq_imputer.section import read
 from sq_imputer.section.keys import verb
 from sq_imputer.tl._clusters import Settings, cluster
 from sq_imputer.tl._domain_names import params_of
-from sq_imputer.tl._domains import read_features
+from sq_imputer.tl._domains import common_columns, read_features
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,6 +30,7 @@ def agreement(
     sdata: SpatialData,
     labels: str | Series = "measured",
     *,
+    sections: str | Sequence[str] | None = None,
     domain: str = "domain",
     key: str = "imputed",
     n_random: int = 100,
@@ -46,6 +49,8 @@ def agreement(
     labels
         A column of `obs`, of the measured table or of `tables[key]`, or a series indexed like either; spots without
         one are left out. `"measured"`: domains of the measured expression of the same genes.
+    sections
+        Of a table of several sections, which: names, or the column that names them; all if left out.
     domain
         Column of `tables[key].obs` that :func:`sq_imputer.tl.domains` wrote.
     key
@@ -59,12 +64,13 @@ def agreement(
 
     Returns
     -------
-    A row each for the domains; for domains of the same number, made with the same settings, `texture alone` and,
-    unless these are the labels, `measured`; and for `random regions` (compact, of the same number and sizes) and
-    `shuffled`. Columns: predictor, ari (adjusted Rand index), nmi (normalized mutual information), ari_high and
-    nmi_high (the 95th percentile of the draws of a random control), ari_folds (of domains and the folds of the
-    prediction: every fold was predicted by another model, and domains that agree with them more than random regions
-    do are made by that; NaN where nothing is out of fold), n_domains, n_spots.
+    For every section a row each for the domains; for domains of the same number, made with the same settings, `texture
+    alone` and, unless these are the labels, `measured`; and for `random regions` (compact, of the same number and
+    sizes) and `shuffled`. Those of several sections are made together, as the domains were. Columns: section,
+    predictor, ari (adjusted Rand index), nmi (normalized mutual information), ari_high and nmi_high (the 95th
+    percentile of the draws of a random control), ari_folds (of domains and the folds of the prediction: every fold was
+    predicted by another model, and domains that agree with them more than random regions do are made by that; NaN
+    where nothing is out of fold), n_domains, n_spots.
 
     Raises
     ------
@@ -79,37 +85,58 @@ def agreement(
     pick_device(device)
     if domain not in table.obs:
         raise MissingKey(f"no '{domain}' in tables['{key}'].obs; it has {listed(table.obs)}. Call tl.domains first.")
-    codes = table.obs[domain].astype("category").cat.codes.to_numpy()
-    n_domains = len(np.unique(codes[codes >= 0]))
+    views = views_of(sdata, key, sections)
+    objects = {name: view.sdata for name, view in views.items()}
+    codes = [table.obs[domain].astype("category").cat.codes.to_numpy()[view.rows] for view in views.values()]
+    n_domains = len(np.unique(np.concatenate(codes)[np.concatenate(codes) >= 0]))
     if n_domains < 2:
         raise BadInput(f"'{domain}' has {n_domains} domain; two or more can be compared with labels.")
-    again = _maker(sdata, table, key, domain, n_domains, device)
-    truth = again("measured") if isinstance(labels, str) and labels == "measured" else _labels(sdata, table, labels)
+    again = _maker(objects, table, key, domain, n_domains, device)
+    by_measured = isinstance(labels, str) and labels == "measured"
+    truth = again("measured") if by_measured else [_labels(o, o.tables[key], labels) for o in objects.values()]
+    made = {domain: codes, "texture alone": again("texture")}
+    if not by_measured and all(np.isfinite(o.tables[key].layers["measured"]).any() for o in objects.values()):
+        made["measured"] = again("measured")
+    rows = []
+    for k, (name, one) in enumerate(objects.items()):
+        found = {predictor: labels_of[k] for predictor, labels_of in made.items()}
+        rows += _of_section(name, one.tables[key], domain, truth[k], found, n_random, seed)
+    return _table(rows)
+
+
+def _of_section(
+    name: str, table: AnnData, domain: str, truth: np.ndarray, made: Mapping, n_random: int, seed: int
+) -> list[dict]:
+    """The rows of one section: its domains and what else was made, and random controls."""
+    codes = made[domain]
     there = (truth >= 0) & (codes >= 0)
     if len(np.unique(truth[there])) < 2:
-        raise BadInput(f"the {there.sum()} spots with labels and domains have one label; two or more are needed.")
+        raise BadInput(
+            f"the {there.sum()} spots of section '{name}' with labels and domains have one label; two or more are "
+            "needed. Pass other labels=, or sections= that have some."
+        )
     fold = _folds(table, domain)[there]
-    rows = [_row(domain, truth, codes), _row("texture alone", truth, again("texture"))]
-    if not (isinstance(labels, str) and labels == "measured") and np.isfinite(table.layers["measured"]).any():
-        rows.append(_row("measured", truth, again("measured")))
+    rows = [_row(predictor, truth, labels) for predictor, labels in made.items()]
     rows[0]["ari_folds"] = _scores(fold, codes[there])[0] if len(np.unique(fold)) > 1 else np.nan
-    return _table([*rows, *_random(truth[there], codes[there], fold, table.obsm["spatial"][there], n_random, seed)])
+    rows += _random(truth[there], codes[there], fold, table.obsm["spatial"][there], n_random, seed)
+    return [{"section": name, **row} for row in rows]
 
 
 def _maker(
-    sdata: SpatialData, table: AnnData, key: str, domain: str, n_domains: int, device: str
-) -> Callable[[str], np.ndarray]:
+    objects: Mapping[str, SpatialData], table: AnnData, key: str, domain: str, n_domains: int, device: str
+) -> Callable[[str], list[np.ndarray]]:
     """A function that makes this many domains of something else, with the settings of `domain`; -1 where none."""
     params = params_of(table, domain)
     known = {field.name: params[field.name] for field in fields(Settings) if field.name in params}
     settings = Settings(**{**known, "n_domains": n_domains, "resolution": None})
     layer = params.get("layer") or next(iter(records(table)))
 
-    def make(use: str) -> np.ndarray:
-        section = read_features(sdata, domain, use, layer, key, device)
-        found, _ = cluster([section.blocks], [table.obsm["spatial"][section.rows]], settings)
-        labels = np.full(table.n_obs, -1)
-        labels[section.rows] = found[0]
+    def make(use: str) -> list[np.ndarray]:
+        taken = [read_features(one, name, use, layer, key, device) for name, one in objects.items()]
+        found, _ = cluster(common_columns(taken), [s.table.obsm["spatial"][s.rows] for s in taken], settings)
+        labels = [np.full(section.table.n_obs, -1) for section in taken]
+        for section, mine, numbers in zip(taken, labels, found, strict=True):
+            mine[section.rows] = numbers
         return labels
 
     return make
@@ -125,17 +152,27 @@ def _labels(sdata: SpatialData, table: AnnData, labels: str | Series) -> np.ndar
     """Numbers of labels for the rows of the table; -1 where there is none."""
     import pandas as pd
 
-    if isinstance(labels, str):
-        measured = next(iter(records(table).values())).get("table_key", "")
-        places = [table.obs] + [sdata.tables[measured].obs] * (measured in sdata.tables)
-        found = [obs[labels] for obs in places if labels in obs]
-        if not found:
-            there = listed(dict.fromkeys(name for obs in places for name in obs), 20)
-            raise MissingKey(f"no '{labels}' in obs, which has {there}. Pass labels= a column, or 'measured'.")
-        labels = found[0]
+    if isinstance(labels, str) and labels in table.obs:
+        labels = table.obs[labels]
+    elif isinstance(labels, str):
+        labels = _of_measured(sdata, table, labels)
     if not isinstance(labels, pd.Series):
         raise BadInput(f"labels is a {type(labels).__name__}; expected the name of a column or a pandas Series.")
     return labels.reindex(table.obs_names).astype("category").cat.codes.to_numpy()
+
+
+def _of_measured(sdata: SpatialData, table: AnnData, column: str) -> Series:
+    """A column of the measured table at the rows of the result, by instance: names may repeat over sections."""
+    import pandas as pd
+
+    record = next(iter(records(table).values()))
+    measured, shapes_key = sdata.tables.get(record.get("table_key", "")), record["shapes_key"]
+    if measured is None or column not in measured.obs:
+        there = listed(dict.fromkeys([*table.obs, *([] if measured is None else measured.obs)]), 20)
+        raise MissingKey(f"no '{column}' in obs, which has {there}. Pass labels= a column, or 'measured'.")
+    rows = np.flatnonzero(read.region_of_rows(measured, record["table_key"]) == shapes_key)
+    values = pd.Series(measured.obs[column].iloc[rows].array, index=read.instances_of(measured, rows, shapes_key))
+    return values.reindex(table.obs["instance_id"]).set_axis(table.obs_names)
 
 
 def _row(name: str, truth: np.ndarray, labels: np.ndarray) -> dict:
@@ -194,5 +231,5 @@ def random_regions(xy: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) 
 def _table(rows: list[dict]) -> DataFrame:
     import pandas as pd
 
-    columns = ["predictor", "ari", "nmi", "ari_high", "nmi_high", "ari_folds", "n_domains", "n_spots"]
+    columns = ["section", "predictor", "ari", "nmi", "ari_high", "nmi_high", "ari_folds", "n_domains", "n_spots"]
     return pd.DataFrame(rows, columns=columns)

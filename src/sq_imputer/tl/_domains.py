@@ -137,7 +137,7 @@ def domains(
         taken.append(replace(one, origin=origin, at=view.rows))
     _check_alike(taken, use)
     _warn_of_folds(taken, use)
-    found, settings = cluster(_common(taken), [s.table.obsm["spatial"][s.rows] for s in taken], settings)
+    found, settings = cluster(common_columns(taken), [s.table.obsm["spatial"][s.rows] for s in taken], settings)
     settings = {"use": use, **asdict(settings), "sections": [one.name for one in taken]}
     _write(taken, found, settings, key, key_added, shapes_added, overwrite)
 
@@ -294,7 +294,7 @@ def _check_alike(sections: Sequence[Section], use: str) -> None:
             )
 
 
-def _common(sections: Sequence[Section]) -> list[list[np.ndarray]]:
+def common_columns(sections: Sequence[Section]) -> list[list[np.ndarray]]:
     """The blocks of every section, cut to the columns that all of them have."""
     shared = []
     for names in zip(*(section.columns for section in sections), strict=True):
