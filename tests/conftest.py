@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import sq_imputer as sqi
+from sq_imputer.contract import Marks
+from sq_imputer.scores.overlap import codes_of
 from sq_imputer.section.slide import Slide
 
 REAL_DATA = Path(os.environ.get("SQ_IMPUTER_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -98,6 +100,11 @@ class Arrays:
     def moments(self, needs, *, device="auto"):
         values = self.all_features(needs)[self.measured if self.measured.any() else slice(None)].astype(float)
         return values.mean(axis=0), values.std(axis=0)
+
+    def marks(self, genes) -> Marks:
+        counts = np.abs(np.rint(self.expression[self.measured] * 100)).astype(int)
+        codes = codes_of(counts)
+        return Marks(self.genes, self.xy_um[self.measured], codes, np.ones(codes.shape[1], dtype=bool))
 
     def batches(self, needs, batch_size=64, *, rows=None, generator=None, device="auto"):
         rows = np.arange(len(self)) if rows is None else rows

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sq_imputer.contract import Batch, CropSpec, Needs, Prediction, Source, Views
+from sq_imputer.contract import Batch, CropSpec, Marks, Needs, Prediction, Source, Views
 from sq_imputer.errors import BadInput
 
 
@@ -129,6 +129,9 @@ def test_a_source_is_whatever_has_rows_targets_and_batches(toy_slides):
 
         def moments(self, needs, *, device="auto"):
             return None
+
+        def marks(self, genes):
+            return Marks((), self.xy_um, np.zeros((3, 0), np.int16), np.ones(0, bool))
 
     assert isinstance(toy_slides[0], Source) and isinstance(Genes(), Source)
     assert not isinstance(batch(1), Source)

@@ -219,11 +219,37 @@ class Prediction:
         return stacked[torch.argsort(torch.cat(list(index)))]
 
 
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """By what measured rows are found again, also where they are called or placed otherwise.
+
+    Parameters
+    ----------
+    genes
+        Names of the genes behind the codes, four to each code.
+    xy_um
+        `(n, 2)` float64 places.
+    codes
+        `(n, ceil(len(genes) / 4))` int16, equal where counts are (:mod:`sq_imputer.scores.overlap`).
+    known
+        `(ceil(len(genes) / 4),)` whether all genes of a code were measured.
+    """
+
+    genes: tuple[str, ...]
+    xy_um: np.ndarray
+    codes: np.ndarray
+    known: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.xy_um)
+
+
 class Model(Protocol):
     """What registry, folders and training know of a model; :class:`sq_imputer.Predictor` is one, and uses them.
 
     `card` and `Config` are of the class; `genes`, `unit` and `sizes` are set by a fit, `provenance` and `history` say
-    how it went. The methods are those of :class:`sq_imputer.Predictor`.
+    how it went, `training_rows` which rows of every section it saw. The methods are those of
+    :class:`sq_imputer.Predictor`.
     """
 
     card: Any
@@ -234,6 +260,7 @@ class Model(Protocol):
     sizes: dict[str, int]
     provenance: dict
     history: dict
+    training_rows: tuple[Marks, ...]
 
     @property
     def needs(self) -> Needs:
@@ -317,4 +344,8 @@ class Source(Protocol):
 
     def moments(self, needs: Needs, *, device: str = "auto") -> tuple[np.ndarray, np.ndarray] | None:
         """Mean and standard deviation of the features of this section, or None if there are too few rows to tell."""
+        ...
+
+    def marks(self, genes: Sequence[str]) -> Marks:
+        """By what the measured rows are found again, by these genes among others: a fitted model keeps it."""
         ...

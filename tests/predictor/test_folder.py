@@ -37,7 +37,8 @@ def test_the_folder_holds_json_and_safetensors_and_nothing_else(folder, fitted) 
     assert (settings["model"], settings["genes"], settings["format"]) == ("ridge", list(fitted.genes), 3)
     assert settings["files"] == {name: {"sha256": fitted.sha256, "bytes": (folder / name).stat().st_size}}
     assert settings == _folder.sealed(settings)
-    assert set(load_file(folder / name)) == set(fitted.state_dict())
+    rows = {"training_rows.0.xy_um", "training_rows.0.codes"}
+    assert set(load_file(folder / name)) == set(fitted.state_dict()) | rows
 
 
 def test_saving_again_replaces_what_was_there(folder, fitted, source) -> None:
@@ -129,6 +130,29 @@ def test_an_unknown_model_is_named(folder) -> None:
         sqi.load(folder)
 
 
+def test_a_model_knows_its_training_rows_again(folder, fitted) -> None:
+    [before], [after] = fitted.training_rows, sqi.load(folder).training_rows
+    assert after.genes == before.genes and len(after) == 40
+    for name in ("xy_um", "codes", "known"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+        assert getattr(after, name).dtype == getattr(before, name).dtype
+
+
+@pytest.mark.parametrize(
+    ("genes", "said"), [([], "without genes"), ([["A"] * 5], "damaged"), ([["A"], ["A"]], "section [01] .*damaged")]
+)
+def test_training_rows_that_are_not_whole_are_refused(folder, genes, said) -> None:
+    rewrite(folder, training_genes=genes)
+    with pytest.raises(sqi.BadInput, match=f"{said}.*Fit the model again"):
+        sqi.load(folder)
+
+
+def test_an_older_format_is_to_be_fitted_again(folder) -> None:
+    rewrite(folder, format=2, training_genes=None)
+    with pytest.raises(sqi.BadInput, match="has format 2; this version reads 3. Fit the model and save it again"):
+        sqi.load(folder)
+
+
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "", "null", "\x00\xff"])
 def test_settings_that_are_no_settings_are_refused(folder, text) -> None:
     (folder / "model.json").write_bytes(text.encode("latin-1"))
@@ -136,7 +160,7 @@ def test_settings_that_are_no_settings_are_refused(folder, text) -> None:
         sqi.load(folder)
 
 
-@pytest.mark.parametrize("name", ["format", "model", "config", "genes", "sizes", "history", "files"])
+@pytest.mark.parametrize("name", ["format", "model", "config", "genes", "sizes", "history", "training_genes", "files"])
 def test_settings_that_lack_something_are_refused(folder, name) -> None:
     rewrite(folder, **{name: None})
     with pytest.raises(sqi.BadInput, match=f"model.json' is damaged: .*{name}"):

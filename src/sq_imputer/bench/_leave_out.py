@@ -101,19 +101,21 @@ def strips_of(slide: Slide, n_strips: int = 5, *, buffer_um: float = 0.0) -> lis
 
 
 def _check_slides(slides: Sequence[Slide]) -> None:
-    """Sections are slides with counts, and no two of them are the same: one would be trained on and tested."""
-    known: dict[str, str] = {}
+    """Sections are slides with counts, and no two of them share spots: these would be trained on and tested."""
     for slide in slides:
         if not isinstance(slide, Slide):
             raise BadInput(f"slides holds a {type(slide).__name__}; expected Slide.from_sdata(sdata).")
         if not slide.measured.any():
             raise BadInput(f"section '{slide.section}' has no counts; expected measured spots. Leave it out.")
-        other = known.setdefault(slide.fingerprint, slide.section)
-        if other != slide.section:
-            raise BadInput(
-                f"sections '{other}' and '{slide.section}' have the same spots with the same counts: one would be "
-                "trained on to predict the other. Leave one out."
-            )
+    marks = [slide.marks(()) for slide in slides]
+    for k, slide in enumerate(slides):
+        for j in range(k):
+            n = int(slide.among(marks[j]).sum())
+            if n:
+                raise BadInput(
+                    f"sections '{slides[j].section}' and '{slide.section}' have the same spots with the same counts "
+                    f"({n} of {int(slide.measured.sum())}): one would be trained on to predict the other. Leave one out."
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +172,7 @@ def outcomes(
     _check_run(cases, models)
     plan = Plan.of(plan, seed=seed, device=device, progress=progress)
     for case in cases:
+        _check_apart(case)
         panel = choose_genes(case.training, n_genes) if genes is None else list(genes)
         training = [slide.with_genes(panel, unit) for slide in case.training]
         target = case.test.with_genes([panel[k] for k in case.test.which(panel)], unit)
@@ -189,6 +192,18 @@ def _check_run(cases: Sequence[Case], models: Mapping[str, Predictor]) -> None:
         raise BadInput("no cases; make some with leave_one_out(slides) or strips_of(slide).")
     if not isinstance(models, Mapping) or not all(isinstance(model, Predictor) for model in models.values()):
         raise BadInput("models is no dict of predictors; expected such as {'ridge': get_model('ridge')()}.")
+
+
+def _check_apart(case: Case) -> None:
+    """No row that is scored is trained on, whoever made the case."""
+    tested = case.test.take(case.rows)
+    for slide in case.training:
+        n = int(tested.among(slide.marks(())).sum())
+        if n:
+            raise BadInput(
+                f"case '{case.name}': {n} of {len(tested)} rows that are scored are among the training rows (section "
+                f"'{slide.section}'). Make cases with leave_one_out(slides) or strips_of(slide)."
+            )
 
 
 def run(

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sq_imputer.contract import Batch, Needs, Prediction, Source
+from sq_imputer.contract import Batch, Marks, Needs, Prediction, Source
 from sq_imputer.device import BatchSize, pick_device
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.nn.applicability import Applicability
 from sq_imputer.predictor import encoded, train
 from sq_imputer.predictor.chance import Chance
-from sq_imputer.predictor.folder import CONTROL, load_as, write
+from sq_imputer.predictor.folder import CONTROL, load_as, rows_as_tensors, write
 from sq_imputer.predictor.held import hold
 from sq_imputer.predictor.registry import ModelCard, get_model
 from sq_imputer.predictor.train import Plan
@@ -66,6 +66,7 @@ class Predictor(nn.Module, ABC):
         self.sizes: dict[str, int] = {}
         self.provenance: dict = {}
         self.history: dict = {}
+        self.training_rows: tuple[Marks, ...] = ()  # of every section, so that none of them is predicted unawares
 
     def __repr__(self) -> str:
         """What a user asks of a model at hand: name, genes, unit, and where it was fitted."""
@@ -239,18 +240,20 @@ class Predictor(nn.Module, ABC):
             "sizes": self.sizes,
             "provenance": self.provenance,
             "history": self.history,
+            "training_genes": [list(marks.genes) for marks in self.training_rows],
         }
         write(path, settings, self._weights())
 
     @property
     def sha256(self) -> str:
-        """Hash of the weights, as `model.json` and the provenance of a prediction name it."""
+        """Hash of the file of weights, as `model.json` and the provenance of a prediction name it."""
         return hashlib.sha256(self._weights()).hexdigest()
 
     def _weights(self) -> bytes:
         from safetensors.torch import save
 
-        return save({name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()})
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        return save(weights | rows_as_tensors(self.training_rows))
 
     @classmethod
     def load(cls, path: str | Path) -> Predictor:
@@ -295,6 +298,7 @@ class Predictor(nn.Module, ABC):
         while not size.attempt(partial(self._train, sources, plan), size.rows, f"training '{self.card.name}'"):
             plan = replace(plan, batch_size=size.rows)
         self.eval()
+        self.training_rows = tuple(source.marks(self.genes) for source in sources)
         self.provenance = _provenance(sources, plan) | {"encoders": encoders}
 
     def _train(self, sources: list[Source], plan: Plan) -> bool:

@@ -12,14 +12,18 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args, get_origin
 
+import numpy as np
+
+from sq_imputer.contract import Marks
 from sq_imputer.errors import BadInput, MissingKey, SqImputerError, StoreError, listed
 from sq_imputer.predictor.config import thaw
 from sq_imputer.predictor.registry import get_model
+from sq_imputer.scores.overlap import n_codes
 from sq_imputer.store.disk import sync
 from sq_imputer.surroundings import undisturbed
 from sq_imputer.untrusted import MOST_JSON, misfit, read_json
@@ -45,8 +49,11 @@ TYPES = {
     "sizes": dict[str, int],
     "provenance": dict,
     "history": dict,
+    "training_genes": list[list[str]],
     "files": dict,
 }
+ROW_TYPES = {"xy_um": "float64", "codes": "int16"}
+ROWS = re.compile(r"training_rows\.(\d+)\.(xy_um|codes)")  # tensors beside the weights
 
 
 def load(path: str | Path) -> Model:
@@ -92,7 +99,20 @@ def load_as(path: str | Path, find: Callable[[str], type[Model]]) -> Model:
         return predictor
 
     [(name, said)] = settings["files"].items()
-    return _fill(blank, _tensors(folder / name, said), folder)
+    tensors = _tensors(folder / name, said)
+    rows = _training_rows(tensors, settings["training_genes"], folder)
+    weights = {name: tensor for name, tensor in tensors.items() if not ROWS.fullmatch(name)}
+    predictor = _fill(blank, weights, folder)
+    predictor.training_rows = rows
+    return predictor
+
+
+def rows_as_tensors(training_rows: Sequence[Marks]) -> dict[str, Tensor]:
+    """Marks of the training rows of every section by the names that they have in a file of weights."""
+    import torch
+
+    parts = {f"training_rows.{k}.{name}": (one, name) for k, one in enumerate(training_rows) for name in ROW_TYPES}
+    return {path: torch.from_numpy(np.ascontiguousarray(getattr(one, name))) for path, (one, name) in parts.items()}
 
 
 def write(path: str | Path, settings: dict, weights: bytes) -> None:
@@ -244,6 +264,25 @@ def _tensors(file: Path, said: dict) -> dict[str, Tensor]:
         return read_tensors(content)
     except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that torch does not have
         raise BadInput(f"'{file}' is not safetensors: {error}. Save or download the model again.") from error
+
+
+def _training_rows(tensors: dict[str, Tensor], genes: list[list[str]], folder: Path) -> tuple[Marks, ...]:
+    """What the file knows of the training rows, which must be whole: without it, they would be predicted unawares."""
+    found = {name: tensor.numpy() for name, tensor in tensors.items() if ROWS.fullmatch(name)}
+    rows = []
+    for k, names in enumerate(genes):
+        parts = {name: found.pop(f"training_rows.{k}.{name}", None) for name in ROW_TYPES}
+        wide = {"xy_um": 2, "codes": n_codes(len(names))}
+        fits = all(
+            part is not None and part.ndim == 2 and part.shape[1] == wide[name] and part.dtype == ROW_TYPES[name]
+            for name, part in parts.items()
+        )
+        if not fits or len(parts["xy_um"]) != len(parts["codes"]) or not np.isfinite(parts["xy_um"]).all():
+            raise BadInput(f"the training rows of section {k} in '{folder}' are damaged. Fit the model again.")
+        rows.append(Marks(tuple(names), **parts, known=np.ones(wide["codes"], dtype=bool)))
+    if found:
+        raise BadInput(f"'{folder}' has training rows of {listed(found)} without genes. Fit the model again.")
+    return tuple(rows)
 
 
 def _fill(blank: Callable[[], Model], tensors: dict[str, Tensor], folder: Path) -> Model:

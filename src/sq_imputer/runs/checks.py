@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.genes.names import alike
 from sq_imputer.genes.units import LOG1P_CP10K
@@ -16,6 +18,7 @@ from sq_imputer.runs.retrieved import check_patient
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+    from sq_imputer.contract import Marks
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.runs.decide import Decision
     from sq_imputer.runs.targets import Targets
@@ -59,28 +62,55 @@ def check_unseen(
     decision: Decision, targets: Targets, training: Sequence[Slide], predictor: Predictor, allow_same_patient: bool
 ) -> None:
     """No section is predicted by a model that was fitted on it, nor, if the model retrieves, on its patient."""
+    kept: dict[int, Marks] = {}  # of training sections, which several fits share
     for k, (slide, told) in enumerate(zip(targets.slides, decision.told, strict=True)):
         if told.leave_out == "block" or told.anchor is not None:
             continue  # by what lies beyond the block, or shapes that nobody measured
         if predictor.fitted:
             known = predictor.provenance
-            fingerprints, names, groups = (known[key] for key in ("fingerprints", "sections", "groups"))
+            rows, names, groups = predictor.training_rows, known["sections"], known["groups"]
         else:
             fit = next(ask.fit for ask in decision.asks if ask.section == k)
-            sources = [training[j] for j, _ in decision.fits[fit]]
-            fingerprints, names, groups = zip(*[(s.fingerprint, s.section, s.group) for s in sources], strict=True)
-        _check_section(slide, list(fingerprints), list(names))
+            numbers = [j for j, _ in decision.fits[fit]]
+            for j in numbers:
+                if j not in kept:
+                    kept[j] = training[j].marks(training[j].genes)
+            rows = [kept[j] for j in numbers]
+            names, groups = zip(*[(training[j].section, training[j].group) for j in numbers], strict=True)
+        check_rows(slide, rows, names)
         if predictor.retrieves and not allow_same_patient:
             check_patient(slide, predictor.card.name, groups, names)
 
 
-def _check_section(target: Slide, fingerprints: list[str], names: list[str]) -> None:
-    if target.measured.any() and target.fingerprint in fingerprints:
-        raise BadInput(
-            f"section '{names[fingerprints.index(target.fingerprint)]}' of the training data is the very section to be "
-            "predicted: its measured spots would be a training fit. Leave it out of the reference, or give the model "
-            "by name alone, which predicts out of fold."
-        )
+def check_rows(target: Slide, training: Sequence[Marks], names: Sequence[str]) -> None:
+    """No measured row of a section is one of the training rows, by whatever name, at whatever place.
+
+    Parameters
+    ----------
+    target
+        The section to be predicted.
+    training, names
+        Rows and name of every section of the training data.
+
+    Raises
+    ------
+    BadInput
+        If any is.
+    """
+    found = {k: rows for k, marks in enumerate(training) if (rows := target.among(marks)).any()}
+    if not found:
+        return
+    n, n_seen = int(target.measured.sum()), int(np.any(list(found.values()), axis=0).sum())
+    theirs = listed(names[k] for k in found)
+    if n_seen == n and len(found) == 1:
+        what = f"section {theirs} of the training data is the very section to be predicted: its measured spots"
+    else:
+        what = f"{n_seen} of {n} measured spots of section '{target.section}' are training spots (of {theirs}): they"
+    rest = "" if n_seen == n else "keep only the others here, or "
+    raise BadInput(
+        f"{what} would be a training fit. Leave it out of the reference, {rest}give the model by name alone, which "
+        "predicts out of fold."
+    )
 
 
 def warn_of_genes(targets: Targets, genes: Sequence[str], unit: str, n_library: Sequence[int]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from sq_imputer.section.checks import Checked, check_inside, check_missing, cons
 from sq_imputer.section.counts import Counts, names_of_genes, read_counts, warn_of_empty
 from sq_imputer.section.frame import Frame, read_frame
 from sq_imputer.section.image import find_image
+from sq_imputer.section.marks import Marked
 from sq_imputer.section.seen import Seen
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Slide(Seen):
+class Slide(Seen, Marked):
     """Rows of one shapes element on one image, with counts where a table has them.
 
     Made by :meth:`from_sdata`; nothing in it refers to the SpatialData object, and its image is read only when crops
@@ -248,13 +248,6 @@ class Slide(Seen):
         if self.counts is None:
             return np.full(len(self), np.nan)
         return np.where(self.measured, self.counts.depth, np.nan)
-
-    @property
-    def fingerprint(self) -> str:
-        """Identity of what was measured where: equal for the same spots with the same counts, by any name."""
-        rows = np.flatnonzero(self.measured)
-        place = np.column_stack([self.centers_px[rows].round(2), np.nan_to_num(self.depth[rows])])
-        return hashlib.sha256(place[np.lexsort(place.T)].tobytes()).hexdigest()[:16]
 
     @property
     def ids_by_name(self) -> dict[str, str]:

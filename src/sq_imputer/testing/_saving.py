@@ -21,6 +21,8 @@ def check_save_load(subject: Subject) -> None:
     assert asdict(loaded.config) == asdict(subject.fitted.config), "config differs after loading"
     assert loaded.genes == subject.fitted.genes and loaded.unit == subject.fitted.unit, "genes or unit differ"
     assert loaded.provenance == subject.fitted.provenance, "provenance differs after loading"
+    for training, slide in zip(loaded.training_rows, subject.training, strict=True):
+        assert np.array_equal(slide.among(training), slide.measured), "training rows are not known after loading"
     if loaded.retrieves:
         banks = loaded.bank(), subject.fitted.bank()
         assert all(np.array_equal(banks[0][name], values) for name, values in banks[1].items()), "bank() differs"

@@ -1,0 +1,65 @@
+"""By what the rows of a section are found again: their places, and codes of their counts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from sq_imputer.contract import Marks
+from sq_imputer.genes.names import column_of, columns_by_name
+from sq_imputer.scores.overlap import GENES_PER_CODE, codes_of, shared
+
+MOST_GENES = 128  # of the panel, and as many of the others
+
+
+class Marked:
+    """By what :class:`sq_imputer.Slide` is known again; the fields are those of the slide."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of all that was measured: the same for the same counts by any name, in any order, at any place."""
+        if self.counts is None:
+            return hashlib.sha256(b"").hexdigest()[:16]
+        counts = self.counts[np.flatnonzero(self.measured)]
+        numbers = np.array([_number(name) for name in self.var_names], dtype=np.uint64)
+        ends = np.zeros(counts.nnz + 1, dtype=np.uint64)
+        np.cumsum(counts.data.astype(np.uint64) * numbers[counts.indices], out=ends[1:])
+        rows = np.diff(ends[counts.indptr])
+        return hashlib.sha256(np.sort(rows).tobytes()).hexdigest()[:16]
+
+    def marks(self, genes: Sequence[str]) -> Marks:
+        """By what the measured rows are found again: the most abundant of these genes, and of all others.
+
+        They come in the order of their names, since a filter takes families (`MT-`, `RPL`): those share codes.
+        """
+        known, name = columns_by_name(self.var_names, self.gene_ids), self.var_names.__getitem__
+        inside = {column: gene for gene in genes if (column := column_of(gene, known)) is not None}
+        total = np.asarray(self.counts[np.flatnonzero(self.measured)].sum(axis=0)).ravel()
+        ranked = np.argsort(-total, kind="stable").tolist()
+        columns = [c for c in ranked if c in inside][:MOST_GENES], [c for c in ranked if c not in inside][:MOST_GENES]
+        return self.coded([inside.get(c, name(c)) for part in columns for c in sorted(part, key=name)])
+
+    def coded(self, genes: Sequence[str]) -> Marks:
+        """The measured rows, coded by these genes; a code is not known if the section lacks a gene of it."""
+        rows, where = np.flatnonzero(self.measured), columns_by_name(self.var_names, self.gene_ids)
+        columns = [column_of(gene, where) for gene in genes]
+        there = np.array([column is not None for column in columns], dtype=bool)
+        known = np.logical_and.reduceat(there, np.arange(0, len(genes), GENES_PER_CODE)) if len(genes) else there
+        codes = np.zeros((len(rows), len(known)), dtype=np.int16)
+        kept = np.flatnonzero(np.repeat(known, GENES_PER_CODE)[: len(genes)])
+        if len(kept):
+            codes[:, known] = codes_of(self.counts[rows][:, [columns[k] for k in kept]])
+        return Marks(tuple(genes), self.xy_um[rows], codes, known)
+
+    def among(self, training: Marks) -> np.ndarray:
+        """Which rows `(n,)` are rows that a model was fitted on; those that are not measured never are."""
+        found = np.zeros(len(self), dtype=bool)
+        if self.counts is not None:
+            found[self.measured] = shared(self.coded(training.genes), training)
+        return found
+
+
+def _number(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") | 1
