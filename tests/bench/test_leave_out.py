@@ -140,3 +140,17 @@ def test_outcomes_come_one_by_one_with_what_was_said_and_measured(slides, ridge)
     mean = other.predict(slides[2].with_genes(last.genes)).mean.numpy()[:, columns]
     np.testing.assert_allclose(last.predicted["ridge"], mean, rtol=1e-4, atol=1e-4)
     assert last.table()["gene"].isin(last.tested).all()
+
+
+def test_sections_that_share_spots_are_no_cases_whatever_they_are_called(slides):
+    part = replace(slides[0].take(np.arange(10, 30)), section="P9", group="P9")
+    for twin in (part, replace(part, centers_px=part.centers_px + 1e-9), replace(part, section="P1"), slides[0]):
+        with pytest.raises(sqi.BadInput, match=r"'P1' and 'P[19]' have the same spots with the same counts \(\d+ of"):
+            bench.leave_one_out([*slides[:2], twin])
+
+
+def test_a_case_that_scores_its_training_rows_is_refused(slides, ridge):
+    case = bench.strips_of(slides[0], 3)[0]
+    training = (slides[0].take(np.arange(len(slides[0]))),)
+    with pytest.raises(sqi.BadInput, match=rf"{len(case.rows)} of {len(case.rows)} rows that are scored are among"):
+        bench.run([replace(case, training=training)], {"mine": ridge}, n_genes=6)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sq_imputer.section.counts import Counts
 from sq_imputer.section.slide import Slide
 
 
@@ -18,12 +19,14 @@ def whole(toy_slides):
 def without(slide: Slide, genes) -> Slide:
     """The slide as it is read when a table was cut to other genes."""
     keep = [c for c, name in enumerate(slide.var_names) if name not in set(genes)]
-    return replace(slide, counts=slide.counts[:, keep], var_names=tuple(slide.var_names[c] for c in keep))
+    return replace(
+        slide, counts=Counts.of(slide.counts.columns(keep)), var_names=tuple(slide.var_names[c] for c in keep)
+    )
 
 
 def test_genes_are_those_of_the_panel_and_the_most_abundant_others(whole, monkeypatch):
     monkeypatch.setattr("sq_imputer.section.marks.MOST_GENES", 3)
-    total = dict(zip(whole.var_names, np.asarray(whole.counts.sum(axis=0)).ravel(), strict=True))
+    total = dict(zip(whole.var_names, whole.counts.toarray().sum(axis=0), strict=True))
     panel = sorted(whole.var_names, key=total.get)[:5]  # the rarest
     genes = whole.marks([*panel, "no such gene"]).genes
     assert genes[:3] == tuple(sorted(panel[2:]))
@@ -40,7 +43,7 @@ def test_what_is_not_measured_is_no_row(whole):
 
 def test_a_section_is_known_with_genes_filtered(whole):
     training = whole.marks(whole.genes)
-    rare = np.asarray((whole.counts > 0).sum(axis=0)).ravel() < len(whole) / 3
+    rare = (whole.counts.toarray() > 0).sum(axis=0) < len(whole) / 3
     for lost in (whole.var_names[-5:], np.array(whole.var_names)[rare], set(whole.var_names) - set(whole.genes)):
         assert without(whole, lost).among(training).all()
     assert not without(whole, training.genes).among(training).any()  # nothing to compare
@@ -80,7 +83,7 @@ def test_another_section_is_not_taken_for_it(whole, toy_slides):
 
 
 def test_the_fingerprint_is_of_counts_by_gene_in_any_order(whole):
-    turned = replace(whole, counts=whole.counts[:, ::-1], var_names=whole.var_names[::-1])
+    turned = replace(whole, counts=Counts.of(whole.counts.toarray()[:, ::-1]), var_names=whole.var_names[::-1])
     assert turned.fingerprint == whole.fingerprint == whole.take(np.arange(len(whole))[::-1]).fingerprint
     renamed = replace(whole, var_names=whole.var_names[::-1])
     assert len({whole.fingerprint, renamed.fingerprint, without(whole, whole.genes[:1]).fingerprint}) == 3

@@ -112,9 +112,10 @@ def _check_slides(slides: Sequence[Slide]) -> None:
         for j in range(k):
             n = int(slide.among(marks[j]).sum())
             if n:
+                n_rows = int(slide.measured.sum())
                 raise BadInput(
                     f"sections '{slides[j].section}' and '{slide.section}' have the same spots with the same counts "
-                    f"({n} of {int(slide.measured.sum())}): one would be trained on to predict the other. Leave one out."
+                    f"({n} of {n_rows}): one would be trained on to predict the other. Leave one out."
                 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -17,17 +18,16 @@ MOST_GENES = 128  # of the panel, and as many of the others
 class Marked:
     """By what :class:`sq_imputer.Slide` is known again; the fields are those of the slide."""
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Identity of all that was measured: the same for the same counts by any name, in any order, at any place."""
-        if self.counts is None:
-            return hashlib.sha256(b"").hexdigest()[:16]
-        counts = self.counts[np.flatnonzero(self.measured)]
+        rows = np.zeros(len(self), dtype=np.uint64)
         numbers = np.array([_number(name) for name in self.var_names], dtype=np.uint64)
-        ends = np.zeros(counts.nnz + 1, dtype=np.uint64)
-        np.cumsum(counts.data.astype(np.uint64) * numbers[counts.indices], out=ends[1:])
-        rows = np.diff(ends[counts.indptr])
-        return hashlib.sha256(np.sort(rows).tobytes()).hexdigest()[:16]
+        for where, columns, block in () if self.counts is None else self.counts.blocks():
+            ends = np.zeros(block.nnz + 1, dtype=np.uint64)
+            np.cumsum(block.data.astype(np.uint64) * numbers[columns[block.indices]], out=ends[1:])
+            rows[where] += np.diff(ends[block.indptr])
+        return hashlib.sha256(np.sort(rows[self.measured]).tobytes()).hexdigest()[:16]
 
     def marks(self, genes: Sequence[str]) -> Marks:
         """By what the measured rows are found again: the most abundant of these genes, and of all others.
@@ -36,7 +36,9 @@ class Marked:
         """
         known, name = columns_by_name(self.var_names, self.gene_ids), self.var_names.__getitem__
         inside = {column: gene for gene in genes if (column := column_of(gene, known)) is not None}
-        total = np.asarray(self.counts[np.flatnonzero(self.measured)].sum(axis=0)).ravel()
+        total = np.zeros(len(self.var_names))
+        for _, columns, block in self.counts.blocks():
+            total[columns] += np.asarray(block.sum(axis=0)).ravel()
         ranked = np.argsort(-total, kind="stable").tolist()
         columns = [c for c in ranked if c in inside][:MOST_GENES], [c for c in ranked if c not in inside][:MOST_GENES]
         return self.coded([inside.get(c, name(c)) for part in columns for c in sorted(part, key=name)])
@@ -50,7 +52,7 @@ class Marked:
         codes = np.zeros((len(rows), len(known)), dtype=np.int16)
         kept = np.flatnonzero(np.repeat(known, GENES_PER_CODE)[: len(genes)])
         if len(kept):
-            codes[:, known] = codes_of(self.counts[rows][:, [columns[k] for k in kept]])
+            codes[:, known] = codes_of(self.counts.columns([columns[k] for k in kept])[rows])
         return Marks(tuple(genes), self.xy_um[rows], codes, known)
 
     def among(self, training: Marks) -> np.ndarray:
