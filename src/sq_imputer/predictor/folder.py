@@ -268,18 +268,17 @@ def _tensors(file: Path, said: dict) -> dict[str, Tensor]:
 
 def _training_rows(tensors: dict[str, Tensor], genes: list[list[str]], folder: Path) -> tuple[Marks, ...]:
     """What the file knows of the training rows, which must be whole: without it, they would be predicted unawares."""
-    found = {name: tensor.numpy() for name, tensor in tensors.items() if ROWS.fullmatch(name)}
+    found = {name: tensor for name, tensor in tensors.items() if ROWS.fullmatch(name)}
     rows = []
     for k, names in enumerate(genes):
         parts = {name: found.pop(f"training_rows.{k}.{name}", None) for name in ROW_TYPES}
         wide = {"xy_um": 2, "codes": n_codes(len(names))}
-        fits = all(
-            part is not None and part.ndim == 2 and part.shape[1] == wide[name] and part.dtype == ROW_TYPES[name]
-            for name, part in parts.items()
-        )
-        if not fits or len(parts["xy_um"]) != len(parts["codes"]) or not np.isfinite(parts["xy_um"]).all():
+        form = {n: None if part is None else (*part.shape[1:], str(part.dtype)) for n, part in parts.items()}
+        fits = form == {name: (wide[name], f"torch.{kind}") for name, kind in ROW_TYPES.items()}
+        if not fits or len(parts["xy_um"]) != len(parts["codes"]) or not parts["xy_um"].isfinite().all():
             raise BadInput(f"the training rows of section {k} in '{folder}' are damaged. Fit the model again.")
-        rows.append(Marks(tuple(names), **parts, known=np.ones(wide["codes"], dtype=bool)))
+        arrays = {name: part.numpy() for name, part in parts.items()}
+        rows.append(Marks(tuple(names), **arrays, known=np.ones(wide["codes"], dtype=bool)))
     if found:
         raise BadInput(f"'{folder}' has training rows of {listed(found)} without genes. Fit the model again.")
     return tuple(rows)
