@@ -23,7 +23,7 @@ from sq_imputer.errors import BadInput, listed
 from sq_imputer.nn.applicability import Applicability
 from sq_imputer.predictor import encoded, train
 from sq_imputer.predictor.chance import Chance
-from sq_imputer.predictor.folder import CONTROL, load_as, rows_as_tensors, write
+from sq_imputer.predictor.folder import CONTROL, load_as, packed, write
 from sq_imputer.predictor.held import hold
 from sq_imputer.predictor.registry import ModelCard, get_model
 from sq_imputer.predictor.train import Plan
@@ -242,18 +242,12 @@ class Predictor(nn.Module, ABC):
             "history": self.history,
             "training_genes": [list(marks.genes) for marks in self.training_rows],
         }
-        write(path, settings, self._weights())
+        write(path, settings, packed(self.state_dict(), self.training_rows))
 
     @property
     def sha256(self) -> str:
         """Hash of the file of weights, as `model.json` and the provenance of a prediction name it."""
-        return hashlib.sha256(self._weights()).hexdigest()
-
-    def _weights(self) -> bytes:
-        from safetensors.torch import save
-
-        weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        return save(weights | rows_as_tensors(self.training_rows))
+        return hashlib.sha256(packed(self.state_dict(), self.training_rows)).hexdigest()
 
     @classmethod
     def load(cls, path: str | Path) -> Predictor:

@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args, get_origin
@@ -107,12 +107,16 @@ def load_as(path: str | Path, find: Callable[[str], type[Model]]) -> Model:
     return predictor
 
 
-def rows_as_tensors(training_rows: Sequence[Marks]) -> dict[str, Tensor]:
-    """Marks of the training rows of every section by the names that they have in a file of weights."""
+def packed(weights: Mapping[str, Tensor], training_rows: Sequence[Marks]) -> bytes:
+    """The file of weights, with the marks of the training rows of every section."""
     import torch
+    from safetensors.torch import save
 
-    parts = {f"training_rows.{k}.{name}": (one, name) for k, one in enumerate(training_rows) for name in ROW_TYPES}
-    return {path: torch.from_numpy(np.ascontiguousarray(getattr(one, name))) for path, (one, name) in parts.items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    for k, marks in enumerate(training_rows):
+        for name in ROW_TYPES:
+            tensors[f"training_rows.{k}.{name}"] = torch.from_numpy(np.ascontiguousarray(getattr(marks, name)))
+    return save(tensors)
 
 
 def write(path: str | Path, settings: dict, weights: bytes) -> None:
