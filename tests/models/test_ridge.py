@@ -208,6 +208,54 @@ def test_std_covers_fresh_measurements(arrays, kernel, width, n) -> None:
     assert (inside.mean(axis=0) > 0.91).all() and (inside.mean(axis=0) < 0.99).all()
 
 
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_a_few_unusual_rows_do_not_change_the_noise_of_the_others(arrays, kernel) -> None:
+    """Three rows of 150 have a feature of their own, of ink: what is unsure about them is not about the others."""
+    spreads = []
+    for unusual in (0, 3):
+        rng = np.random.default_rng(1)
+        x, rule = rng.normal(size=(750, 6)), rng.normal(size=(6, 40))
+        y = x @ rule + 0.3 * rng.normal(size=(750, 40))
+        ink = np.zeros((750, 3))
+        ink[[20, 70, 120][:unusual], range(unusual)] = 1
+        x = np.column_stack([x, ink])
+        model = ridge.Model(config(kernel=kernel)).fit(arrays(y[:150], features=x[:150]), PLAN)
+        mean, std = said(model, arrays(None, features=x[150:]))
+        spreads.append(float((((y[150:] - mean) / std) ** 2).mean()))
+    assert spreads == pytest.approx([1, 1], abs=0.12 if kernel == "linear" else 0.3)
+    assert spreads[1] == pytest.approx(spreads[0], rel=0.1)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_sums_give_the_fits_and_errors_of_rows(arrays, kernel) -> None:
+    """What is left of the sums over all rows is the fit without a fold; rbf has fewer rows in a fold than features."""
+    x, y = planted(90, 3)
+    model = ridge.Model(config(kernel=kernel)).fit(arrays(y, features=x), PLAN)
+    source = arrays(y, features=x)
+    mapped = model.map(next(model.seen(source, 90)).features).double().numpy()
+    folds = [ridge._Fold(model, [source], mask) for mask in ridge._left_out([source])]
+    whole = ridge._Sums.over(row for fold in folds for row in fold.rows())
+    for fold in folds:
+        inside = whole - fold.sums
+        error = ridge._left_out_error(inside, fold.sums, fold, (0.01, 1.0)).numpy()
+        for alpha, of_alpha in zip((0.01, 1.0), error, strict=True):
+            a, b = mapped[~fold.mask], source.expression[~fold.mask].astype(float)
+            penalty = alpha * np.linalg.eigvalsh(np.cov(a.T, bias=True) * len(a)).mean()
+            expected = Ridge(alpha=penalty).fit(a, b)
+            fit = ridge._Fit(inside, alpha)
+            np.testing.assert_allclose(fit.weight.numpy(), expected.coef_.T, rtol=1e-6, atol=1e-8)
+            off = expected.predict(mapped[fold.mask]) - source.expression[fold.mask]
+            np.testing.assert_allclose(of_alpha, (off**2).sum(axis=0), rtol=1e-6)
+
+
+def test_how_many_rows_are_taken_at_a_time_changes_nothing(train, test, monkeypatch) -> None:
+    fits = []
+    for size in (4096, 7):
+        monkeypatch.setattr(ridge, "ROWS_AT_ONCE", size)
+        fits.append(said(ridge.Model(config()).fit(train, PLAN), test))
+    np.testing.assert_allclose(fits[0], fits[1], rtol=1e-5)
+
+
 def test_with_many_rows_the_noise_is_that_of_the_measurement(arrays) -> None:
     x, y = planted(2000, 5, noise=2.0)
     np.testing.assert_allclose(ridge.Model(config()).fit(arrays(y, features=x), PLAN).noise.numpy(), 2.0, rtol=0.05)

@@ -9,7 +9,7 @@ from sq_imputer.nn.applicability import RANK, Applicability
 
 def fitted(rows: torch.Tensor) -> Applicability:
     block = Applicability(rows.shape[1])
-    block.fit(rows)
+    block.fit([rows])
     return block
 
 
@@ -67,6 +67,15 @@ def test_features_that_never_vary_tell_same_from_other() -> None:
 def test_two_rows_are_enough() -> None:
     block = fitted(torch.tensor([[0.0, 1.0], [2.0, 0.0]]))
     assert block(torch.tensor([[1.0, 0.5], [9.0, 9.0]])).tolist() == [0, 1]
+
+
+def test_rows_may_come_in_parts() -> None:
+    train, fresh = normal(500, 40) * torch.linspace(5, 0.1, 40) + 100, normal(50, 40, 2) + 100
+    whole, parts = Applicability(40), Applicability(40)
+    whole.fit([train])
+    parts.fit(train.split(64))
+    torch.testing.assert_close(parts.distance(fresh), whole.distance(fresh), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(parts.quantiles, whole.quantiles, rtol=1e-3, atol=1e-3)
 
 
 def test_what_was_learned_is_in_the_state() -> None:

@@ -9,7 +9,7 @@ import torch
 import sq_imputer as sqi
 from sq_imputer.device import BatchSize
 from sq_imputer.models import mlp, ridge
-from sq_imputer.predictor import base as _base
+from sq_imputer.predictor import statistics
 
 PLAN = sqi.Plan(device="cpu", progress=False, seed=5)
 CONFIG = ridge.Config(context_um=(), per_section=False, alpha=0.1)
@@ -206,24 +206,8 @@ def test_ood_of_pixels_sees_their_color(toy_slides) -> None:
     model = nsl.Model(nsl.Config(size_px=8, epochs=1)).fit(toy_slides[0], PLAN)
     crops = torch.stack([torch.full((3, 8, 8), 0), torch.full((3, 8, 8), 255)]).to(torch.uint8)
     usual = next(model.seen(toy_slides[0], 108))
-    assert model.applicability(_base._summary(usual)).median() < 0.6
-    assert model.applicability(_base._summary(sqi.Batch(torch.arange(2), crops=crops)))[0] == 1
-
-
-def test_crops_of_one_pixel_have_no_spread() -> None:
-    crops = torch.tensor([[[[255]], [[127]], [[0]]]], dtype=torch.uint8)
-    summary = _base._summary(sqi.Batch(torch.arange(1), crops=crops))
-    torch.testing.assert_close(summary, torch.tensor([[0, np.log10(2), np.log10(256), 0, 0, 0]], dtype=torch.float32))
-
-
-def test_a_block_of_neighbors_is_summed_up_over_all_of_it() -> None:
-    rng = torch.Generator().manual_seed(0)
-    crops = torch.randint(0, 256, (2, 9, 3, 4, 4), dtype=torch.uint8, generator=rng)
-    together = crops.permute(0, 2, 1, 3, 4).reshape(2, 3, 36, 4)
-    one, two = (_base._summary(sqi.Batch(torch.arange(2), crops=part)) for part in (crops, together))
-    torch.testing.assert_close(one, two)
-    features = torch.randn(2, 9, 5, generator=rng)
-    assert torch.equal(_base._summary(sqi.Batch(torch.arange(2), features=features)), features.mean(dim=1))
+    assert model.applicability(statistics.summary(usual)).median() < 0.6
+    assert model.applicability(statistics.summary(sqi.Batch(torch.arange(2), crops=crops)))[0] == 1
 
 
 def test_unfitted_models_say_how_to_fit(source, tmp_path) -> None:

@@ -14,8 +14,11 @@ on at most `landmarks` training rows; with as many landmarks as rows this is exa
 mean and standard deviation are those of a Gaussian process; the last term of :math:`h`, which only this kernel has,
 is what no landmark is near to. :math:`\alpha` is the one of least squared error when whole individuals, sections or
 blocks of the training data are left out in turn.
-:math:`\sigma^2` is that error per gene, divided by the mean of :math:`1 + h` over training rows, each left out of
-:math:`h`: a row as unusual as they are has the error of the left-out data.
+:math:`\sigma^2` is the mean, per gene, of that error over :math:`1 + h` of its row, as if the row alone had been left
+out. Each error is divided by its own: a few rows unlike all others, of ink or of a fold, say nothing of the rest.
+
+Rows are gone through some thousand at a time, and fits are made of sums over rows: those of the rows that are not left
+out are the sums over all minus those over the rows that are.
 
 Ridge on frozen features is the common baseline of the field (HEST-Benchmark); scales, scaling within sections and the
 choice of :math:`\alpha` are ours.
@@ -23,8 +26,9 @@ choice of :math:`\alpha` are ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -40,6 +44,7 @@ from sq_imputer.scores.splits import spatial_blocks
 
 # B rows, N training rows, F features, M landmarks, D features after the map, G genes
 
+ROWS_AT_ONCE = 4096
 ALPHAS = tuple(float(alpha) for alpha in np.logspace(-3, 3, 25))
 
 
@@ -109,25 +114,43 @@ class Model(Predictor):
 
     def optimize(self, sources: Sequence[Source], plan: Plan) -> None:
         """Solve for the weights; the penalty is chosen by leaving training data out."""
-        seen = Batch.cat([b for s in sources for b in self.seen(s, 4096, rows=np.flatnonzero(s.measured))])
-        x, y = seen.features, seen.expression
-        mapped = self._fit_map(x, plan.seed)
-        alphas = (self.config.alpha,) if self.config.alpha else ALPHAS
-        error = _left_out_error(mapped, y, _left_out(sources), alphas)
-        best = int(error.mean(dim=1).argmin())
-        self._solve(mapped, y, alphas[best])
-        inside = self.leverage(mapped)
-        outside = inside / (1 - inside).clamp_min(1e-6) + self.missed(mapped)  # had the row been left out
-        self.noise.copy_((error[best] / (1 + outside.mean())).sqrt())
-        self.history = {"alpha": alphas[best], "left_out_mse": float(error[best].mean())}
+        self._fit_map(sources, plan.seed)
+        folds = [_Fold(self, sources, mask) for mask in _left_out(sources)]
+        whole = reduce(_Sums.__add__, (fold.sums for fold in folds))
+        alpha = self.config.alpha or _best_alpha(whole, folds)
+        fit = _Fit(whole, alpha)
+        self.noise.copy_(self._noise(whole, folds, alpha, fit).sqrt())
+        for name in ("mapped_mean", "penalty", "weight", "posterior"):
+            getattr(self, name).copy_(getattr(fit, name))
+        self.history |= {"alpha": alpha}
 
-    def _fit_map(self, x_NF: Tensor, seed: int) -> Tensor:
-        """Set the feature map from training rows and return the rows mapped."""
+    def _noise(self, whole: _Sums, folds: Sequence[_Fold], alpha: float, final: _Fit) -> Tensor:
+        """Variance `(G,)` of a measurement: mean squared error of left-out rows, each over its own 1 + h.
+
+        h is what :meth:`predict_step` would say of the row had it alone been left out of the final fit. That of the fit
+        without its fold is larger, by more than errors are where the kernel is rbf.
+        """
+        error, noise = 0.0, 0.0
+        for fold in track(folds, "ridge: noise", len(folds)):
+            without = _Fit(whole - fold.sums, alpha)
+            for mapped, y in fold.rows():
+                square = (without(mapped) - y).pow(2)
+                inside = final.leverage(mapped)
+                outside = inside / (1 - inside).clamp_min(1e-6) + self.missed(mapped, final.penalty)
+                error = error + square.sum(dim=0)
+                noise = noise + (square / (1 + outside)[:, None]).sum(dim=0)
+        self.history = {"left_out_mse": float((error / whole.n).mean())}
+        return noise / whole.n
+
+    def _fit_map(self, sources: Sequence[Source], seed: int) -> None:
+        """Set the feature map from training rows."""
         if self.config.kernel == "linear":
-            return x_NF
+            return
         generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(x_NF), generator=generator)[: len(self.landmarks)].sort().values
-        self.landmarks.copy_(x_NF[chosen])
+        chosen = torch.randperm(self.sizes["rows"], generator=generator)[: len(self.landmarks)]
+        mask = np.zeros(self.sizes["rows"], dtype=bool)
+        mask[chosen.numpy()] = True
+        self.landmarks.copy_(torch.cat([batch.features for batch in _batches(self, sources, mask)]))
         square = torch.cdist(self.landmarks, self.landmarks).pow(2)
         apart = square[square > 0]
         self.gamma.copy_(1 / apart.median() if len(apart) else torch.tensor(1.0))
@@ -135,7 +158,6 @@ class Model(Predictor):
         keep = values > 1e-7 * values[-1]
         self.whiten.zero_()
         self.whiten[:, keep] = (vectors[:, keep] / values[keep].sqrt()).float()
-        return self.map(x_NF)
 
     def map(self, x_BF: Tensor) -> Tensor:
         """Features after the map, `(B, D)`."""
@@ -148,26 +170,17 @@ class Model(Predictor):
         centered = mapped_BD - self.mapped_mean
         return ((centered @ self.posterior) * centered).sum(dim=1).clamp_min(0)
 
-    def missed(self, mapped_BD: Tensor) -> Tensor:
+    def missed(self, mapped_BD: Tensor, penalty: Tensor) -> Tensor:
         """The same, `(B,)`, outside of what the map holds; nothing if the kernel is linear."""
         if self.config.kernel == "linear":
             return mapped_BD.new_zeros(len(mapped_BD))
-        return (1 - mapped_BD.pow(2).sum(dim=1)).clamp_min(0) / self.penalty
-
-    def _solve(self, mapped_ND: Tensor, y_NG: Tensor, alpha: float) -> None:
-        values, vectors, mean = _spectrum(mapped_ND)
-        self.mapped_mean.copy_(mean)
-        self.penalty.copy_(_penalty(values, alpha))
-        inverse = (vectors / (values + _penalty(values, alpha))) @ vectors.T
-        centered = mapped_ND.double() - mean
-        self.weight.copy_(inverse @ (centered.T @ (y_NG.double() - y_NG.double().mean(dim=0))))
-        self.posterior.copy_(inverse)
+        return (1 - mapped_BD.pow(2).sum(dim=1)).clamp_min(0) / penalty
 
     def predict_step(self, batch: Batch) -> Prediction:
         """Posterior mean and standard deviation."""
         mapped = self.map(batch.features)
         mean = self.expression_mean + (mapped - self.mapped_mean) @ self.weight
-        spread = 1 + self.leverage(mapped) + self.missed(mapped)
+        spread = 1 + self.leverage(mapped) + self.missed(mapped, self.penalty)
         return Prediction(mean=mean, std=self.noise * spread.sqrt()[:, None])
 
 
@@ -185,30 +198,124 @@ def _left_out(sources: Sequence[Source]) -> list[np.ndarray]:
     return [labels == label for label in dict.fromkeys(labels.tolist())]
 
 
-def _spectrum(mapped_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Eigenvalues and vectors of the centered second moment, and the mean, in float64."""
-    mapped = mapped_ND.double()
-    mean = mapped.mean(dim=0)
-    values, vectors = torch.linalg.eigh((mapped - mean).T @ (mapped - mean))
-    return values.clamp_min(0), vectors, mean
+def _batches(model: Model, sources: Sequence[Source], mask: np.ndarray) -> Iterator[Batch]:
+    """Rows as the model sees them, some thousand at a time; `mask` is over the measured rows of all sources."""
+    measured = [np.flatnonzero(source.measured) for source in sources]
+    parts = np.split(mask, np.cumsum([len(rows) for rows in measured])[:-1])
+    for source, rows, part in zip(sources, measured, parts, strict=True):
+        if part.any():
+            yield from model.seen(source, ROWS_AT_ONCE, rows=rows[part])
 
 
-def _penalty(values: Tensor, alpha: float) -> Tensor:
-    """The penalty in the units of the eigenvalues; positive even where no feature varies."""
-    return alpha * values.mean().clamp_min(1e-6)
+@dataclass
+class _Sums:
+    """Sums over rows, of which every fit is made: their number, and first and second moments, in float64."""
+
+    n: int
+    x_D: Tensor
+    y_G: Tensor
+    xx_DD: Tensor
+    xy_DG: Tensor
+    yy_G: Tensor
+
+    @classmethod
+    def over(cls, rows: Iterator[tuple[Tensor, Tensor]]) -> _Sums:
+        """The sums over features `(n, D)` and targets `(n, G)`, which come some rows at a time."""
+        sums = None
+        for x, y in rows:
+            own = cls(len(x), x.sum(dim=0), y.sum(dim=0), x.T @ x, x.T @ y, y.pow(2).sum(dim=0))
+            sums = own if sums is None else sums + own
+        return sums
+
+    def _map(self, other: _Sums, change) -> _Sums:
+        return _Sums(*map(change, vars(self).values(), vars(other).values()))
+
+    def __add__(self, other: _Sums) -> _Sums:
+        return self._map(other, lambda one, two: one + two)
+
+    def __sub__(self, other: _Sums) -> _Sums:
+        return self._map(other, lambda one, two: one - two)
+
+    def about(self, x_D: Tensor, y_G: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Second moments `(D, D)`, `(D, G)` and `(G,)` about a point instead of 0."""
+        xx = self.xx_DD - torch.outer(x_D, self.x_D) - torch.outer(self.x_D, x_D) + self.n * torch.outer(x_D, x_D)
+        xy = self.xy_DG - torch.outer(x_D, self.y_G) - torch.outer(self.x_D, y_G) + self.n * torch.outer(x_D, y_G)
+        return xx, xy, self.yy_G - 2 * y_G * self.y_G + self.n * y_G.pow(2)
+
+    @property
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Of features and targets."""
+        return self.x_D / self.n, self.y_G / self.n
 
 
-def _left_out_error(mapped_ND: Tensor, y_NG: Tensor, folds: Sequence[np.ndarray], alphas: Sequence[float]) -> Tensor:
-    """Mean squared error `(alphas, G)` on rows that were left out of the fit."""
-    error = torch.zeros(len(alphas), y_NG.shape[1], dtype=torch.float64)
+class _Fit:
+    """The closed form on the rows of some sums."""
+
+    def __init__(self, sums: _Sums, alpha: float) -> None:
+        self.mapped_mean, self.y_mean = sums.means
+        xx, xy, _ = sums.about(*sums.means)
+        self.penalty = _penalty(xx.trace() / len(xx), alpha)
+        xx.diagonal().add_(self.penalty)
+        self.posterior = torch.cholesky_inverse(torch.linalg.cholesky(xx))
+        self.weight = self.posterior @ xy
+
+    def __call__(self, mapped_BD: Tensor) -> Tensor:
+        """The mean of every row, `(B, G)`."""
+        return self.y_mean + (mapped_BD - self.mapped_mean) @ self.weight
+
+    leverage = Model.leverage
+
+
+class _Fold:
+    """Rows that are left out together."""
+
+    def __init__(self, model: Model, sources: Sequence[Source], mask: np.ndarray) -> None:
+        self.model, self.sources, self.mask, self._kept = model, sources, mask, None
+
+    def rows(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Mapped features and targets in float64, some rows at a time."""
+        for batch in _batches(self.model, self.sources, self.mask):
+            yield self.model.map(batch.features).double(), batch.expression.double()
+
+    @property
+    def sums(self) -> _Sums:
+        """Kept if they are smaller than the rows, else added up again."""
+        if self._kept is not None:
+            return self._kept
+        sums = _Sums.over(self.rows())
+        if 8 * sums.xx_DD.numel() < 4 * sums.n * self.model.sizes["features"]:
+            self._kept = sums
+        return sums
+
+
+def _penalty(size: Tensor, alpha: float) -> Tensor:
+    """The penalty in units of the mean eigenvalue; positive even where no feature varies."""
+    return alpha * size.clamp_min(1e-6)
+
+
+def _best_alpha(whole: _Sums, folds: Sequence[_Fold]) -> float:
+    """The penalty of least squared error on rows that were left out of the fit."""
+    error = torch.zeros(len(ALPHAS), dtype=torch.float64)
     for fold in track(folds, "ridge: penalty", len(folds)):
-        out = torch.from_numpy(fold)
-        values, vectors, mean = _spectrum(mapped_ND[~out])
-        y_mean = y_NG[~out].double().mean(dim=0)
-        rotated = (mapped_ND[~out].double() - mean) @ vectors
-        target = rotated.T @ (y_NG[~out].double() - y_mean)
-        left_out = (mapped_ND[out].double() - mean) @ vectors
-        for i, alpha in enumerate(alphas):
-            guess = y_mean + left_out @ (target / (values + _penalty(values, alpha))[:, None])
-            error[i] += (guess - y_NG[out].double()).pow(2).sum(dim=0)
-    return error / len(y_NG)
+        out = fold.sums
+        error += _left_out_error(whole - out, out, fold, ALPHAS).sum(dim=1)
+    return ALPHAS[int(error.argmin())]
+
+
+def _left_out_error(inside: _Sums, out: _Sums, fold: _Fold, alphas: Sequence[float]) -> Tensor:
+    """Squared error `(alphas, G)` on the rows of a fold, summed, of fits on those of `inside`.
+
+    Of the fold its sums are enough; where it has fewer rows than features, the rows are the shorter way.
+    """
+    mean, y_mean = inside.means
+    xx, xy, _ = inside.about(mean, y_mean)
+    values, vectors = torch.linalg.eigh(xx)
+    values, target = values.clamp_min(0), vectors.T @ xy
+    weights = [target / (values + _penalty(values.mean(), alpha))[:, None] for alpha in alphas]
+    if out.n < len(values):
+        x, y = (torch.cat(parts) for parts in zip(*fold.rows(), strict=True))
+        x, y = (x - mean) @ vectors, y - y_mean
+        return torch.stack([(x @ weight - y).pow(2).sum(dim=0) for weight in weights])
+    out_xx, out_xy, out_yy = out.about(mean, y_mean)
+    out_xx, out_xy = vectors.T @ out_xx @ vectors, vectors.T @ out_xy
+    return torch.stack([out_yy + (weight * (out_xx @ weight - 2 * out_xy)).sum(dim=0) for weight in weights])

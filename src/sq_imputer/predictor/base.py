@@ -26,6 +26,7 @@ from sq_imputer.predictor.chance import Chance
 from sq_imputer.predictor.folder import CONTROL, load_as, packed, write
 from sq_imputer.predictor.held import hold
 from sq_imputer.predictor.registry import ModelCard, get_model
+from sq_imputer.predictor.statistics import safe, summary, take
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
 from sq_imputer.surroundings import undisturbed
@@ -212,7 +213,7 @@ class Predictor(nn.Module, ABC):
         batch = replace(batch, expression=None).to(device)
         with torch.inference_mode():
             part = self.predict_step(batch)
-            part.ood = self.applicability(_summary(batch))
+            part.ood = self.applicability(summary(batch))
         return part.cpu()
 
     def save(self, path: str | Path) -> None:
@@ -270,7 +271,7 @@ class Predictor(nn.Module, ABC):
         moments = source.moments(self.needs, device=device) if self.needs.per_section else None
         mean, std = moments or (self.feature_mean.cpu().numpy(), self.feature_std.cpu().numpy())
         mean = torch.from_numpy(np.asarray(mean, dtype=np.float32))
-        scale = torch.from_numpy(_safe(np.asarray(std, dtype=np.float32)))
+        scale = torch.from_numpy(safe(np.asarray(std, dtype=np.float32)))
         for batch in source.batches(self.needs, batch_size, rows=rows, generator=generator, device=device):
             yield replace(_in_float32(batch), features=((batch.features - mean) / scale).clamp(-CLIP_SD, CLIP_SD))
 
@@ -325,17 +326,7 @@ class Predictor(nn.Module, ABC):
     def _take_statistics(self, sources: list[Source]) -> None:
         """Mean and spread of targets and inputs over the training rows."""
         self._register_statistics()
-        measured = np.concatenate([source.expression[source.measured] for source in sources]).astype(np.float64)
-        self.expression_mean.copy_(torch.from_numpy(measured.mean(axis=0)))
-        self.expression_std.copy_(torch.from_numpy(_safe(measured.std(axis=0))))
-        if self.needs.encoders:
-            raw = [source.all_features(self.needs)[source.measured] for source in sources]
-            flat = np.concatenate([values.reshape(-1, values.shape[-1]) for values in raw]).astype(np.float64)
-            self.feature_mean.copy_(torch.from_numpy(flat.mean(axis=0)))
-            self.feature_std.copy_(torch.from_numpy(flat.std(axis=0)))
-        seen = (batch for source in sources for batch in self.seen(source, 256, rows=np.flatnonzero(source.measured)))
-        seen = track(seen, f"{self.card.name}: statistics", self.sizes["rows"], size=len)
-        self.applicability.fit(torch.cat([_summary(batch) for batch in seen]))
+        take(self, sources)
 
 
 def _keys(section: str, index: Tensor) -> Tensor:
@@ -344,24 +335,9 @@ def _keys(section: str, index: Tensor) -> Tensor:
     return (name << 31) + index  # below 2**63
 
 
-def _safe(std: np.ndarray) -> np.ndarray:
-    """Standard deviations to divide by: 1 where nothing varies."""
-    return np.where(std > 1e-6, std, 1.0).astype(std.dtype)
-
-
 def _in_float32(batch: Batch) -> Batch:
     """The batch with targets in the precision of the weights."""
     return batch if batch.expression is None else replace(batch, expression=batch.expression.float())
-
-
-def _summary(batch: Batch) -> Tensor:
-    """What a row looks like in few numbers: its features, or mean and spread of the optical density of its pixels."""
-    if batch.features is not None:
-        return batch.features if batch.features.ndim == 2 else batch.features.mean(dim=1)
-    pixels = batch.crops.float()
-    density = -torch.log10((pixels + 1) / 256)
-    aside = [dim for dim in range(1, density.ndim) if dim != density.ndim - 3]
-    return torch.cat([density.mean(dim=aside), density.std(dim=aside, correction=0)], dim=1)
 
 
 def _check_sources(sources: list[Source]) -> None:

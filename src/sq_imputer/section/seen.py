@@ -11,6 +11,7 @@ from sq_imputer.contract import Batch, CropSpec, Needs
 from sq_imputer.device import BatchSize
 from sq_imputer.encoders._shelf import Shelf, same, told
 from sq_imputer.errors import BadInput
+from sq_imputer.scores.moments import mean_and_std
 from sq_imputer.section import read
 from sq_imputer.section.blocks import block_crops, whole_blocks
 from sq_imputer.section.checks import check_needs
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sq_imputer.encoders import Encoder
 
 MIN_ROWS_FOR_MOMENTS = 20
+MANY = 4096  # rows at a time: what is copied of them stays small
 
 
 class Known(NamedTuple):
@@ -158,11 +160,11 @@ class Seen:
         if rows.sum() < MIN_ROWS_FOR_MOMENTS:
             return None
         key = "moments", needs, rows.tobytes()
-        slide._views(needs, device)  # features that are replaced take their moments with them
+        views = slide._views(needs, device)  # features that are replaced take their moments with them
         if key not in slide._features:
-            values = slide.all_features(needs, device=device)[rows]
-            flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
-            slide._features[key] = flat.mean(axis=0), flat.std(axis=0)
+            parts = np.array_split(np.flatnonzero(rows), -(-rows.sum() // MANY))
+            seen = (np.concatenate([view[part] for view in views], axis=-1) for part in parts)
+            slide._features[key] = mean_and_std(values.reshape(-1, values.shape[-1]) for values in seen)
         return slide._features[key]
 
     def batches(

@@ -1,0 +1,64 @@
+"""What a model keeps of its training rows before it is trained: mean and spread of what it sees, and what is usual."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sq_imputer.contract import Batch, Model, Source
+from sq_imputer.progress import track
+from sq_imputer.scores.moments import mean_and_std
+
+MANY = 4096  # rows of features at a time: what is copied of them on the way stays small
+
+
+def take(predictor: Model, sources: Sequence[Source]) -> None:
+    """Set the statistics that every model has: mean and spread of targets and inputs, and how unlike a row may be."""
+    rows = [np.flatnonzero(source.measured) for source in sources]
+    measured = (s.expression[part] for s, r in zip(sources, rows, strict=True) for part in chunks(r))
+    mean, std = mean_and_std(measured)
+    predictor.expression_mean.copy_(torch.from_numpy(mean))
+    predictor.expression_std.copy_(torch.from_numpy(safe(std)))
+    if predictor.needs.encoders:
+        batches = (b for s, r in zip(sources, rows, strict=True) for b in s.batches(predictor.needs, MANY, rows=r))
+        mean, std = mean_and_std(batch.features.flatten(0, -2).numpy() for batch in batches)
+        predictor.feature_mean.copy_(torch.from_numpy(mean))
+        predictor.feature_std.copy_(torch.from_numpy(std))
+    seen = Summaries(predictor, sources, rows)
+    predictor.applicability.fit(seen if predictor.needs.encoders else list(seen))  # features lie there, pixels are read
+
+
+class Summaries:
+    """What training rows look like, read anew whenever they are gone through."""
+
+    def __init__(self, predictor: Model, sources: Sequence[Source], rows: list[np.ndarray]) -> None:
+        self.predictor, self.sources, self.rows = predictor, sources, rows
+
+    def __iter__(self) -> Iterator[Tensor]:
+        size = MANY if self.predictor.needs.encoders else 256
+        read = (b for s, r in zip(self.sources, self.rows, strict=True) for b in self.predictor.seen(s, size, rows=r))
+        total = sum(map(len, self.rows))
+        return map(summary, track(read, f"{self.predictor.card.name}: statistics", total, size=len))
+
+
+def chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Some rows at a time."""
+    return (rows[start : start + MANY] for start in range(0, len(rows), MANY))
+
+
+def safe(std: np.ndarray) -> np.ndarray:
+    """Standard deviations to divide by: 1 where nothing varies."""
+    return np.where(std > 1e-6, std, 1.0).astype(std.dtype)
+
+
+def summary(batch: Batch) -> Tensor:
+    """What a row looks like in few numbers: its features, or mean and spread of the optical density of its pixels."""
+    if batch.features is not None:
+        return batch.features if batch.features.ndim == 2 else batch.features.mean(dim=1)
+    pixels = batch.crops.float()
+    density = -torch.log10((pixels + 1) / 256)
+    aside = [dim for dim in range(1, density.ndim) if dim != density.ndim - 3]
+    return torch.cat([density.mean(dim=aside), density.std(dim=aside, correction=0)], dim=1)
