@@ -9,12 +9,17 @@ import torch
 from torch import Tensor
 
 from sq_imputer.encoders._cards import EncoderCard
+from sq_imputer.encoders._windows import Boxes
 from sq_imputer.errors import BadInput
 from sq_imputer.surroundings import undisturbed
 
 
 class Encoder(ABC):
-    """A frozen image encoder. Subclasses override `encode` and nothing else.
+    """A frozen image encoder. Subclasses override `encode` and nothing else, unless they describe every place.
+
+    Those override `maps` and `gather` too: the windows of a section that share pixels are then described together.
+    `block` and `halo` are pixels: images for `maps` have sides of multiples of the first, and windows on them lie the
+    second or more inside.
 
     Parameters
     ----------
@@ -24,6 +29,9 @@ class Encoder(ABC):
         Name, revision and hash of the weights, and the versions that ran them: enough to redo the features.
     """
 
+    block: int = 0
+    halo: int = 0
+
     def __init__(self, card: EncoderCard, provenance: dict[str, Any]) -> None:
         self.card = card
         self.provenance = provenance
@@ -31,6 +39,20 @@ class Encoder(ABC):
     @abstractmethod
     def encode(self, crops: Tensor) -> Tensor:
         """`(B, dim)` features of `(B, 3, S, S)` uint8 crops, on the device of the crops."""
+
+    def maps(self, images: Tensor) -> Tensor:
+        """What is needed of `(B, 3, H, W)` uint8 images to describe any window on them."""
+        raise NotImplementedError
+
+    def gather(self, maps: Tensor, boxes: Boxes) -> Tensor:
+        """`(n, dim)` features of windows on the images."""
+        raise NotImplementedError
+
+    @undisturbed()
+    @torch.no_grad()
+    def windows(self, images: Tensor, boxes: Boxes) -> Tensor:
+        """`(n, dim)` float32 features of windows on `(B, 3, H, W)` uint8 images; only where `block` is not 0."""
+        return self.gather(self.maps(images), boxes).float()
 
     @undisturbed()
     @torch.no_grad()

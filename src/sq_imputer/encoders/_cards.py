@@ -101,7 +101,7 @@ class EncoderCard:
 
 TEXTURE = EncoderCard(
     name="texture",
-    dim=229,
+    dim=231,
     size_px=224,
     mpp=0.5,
     mean=(0.0, 0.0, 0.0),

@@ -20,7 +20,7 @@ from PIL import Image
 
 from sq_imputer.errors import BadInput, SqImputerError, listed
 from sq_imputer.pixels.chunks import BadChunk, Held, Tiles
-from sq_imputer.pixels.plan import Step, Touched, in_groups, in_order, place
+from sq_imputer.pixels.plan import Step, Touched, Windows, in_groups, in_order, place
 
 if TYPE_CHECKING:
     from sq_imputer.contract import CropSpec
@@ -79,16 +79,29 @@ class Crops:
         centers = np.asarray(centers_px, dtype=np.float64)
         axes = np.eye(2) if axes is None else np.asarray(axes, dtype=np.float64)
         _check(centers, mpp, axes, threads)
-        self.pyramid, self.spec, self.threads, self.names = pyramid, spec, threads, names
-        self._windows = place(pyramid, centers, spec, mpp, axes)
+        self._set(pyramid, place(pyramid, centers, spec, mpp, axes), spec.size_px, threads, names)
+        self.spec = spec
+
+    @classmethod
+    def on_grid(
+        cls, pyramid: Pyramid, windows: Windows, size_px: int, threads: int = 2, names: np.ndarray | None = None
+    ) -> Crops:
+        """Crops of `size_px` whose windows are placed already (:mod:`sq_imputer.pixels.dense`)."""
+        crops = cls.__new__(cls)
+        crops._set(pyramid, windows, size_px, threads, names)
+        return crops
+
+    def _set(self, pyramid: Pyramid, windows: Windows, size_px: int, threads: int, names: np.ndarray | None) -> None:
+        self.pyramid, self.size_px, self.threads, self.names = pyramid, size_px, threads, names
+        self._windows = windows
         self._tiles = Tiles(pyramid, self.level)
-        self._touched = Touched.by(self._windows.start, self._windows.side, self._tiles.edges)
+        self._touched = Touched.by(windows.start, windows.side, self._tiles.edges)
 
     def __len__(self) -> int:
         return len(self._windows.start)
 
     def __repr__(self) -> str:
-        size = self.spec.size_px
+        size = self.size_px
         return f"Crops of {len(self)} × (3, {size}, {size}) uint8 from level {self.level}, {self.n_chunks} chunks"
 
     @property
@@ -180,11 +193,14 @@ class Crops:
             raise BadInput(f"{message} {len(rows)} of {len(every)} rows need it: {listed(rows)}.") from error.__cause__
 
     def _called(self, rows: np.ndarray) -> dict:
-        """What messages call these rows, each once: crops of one block have one name."""
-        return dict.fromkeys((rows if self.names is None else self.names[rows]).tolist())
+        """What messages call these rows, each once: crops of one block have one name, a block of rows has several."""
+        names = rows.tolist() if self.names is None else [self.names[row] for row in rows]
+        if names and isinstance(names[0], np.ndarray):
+            names = np.concatenate(names).tolist()
+        return dict.fromkeys(names)
 
     def _empty(self, n: int) -> np.ndarray:
-        return np.empty((n, 3, self.spec.size_px, self.spec.size_px), np.uint8)
+        return np.empty((n, 3, self.size_px, self.size_px), np.uint8)
 
     def _in_order(self, rows: np.ndarray) -> Iterator[Step]:
         return in_order(self._touched[rows], self._windows.start[rows], self._tiles.shape[1], self._tiles.nbytes)
@@ -246,7 +262,7 @@ class Crops:
         rows = da.from_array(self.order, chunks=(sizes,))
         worker = copy.copy(self)
         worker.threads = 1  # a cluster brings its own
-        size = self.spec.size_px
+        size = self.size_px
         return rows.map_blocks(
             _read_block,
             crops=worker,
@@ -257,7 +273,13 @@ class Crops:
         )
 
     def __dask_tokenize__(self):
-        return self.pyramid.levels[self.level].name, self.pyramid.channels, self.pyramid.alpha, self.spec, self._windows
+        return (
+            self.pyramid.levels[self.level].name,
+            self.pyramid.channels,
+            self.pyramid.alpha,
+            self.size_px,
+            self._windows,
+        )
 
     @property
     def order(self) -> np.ndarray:

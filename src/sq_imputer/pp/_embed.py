@@ -7,7 +7,7 @@ from sq_imputer.contract import CropSpec
 from sq_imputer.encoders import get_encoder
 from sq_imputer.errors import BadInput
 from sq_imputer.section import read
-from sq_imputer.section.features import compute, in_rows, key
+from sq_imputer.section.features import compute, in_rows, key, reader
 from sq_imputer.section.keys import verb
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
@@ -65,8 +65,8 @@ def embed(
     table = read.find_table(sdata, table_key, shapes_key)
     rows, where = slide.rows_in(table, table_key)
     encode = get_encoder(encoder, weights=weights, revision=revision)
-    crops = slide.crops(spec)
-    slide.checked.crops(crops)
+    slide.checked.crops(slide.crops(spec))
+    crops = reader(slide.frame, slide.centers_px, spec, encode, slide.names)
     values = compute(crops, encode, device=device, label=f"{encoder} of {slide.section}")
     slide.remember(encoder, spec, values, encode.provenance)
     full = in_rows(table, key_added, rows, values[where])

@@ -14,13 +14,17 @@ if TYPE_CHECKING:
     from sq_imputer.section.frame import Frame
 
 
-def block_crops(frame: Frame, centers_px: np.ndarray, spec: CropSpec, k: int, names=None) -> Crops:
-    """The k × k block of adjoining crops around every row, row after row: `n * k * k` crops. Lazy."""
+def block_centers(frame: Frame, centers_px: np.ndarray, spec: CropSpec, k: int) -> np.ndarray:
+    """Centers `(n * k * k, 2)` of the k × k block of adjoining crops around every row, row after row."""
     steps = (np.arange(k) - k // 2) * spec.extent_um / frame.pixel.mpp
     offsets = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2) @ frame.axes.T
-    return frame.crops(
-        (centers_px[:, None] + offsets).reshape(-1, 2), spec, names=None if names is None else np.repeat(names, k * k)
-    )
+    return (centers_px[:, None] + offsets).reshape(-1, 2)
+
+
+def block_crops(frame: Frame, centers_px: np.ndarray, spec: CropSpec, k: int, names=None) -> Crops:
+    """The crops of these blocks. Lazy."""
+    names = None if names is None else np.repeat(names, k * k)
+    return frame.crops(block_centers(frame, centers_px, spec, k), spec, names=names)
 
 
 def whole_blocks(

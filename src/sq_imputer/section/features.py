@@ -10,7 +10,9 @@ import numpy as np
 
 from sq_imputer.contract import CropSpec
 from sq_imputer.device import BatchSize, pick_device
+from sq_imputer.pixels.dense import Dense
 from sq_imputer.progress import track
+from sq_imputer.store.journal import ROWS
 from sq_imputer.store.provenance import pythonic
 
 if TYPE_CHECKING:
@@ -22,8 +24,19 @@ if TYPE_CHECKING:
     from sq_imputer.store.journal import Part
 
 
+def reader(
+    frame: Frame, centers_px: np.ndarray, spec: CropSpec, encoder: Encoder, names: np.ndarray | None = None
+) -> Crops | Dense:
+    """How an encoder sees windows around points: together if it can and they are not turned, else as crops."""
+    straight = np.rint(frame.axes)
+    if encoder.block and np.abs(frame.axes - straight).max() <= 1e-3:
+        known = {"mpp": frame.pixel.mpp, "swap": bool(straight[0, 0] == 0), "names": names}
+        return Dense(frame.pyramid, centers_px, spec, block=encoder.block, halo=encoder.halo, **known)
+    return frame.crops(centers_px, spec, names=names)
+
+
 def compute(
-    crops: Crops,
+    crops: Crops | Dense,
     encoder: Encoder,
     *,
     size: BatchSize | None = None,
@@ -32,12 +45,13 @@ def compute(
     journal: Part | None = None,
     name: str = "features",
 ) -> np.ndarray:
-    """Features `(n, dim)` of all crops, read in chunk order; what `journal` has under `name` is not computed again."""
-    encode = _Encode(crops, encoder, size or BatchSize(64), pick_device(device), label)
+    """Features `(n, dim)` of all windows, read in chunk order; what `journal` has as `name` is not computed again."""
+    together = isinstance(crops, Dense)
+    encode = (_Gather if together else _Encode)(crops, encoder, size or BatchSize(64), pick_device(device), label)
     if journal is None:
         return encode(np.arange(len(crops)))["features"]
     values = np.empty((len(crops), encoder.card.dim), dtype=np.float32)
-    for rows, found in journal.parts(name, crops.order, encode):
+    for rows, found in journal.parts(name, crops.groups(ROWS) if together else crops.order, encode):
         values[rows] = found["features"]
     return values
 
@@ -61,6 +75,23 @@ class _Encode:
         import torch
 
         return self.encoder(torch.from_numpy(pixels).to(self.device)).cpu().numpy()
+
+
+class _Gather(_Encode):
+    """The same of windows that are described together."""
+
+    def __call__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Features of these rows, which ascend."""
+        import torch
+
+        from sq_imputer.encoders._windows import Boxes
+
+        device = "cpu" if self.device.startswith("mps") else self.device  # sums need float64
+        values = np.empty((len(rows), self.encoder.card.dim), dtype=np.float32)
+        for part in track(self.crops.batches(rows), self.label, len(rows), size=lambda part: len(part.rows)):
+            image, low, high, pixels = (torch.from_numpy(x).to(device) for x in part[1:])
+            values[np.searchsorted(rows, part.rows)] = self.encoder.windows(pixels, Boxes(image, low, high)).cpu()
+        return {"features": values}
 
 
 def key(encoder: str, spec: CropSpec, base: CropSpec | None = None) -> str:

@@ -13,9 +13,9 @@ from sq_imputer.encoders._shelf import Shelf, same, told
 from sq_imputer.errors import BadInput
 from sq_imputer.scores.moments import mean_and_std
 from sq_imputer.section import read
-from sq_imputer.section.blocks import block_crops, whole_blocks
+from sq_imputer.section.blocks import block_centers, block_crops, whole_blocks
 from sq_imputer.section.checks import check_needs
-from sq_imputer.section.features import compute, is_of, record, shard_name, stored
+from sq_imputer.section.features import compute, is_of, reader, record, shard_name, stored
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -81,7 +81,8 @@ class Seen:
     def _computed(self, key: tuple[str, CropSpec, int], encode: Encoder, device: str) -> Known:
         name, spec, neighbors = key
         self.checked.crops(self.crops(spec))
-        crops = block_crops(self.frame, self.centers_px, spec, max(neighbors, 1), self.names)
+        centers = block_centers(self.frame, self.centers_px, spec, max(neighbors, 1))
+        crops = reader(self.frame, centers, spec, encode, np.repeat(self.names, max(neighbors, 1) ** 2))
         label = f"{name} of {self.section}, {spec.extent_um:g} µm"
         how = {"size": BatchSize(64), "device": device, "label": label, "journal": self.journal}
         values = compute(crops, encode, name=shard_name(*key), **how)

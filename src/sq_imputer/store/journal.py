@@ -79,7 +79,7 @@ class Journal:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def parts(
-        self, name: str, order: np.ndarray, compute: Callable[[np.ndarray], Parts]
+        self, name: str, order: np.ndarray | list[np.ndarray], compute: Callable[[np.ndarray], Parts]
     ) -> Iterator[tuple[np.ndarray, Parts]]:
         """Row numbers and what was computed for them, now or by an earlier process.
 
@@ -88,12 +88,15 @@ class Journal:
         name
             What is computed; a part of file names.
         order
-            `(n,)` row numbers in the order in which they are computed best. Every process must give the same.
+            `(n,)` row numbers in the order in which they are computed best, or portions of them that are computed
+            together, a shard each. Every process must give the same.
         compute
             Gives arrays by name for some rows, in ascending order.
         """
-        for number, start in enumerate(range(0, len(order), ROWS)):
-            some, path = np.sort(order[start : start + ROWS]), self.folder / f"{name}-{number:05d}.shard"
+        if isinstance(order, np.ndarray):
+            order = [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
+        for number, rows in enumerate(order):
+            some, path = np.sort(rows), self.folder / f"{name}-{number:05d}.shard"
             found = _read(path, some)
             if found is None:
                 found = compute(some)
@@ -154,7 +157,7 @@ class Part:
     journal: Journal
     section: str
 
-    def parts(self, name: str, order: np.ndarray, compute: Callable[[np.ndarray], Parts]) -> Iterator:
+    def parts(self, name: str, order, compute: Callable[[np.ndarray], Parts]) -> Iterator:
         """As :meth:`Journal.parts`, under names of this section's own."""
         return self.journal.parts(f"{self.section}-{name}", order, compute)
 
