@@ -61,8 +61,12 @@ def test_features_move_with_the_place_and_do_not_jump():
     assert apart(features(centers=CENTERS + 1e-4), expected) < 1e-3
 
 
-def test_an_image_that_is_coarser_is_read_as_it_is():
-    assert apart(features(CropSpec(64, 200)), features(CropSpec(64, 64))) < 1e-3
+def test_an_image_that_is_coarser_is_blown_up_four_times_at_most():
+    centers = CENTERS[:4]
+    blown = features(CropSpec(64, 1000), centers=centers)
+    assert apart(blown, features(CropSpec(64, 256), centers=centers)) < 1e-3
+    assert apart(features(CropSpec(64, 75), centers=centers), features(CropSpec(64, 64), centers=centers)) < 1e-3
+    assert apart(blown, features(CropSpec(64, 128), centers=centers)) > 0.1
 
 
 def test_windows_on_whole_pixels_hold_what_the_image_holds():

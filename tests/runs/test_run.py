@@ -18,6 +18,7 @@ import torch
 
 import sq_imputer as sqi
 from sq_imputer.encoders import texture
+from sq_imputer.pixels import dense
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import commit as store
 from sq_imputer.store import journal, write
@@ -51,6 +52,7 @@ def killed_after(files: int):
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     monkeypatch.setattr(journal, "ROWS", 4)
+    monkeypatch.setattr(dense, "STRIDES", dense.STRIDES[:1])
 
 
 @pytest.fixture

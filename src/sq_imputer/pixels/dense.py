@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 STRIDES = (32, 128, 256, 512, 1024)  # pixels from block to block; the first is as good as a block for every window
 MOST_PIXELS = 2_000_000  # of a block, with what it brings along
+NATIVE = 0.8  # of the resolution that is asked for: from here on an image is read as it is
+LEAST_STEP = 0.25  # pixels of the image per pixel of the grid: nothing is blown up more than four times
 BATCH_PIXELS = 600_000  # described at once, if blocks are smaller
 
 
@@ -36,7 +38,7 @@ class Grid:
     level
         Pyramid level that is read.
     step
-        Pixels of that level per pixel of the grid, `(y, x)`: 1 or more, for nothing is blown up.
+        Pixels of that level per pixel of the grid, `(y, x)`.
     origin
         Where pixel 0 begins, in pixels of the level.
     scale, offset
@@ -61,7 +63,8 @@ class Grid:
         side = spec.extent_um / mpp / scale
         whole = level == 0 and (np.rint(side) == spec.size_px).all()
         # Multiples of 1/128 are exact: a pixel is the same whatever block it is read in.
-        step = np.ones(2) if whole else np.maximum(np.rint(side / spec.size_px * 128) / 128, 1)
+        step = np.rint(np.maximum(side / spec.size_px, LEAST_STEP) * 128) / 128
+        step = np.ones(2) if whole or ((NATIVE < step) & (step < 1)).all() else step
         middle = (np.array(pyramid.shape) / 2 - offset) / scale
         origin = np.floor(middle) if (step == 1).all() else np.rint(middle * 128) / 128
         return cls(level, step, origin, scale, offset, swap)
@@ -77,7 +80,7 @@ class Grid:
         corner = self.origin + first * self.step
         if (self.step == 1).all():
             return Windows(self.level, size, corner.astype(np.int64), swap=self.swap)
-        margin = ceil(self.step.max()) + 1  # reach of the antialiasing filter
+        margin = ceil(max(self.step.max(), 1)) + 1  # reach of the antialiasing filter
         start = np.floor(corner) - margin
         window = ceil(size * self.step.max()) + 1 + 2 * margin
         inside, box = corner - start, size * self.step
@@ -119,7 +122,7 @@ class Dense:
     centers_px
         `(n, 2)` centers `(x, y)` in pixels of the finest level.
     spec
-        Extent of the windows and, with it, the resolution; an image that is coarser is read as it is.
+        Extent of the windows and, with it, the resolution; an image that is much coarser is blown up four times.
     mpp
         µm per pixel of the finest level.
     block, halo

@@ -10,9 +10,10 @@ import numpy as np
 
 from sq_imputer.contract import CropSpec
 from sq_imputer.device import BatchSize, pick_device
+from sq_imputer.errors import BadInput
 from sq_imputer.pixels.dense import Dense
 from sq_imputer.progress import track
-from sq_imputer.store.journal import ROWS
+from sq_imputer.store import journal as journal_of
 from sq_imputer.store.provenance import pythonic
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ def reader(
     """How an encoder sees windows around points: together if it can and they are not turned, else as crops."""
     straight = np.rint(frame.axes)
     if encoder.block and np.abs(frame.axes - straight).max() <= 1e-3:
+        if spec.size_px < encoder.block:
+            raise BadInput(
+                f"encoder '{encoder.card.name}' takes crops of {encoder.block} pixels or more a side, got "
+                f"{spec.size_px}; pass a larger size_px."
+            )
         known = {"mpp": frame.pixel.mpp, "swap": bool(straight[0, 0] == 0), "names": names}
         return Dense(frame.pyramid, centers_px, spec, block=encoder.block, halo=encoder.halo, **known)
     return frame.crops(centers_px, spec, names=names)
@@ -51,7 +57,7 @@ def compute(
     if journal is None:
         return encode(np.arange(len(crops)))["features"]
     values = np.empty((len(crops), encoder.card.dim), dtype=np.float32)
-    for rows, found in journal.parts(name, crops.groups(ROWS) if together else crops.order, encode):
+    for rows, found in journal.parts(name, crops.groups(journal_of.ROWS) if together else crops.order, encode):
         values[rows] = found["features"]
     return values
 
