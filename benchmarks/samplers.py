@@ -88,12 +88,11 @@ def main() -> None:
     rows = {}
     for name, counts in STEPS.items():
         for n_steps in counts:
-            ways = {"over time": over_time, "over log ratio": diffusion.sampler} if name != "ddpm" else {"": None}
+            ways = {"over time": over_time, "over log ratio": diffusion.sampler}
+            ways, how = (ways, width) if name != "ddpm" else ({"over time": diffusion.sampler}, ancestral)
             for way, make in ways.items():
-                steps = diffusion.sampler(name, n_steps) if make is None else make(name, n_steps)
-                how = ancestral if make is None else width
-                row = {f"{std:g}": how(steps, std) for std in STDS}
-                offered = way != "over time" and n_steps >= diffusion.LEAST[name]
+                row = {f"{std:g}": how(make(name, n_steps), std) for std in STDS}  # a scheduler counts its steps
+                offered = way == list(ways)[-1] and n_steps >= diffusion.LEAST[name]
                 took = cost.get((name, n_steps), np.nan) / cost["sde-dpm", 20]
                 rows[name, n_steps, way] = row | {"offered": offered, "time": took}
     print("samples' standard deviation over the true one, by the true one")

@@ -283,6 +283,21 @@ class AWordWithoutStd(Sound):
     card = replace(Sound.card, uncertainty="The spread of an ensemble.")
 
 
+class SaysAStd(Sound):
+    """Its standard deviation is a constant of an arbitrary size, which the harness measures: nothing is wrong."""
+
+    card = replace(Sound.card, uncertainty="Error on left-out training data.")
+
+    def predict_step(self, batch):
+        mean = super().predict_step(batch).mean
+        return sqi.Prediction(mean=mean, std=torch.full_like(mean, 0.003))
+
+
+@fails("check_calibrated", "the mean of .error / std. squared is .* on a section that was not trained on; expected 1")
+class SizesItsStdByItself(SaysAStd):
+    measures_error = True
+
+
 @fails("check_shapes", "neighbors is torch.float32, not torch.int64")
 class FloatNeighbors(Recalls):
     def predict_step(self, batch):
@@ -856,7 +871,7 @@ def slides(toy_slides):
     return tuple(replace(slide, expression=slide.expression.copy()) for slide in toy_slides)
 
 
-@pytest.mark.parametrize("model", [Sound, Steps, Recalls])
+@pytest.mark.parametrize("model", [Sound, Steps, Recalls, SaysAStd])
 def test_a_sound_model_passes_every_check_without_being_registered(model, slides) -> None:
     assert check_predictor(model, slides=slides) == [check.__name__ for check in CHECKS]
 

@@ -261,6 +261,11 @@ class Model(Protocol):
     provenance: dict
     history: dict
     training_rows: tuple[Marks, ...]
+    std_of_mean: bool
+    measures_error: bool
+    expression_std: Tensor
+    std_factor: Tensor
+    std_added: Tensor
 
     @property
     def needs(self) -> Needs:
@@ -296,6 +301,14 @@ class Model(Protocol):
 
     def calibrate(self, held: Iterable[Batch]) -> dict[str, Tensor]:
         """Buffers set by what is said of held-out rows."""
+        ...
+
+    def fit(self, sources: Sequence[Source], plan=None) -> Model:
+        """Fit on the measured rows of some sources."""
+        ...
+
+    def predict(self, source: Source, *, rows=None, batch_size=64, device: str = "auto") -> Prediction:
+        """Predict rows of a source."""
         ...
 
     def seen(

@@ -22,7 +22,7 @@ MIX_IMAGE, MIX_GENES = rng.normal(size=(PARTS, 20)), rng.normal(size=(PARTS, GEN
 
 def config(**changes) -> Config:
     base = Config.small()
-    form = {"context_um": (), "per_section": False, "dropout": 0.1, "weight_decay": 0.1}
+    form = {"context_um": (), "per_section": False, "dropout": 0.1, "weight_decay": 0.1, "calibration": 0}
     return replace(base, **{**form, **changes})
 
 
@@ -112,8 +112,8 @@ def test_3_the_prediction_is_that_of_every_pair_sorted(fitted, said) -> None:
     spread = (weight[..., None] * (values[order] - mean[:, None]) ** 2).sum(axis=1) * (1 + squares) / (1 - squares)
     np.testing.assert_allclose(said.weights, weight, atol=1e-4)
     np.testing.assert_allclose(said.mean, mean, atol=1e-3)
-    floor = (0.01 * fitted.expression_std.numpy()) ** 2
-    np.testing.assert_allclose(said.std, np.sqrt(spread + floor), atol=1e-3)
+    n, whole = 1 / squares, fitted.expression_std.numpy() ** 2  # which counts as five neighbors
+    np.testing.assert_allclose(said.std, np.sqrt((n * spread + 5 * whole) / (n + 5)), atol=1e-3)
 
 
 def test_3_weights_sum_to_one_and_the_prediction_stays_inside_the_bank(fitted, said) -> None:
@@ -133,7 +133,7 @@ def test_3_one_neighbor_is_returned_as_it_is(train, test) -> None:
     said = model.predict(test, device="cpu")
     assert torch.equal(said.mean, model.memory.values[said.neighbors[:, 0]])
     assert (said.weights == 1).all()
-    everything = (model.memory.values.var(dim=0) + (0.01 * model.expression_std) ** 2).sqrt()
+    everything = ((model.memory.values.var(dim=0) + 5 * model.expression_std**2) / 6).sqrt()
     torch.testing.assert_close(said.std, everything.expand_as(said.std))
 
 

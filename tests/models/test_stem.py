@@ -20,7 +20,8 @@ def config(**changes) -> stem.Config:
     base = stem.Config.small()
     return replace(
         base,
-        **{"context_um": (), "per_section": False, "dropout": 0.0, "n_steps": 20, "n_samples": 20} | changes,
+        **{"context_um": (), "per_section": False, "dropout": 0.0, "n_steps": 20, "n_samples": 20}
+        | {"calibration": 0, **changes},
     )
 
 
@@ -311,10 +312,12 @@ def test_validation_does_not_depend_on_luck(fitted, train) -> None:
 
 
 def test_a_learned_variance_is_trained_and_sampled_from(train, arrays) -> None:
-    model = stem.Model(config(learned_range=True, sampler="ddpm", n_steps=800, n_samples=4, steps=600)).fit(train, PLAN)
+    model = stem.Model(config(learned_range=True, sampler="ddpm", n_steps=800, n_samples=12, steps=600)).fit(
+        train, PLAN
+    )
     batch = next(model.seen(train, 500))
     assert set(model.loss(batch)) == {"noise", "range"}
-    x, y, mean = planted(200, 1)
+    x, y, mean = planted(100, 1)
     said = model.predict(arrays(None, features=x), device="cpu")
     assert np.mean([pearsonr(said.mean.numpy()[:, g], mean[:, g])[0] for g in range(G)]) > 0.8
     flat = unfitted(config(learned_range=True))

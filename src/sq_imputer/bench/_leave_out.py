@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -171,7 +171,7 @@ def outcomes(
     Parameters are those of :func:`run`.
     """
     _check_run(cases, models)
-    plan = Plan.of(plan, seed=seed, device=device, progress=progress)
+    plan = replace(Plan.of(plan, seed=seed, device=device, progress=progress), calibration=0)  # means are scored
     for case in cases:
         _check_apart(case)
         panel = choose_genes(case.training, n_genes) if genes is None else list(genes)

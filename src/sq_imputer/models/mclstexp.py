@@ -24,11 +24,13 @@ spot is asked about by its image alone. With :math:`N_k` the k keys of the highe
 .. math::
 
     \hat y = \sum_{j \in N_k} w_j\,y_j, \qquad w_j \propto \frac{1}{\lVert v - s_j \rVert^2 + \varepsilon}, \qquad
-    \mathrm{sd}^2 = \frac{1 + \sum_j w_j^2}{1 - \sum_j w_j^2} \sum_{j \in N_k} w_j\,(y_j - \hat y)^2
-    + (0.01\,\mathrm{sd}_{\mathrm{train}})^2
+    v = \frac{1 + \sum_j w_j^2}{1 - \sum_j w_j^2} \sum_{j \in N_k} w_j\,(y_j - \hat y)^2, \qquad
+    \mathrm{sd}^2 = c^2\,\frac{n v + 5\,\mathrm{sd}_{\mathrm{train}}^2}{n + 5}, \qquad n = 1 / \sum_j w_j^2
 
-which is the spread of a new measurement around a mean of so few; of one neighbor, the spread of the whole bank. The
-neighbors and their weights are the explanation of the prediction. Retrieval is exact.
+:math:`v` is the spread of a new measurement around a mean of so few; of one neighbor, that of the whole bank. A few
+neighbors that happen to agree are no certainty: the spread of the training rows counts as 5 more of them (chosen on
+sections A1 and B4 of her2st). :math:`c` is measured (:mod:`sq_imputer.predictor.calibrate`). The neighbors and their
+weights are the explanation of the prediction. Retrieval is exact.
 
 **Established**: branches, heads, positions, loss and retrieval are those of Min et al. (2024), written from the paper;
 `Config.paper()` has its values (DenseNet-121 trained end to end without its closing ReLU, :math:`\tau = 1`, vectors
@@ -79,7 +81,7 @@ from sq_imputer.surroundings import undisturbed
 # B spots, G genes, D width of the common space, N spots in the bank, K neighbors
 
 MOST_ATTENDING = 4096  # spots of a larger section attend in several parts, each spread over all of it
-FLOOR = 0.01  # least standard deviation, in those of the training rows
+PRIOR = 5  # neighbors that the spread of the training rows counts as
 AT_CHANCE = 0.98  # share of the loss of guessing above which nothing was learned
 
 
@@ -110,6 +112,9 @@ class Config(Views):
     lr, weight_decay, epochs, batch_size, validation
         Training; `validation` is the share of rows held out to stop early. A backbone has at most the rate and decay
         of `Config.paper()`: those of heads on frozen features would undo what it was pretrained on.
+    calibration
+        Parts of the training data left out in turn to measure the error, each a fit of as many epochs as were best; 0
+        takes the spread of the neighbors as it is.
     """
 
     backbone: str = ""
@@ -130,6 +135,7 @@ class Config(Views):
     epochs: int = 200
     batch_size: int = 128
     validation: float = 0.15
+    calibration: int = 5
 
     def __post_init__(self) -> None:
         choices = {"position": ("learned", "sinusoid", "none"), "attention_context": ("section", "batch")}
@@ -148,14 +154,16 @@ class Config(Views):
     @classmethod
     def small(cls) -> Config:
         """For tests and the demo: one context, fewer pixels, a narrow space."""
-        return cls(size_px=64, context_um=(300.0,), width=64, heads=4, head_width=16, epochs=40, batch_size=64)
+        return cls(
+            size_px=64, context_um=(300.0,), width=64, heads=4, head_width=16, epochs=40, batch_size=64, calibration=2
+        )
 
     @classmethod
     def paper(cls) -> Config:
         """As published for HER2+ tumors: DenseNet-121 end to end, no normalization, no early stopping."""
         form = {"backbone": "densenet121", "extent_um": 154.0, "position_std": 1.0, "attention_context": "batch"}
         loss = {"temperature": 1.0, "l2_normalize": False, "dropout": 0.0, "k": 200}
-        return cls(**form, **loss, lr=1e-4, weight_decay=1e-3, epochs=90, validation=0.0)
+        return cls(**form, **loss, lr=1e-4, weight_decay=1e-3, epochs=90, validation=0.0, calibration=0)
 
 
 class Recall(NamedTuple):
@@ -183,7 +191,7 @@ class Model(Predictor):
         established="Both branches, positions, contrastive loss and weighted retrieval; Config.paper() has its values.",
         ours="Normalized vectors, low temperature, attention within sections, frozen features, early stopping, std.",
         limits="Predicts a mean of training spots: nothing outside their range, and never a level not seen before.",
-        uncertainty="Weighted spread of the expression of the neighbors; it includes the noise of a measurement.",
+        uncertainty="Weighted spread of the neighbors, of the size of the error on training data that were left out.",
     )
 
     @property
@@ -327,7 +335,8 @@ class Model(Predictor):
         """Weighted mean and spread of the training spots nearest to the image."""
         query = self.images(batch)
         index, weights, mean, variance = self.memory.ask(query, self.k)
-        std = (variance + (FLOOR * self.expression_std).pow(2)).sqrt()
+        count = 1 / weights.pow(2).sum(dim=1, keepdim=True)
+        std = ((count * variance + PRIOR * self.expression_std.pow(2)) / (count + PRIOR)).sqrt()
         return Prediction(mean.float(), std.float(), embedding=query.float(), neighbors=index, weights=weights.float())
 
     def bank(self) -> dict[str, np.ndarray]:

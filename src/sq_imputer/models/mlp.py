@@ -10,13 +10,12 @@ Each of M members sees the same features, of the crop and of wider contexts arou
 
 on expression standardized per gene; members differ by their initial weights and dropout and are trained in one pass.
 The loss is the squared error of every member. :math:`\sigma` is what the spread of the members leaves unexplained of
-the error on the rows held out to stop early (on the training rows, and then too small, if none are). There is no
-publication of its own; everything here is ours. It is the smallest model that the shared training harness trains.
+the error on training data that were left out (:mod:`sq_imputer.predictor.calibrate`). There is no publication of its
+own; everything here is ours. It is the smallest model that the shared training harness trains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +42,8 @@ class Config(Views):
         Share of features and hidden units dropped in training.
     lr, weight_decay, epochs, batch_size, validation
         Training; `validation` is the share of rows held out to stop early.
+    calibration
+        Parts of the training data left out in turn to measure the noise, each a fit of as many epochs as were best.
     """
 
     hidden: int = 256
@@ -53,11 +54,12 @@ class Config(Views):
     epochs: int = 200
     batch_size: int = 64
     validation: float = 0.15
+    calibration: int = 5
 
     @classmethod
     def small(cls) -> Config:
-        """For tests and the demo: one context, fewer pixels, units and members."""
-        return cls(size_px=64, context_um=(300.0,), hidden=32, members=4, epochs=40)
+        """For tests and the demo: one context, fewer pixels, units, members and folds."""
+        return cls(size_px=64, context_um=(300.0,), hidden=32, members=4, epochs=40, calibration=2)
 
 
 class Linear(nn.Module):
@@ -77,6 +79,7 @@ class Model(Predictor):
     """A small ensemble of networks on frozen features of a crop and its neighborhood."""
 
     Config = Config
+    std_of_mean = True
     card = ModelCard(
         name="mlp",
         summary="An ensemble of small networks on frozen features of a crop and its wider contexts.",
@@ -84,7 +87,7 @@ class Model(Predictor):
         established="Deep ensembles for predictive uncertainty (Lakshminarayanan et al. 2017).",
         ours="Architecture, training and the noise level.",
         limits="Predicts a mean. Needs some hundred training rows; with fewer, ridge is safer.",
-        uncertainty="Spread of the ensemble, and a noise level per gene from training rows that were held out.",
+        uncertainty="Spread of the ensemble, and a noise level per gene from training data that were left out.",
     )
 
     @property
@@ -93,12 +96,11 @@ class Model(Predictor):
         return self.config.needs
 
     def build(self) -> None:
-        """The layers of every member, and the noise level."""
+        """The layers of every member."""
         c, width, genes = self.config, self.sizes["features"], len(self.genes)
         self.hidden = Linear(c.members, width, c.hidden, scale=1.0)
         self.out = Linear(c.members, c.hidden, genes, scale=0.1)
         self.drop = nn.Dropout(c.dropout)
-        self.register_buffer("noise", torch.ones(genes))
 
     def members(self, x_BF: Tensor) -> Tensor:
         """Standardized expression by every member, `(M, B, G)`."""
@@ -109,21 +111,13 @@ class Model(Predictor):
         """Squared error of the members, on standardized expression."""
         return {"mse": (self.members(batch.features) - self._standardized(batch)).pow(2).mean()}
 
-    def calibrate(self, held: Iterable[Batch]) -> dict[str, Tensor]:
-        """The noise level, from rows that were held out."""
-        excess = []
-        for batch in held:
-            said = self.members(batch.features)
-            excess.append((said.mean(dim=0) - self._standardized(batch)).pow(2) - said.var(dim=0, unbiased=False))
-        return {"noise": torch.cat(excess).mean(dim=0).clamp_min(1e-4).sqrt()}
-
     def _standardized(self, batch: Batch) -> Tensor:
         return (batch.expression - self.expression_mean) / self.expression_std
 
     def predict_step(self, batch: Batch) -> Prediction:
-        """Mean of the ensemble, its spread and the noise."""
+        """Mean of the ensemble and its spread; noise is added to it."""
         said = self.members(batch.features)
-        spread = said.var(dim=0, unbiased=False) + self.noise.pow(2)
         return Prediction(
-            mean=self.expression_mean + self.expression_std * said.mean(dim=0), std=self.expression_std * spread.sqrt()
+            mean=self.expression_mean + self.expression_std * said.mean(dim=0),
+            std=self.expression_std * said.std(dim=0, correction=0),
         )

@@ -82,6 +82,7 @@ class Model(Predictor):
     """A closed form on frozen features at several scales."""
 
     Config = Config
+    measures_error = True  # sigma is of left-out data
     card = ModelCard(
         name="ridge",
         summary="Ridge or Gaussian-kernel regression on frozen features of a crop and its wider contexts.",

@@ -11,7 +11,8 @@ of frozen image features:
 
 with blocks whose normalization and gates are functions of :math:`c` and start at zero (adaLN-Zero), so that the network
 is the zero function at first. Samples of :math:`p(x \mid v)` are drawn for every spot; the prediction is their mean and
-standard deviation.
+standard deviation, which is stretched to the size of the error on left-out training data
+(:mod:`sq_imputer.predictor.calibrate`).
 
 **Established** (Zhu et al. 2025; `Config.paper()`): gene tokens without positions, the added condition, adaLN-Zero,
 the linear schedule of 1000 steps, the learned variance, averaged weights, 20 samples per spot by 1000 ancestral steps,
@@ -90,6 +91,9 @@ class Config(Views):
         Seed of the samples: with the section's name and the row's number it decides all noise of a row.
     lr, weight_decay, steps, batch_size, validation
         Training: `steps` optimizer steps, however many rows there are (`Plan.epochs` overrules it).
+    calibration
+        Parts of the training data left out in turn to measure the error, each a fit of as many steps; 0 takes the
+        spread of the samples as it is.
     """
 
     width: int = 64
@@ -111,6 +115,7 @@ class Config(Views):
     steps: int = 2000
     batch_size: int = 64
     validation: float = 0.0
+    calibration: int = 3
 
     def __post_init__(self) -> None:
         if self.sampler not in diffusion.SAMPLERS:
@@ -146,6 +151,7 @@ class Config(Views):
             condition=64,
             dropout=0.2,
             steps=400,
+            calibration=2,
             n_steps=15,
             n_samples=8,
         )
@@ -169,6 +175,7 @@ class Config(Views):
             sampler="ddpm",
             n_steps=1000,
             mirrored=False,
+            calibration=0,
             lr=1e-4,
             weight_decay=0.0,
             steps=300_000,
@@ -260,7 +267,7 @@ class Model(Predictor):
             "Slow without a GPU. Spots are independent given the image: samples show what one spot may be, not how "
             "neighboring spots vary together."
         ),
-        uncertainty="Standard deviation of the samples: what the image leaves open, counting noise included.",
+        uncertainty="Spread of the samples, of the size of the error on training data that were left out.",
     )
 
     @property

@@ -21,7 +21,7 @@ from sq_imputer.contract import Batch, Marks, Needs, Prediction, Source
 from sq_imputer.device import BatchSize, pick_device
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.nn.applicability import Applicability
-from sq_imputer.predictor import encoded, train
+from sq_imputer.predictor import calibrate, encoded, train
 from sq_imputer.predictor.chance import Chance
 from sq_imputer.predictor.folder import CONTROL, load_as, packed, write
 from sq_imputer.predictor.held import hold
@@ -42,6 +42,9 @@ class Predictor(nn.Module, ABC):
     :meth:`loss` and :meth:`predict_step`; a model that is not trained by gradient steps overrides :meth:`optimize`
     instead of :meth:`loss`. Its file never touches SpatialData.
 
+    A standard deviation that :meth:`predict_step` says is a shape: its size is measured on left-out rows
+    (:mod:`sq_imputer.predictor.calibrate`), for every model alike.
+
     Features reach :meth:`loss` and :meth:`predict_step` scaled: by the training rows, or within each section if
     `needs.per_section`.
 
@@ -54,6 +57,8 @@ class Predictor(nn.Module, ABC):
     card: ClassVar[ModelCard]
     Config: ClassVar[type]
     retrieves: ClassVar[bool] = False  # predictions are made of training rows, which the model carries along
+    std_of_mean: ClassVar[bool] = False  # `predict_step` says how uncertain the mean is; noise is added, not scaled
+    measures_error: ClassVar[bool] = False  # the fit itself makes the standard deviation of errors on left-out rows
 
     def __init__(self, config=None) -> None:
         super().__init__()
@@ -214,6 +219,10 @@ class Predictor(nn.Module, ABC):
         with torch.inference_mode():
             part = self.predict_step(batch)
             part.ood = self.applicability(summary(batch))
+            if part.std is not None:
+                part.std = calibrate.sized(part.std, self.std_factor, self.std_added)
+                if part.samples is not None:
+                    part.samples = part.mean[:, None] + self.std_factor * (part.samples - part.mean[:, None])
         return part.cpu()
 
     def save(self, path: str | Path) -> None:
@@ -295,6 +304,7 @@ class Predictor(nn.Module, ABC):
         self.eval()
         self.training_rows = tuple(source.marks(self.genes) for source in sources)
         self.provenance = _provenance(sources, plan) | {"encoders": encoders}
+        calibrate.measure(self, sources, plan)
 
     def _train(self, sources: list[Source], plan: Plan) -> bool:
         """Build and train, from the start."""
@@ -321,12 +331,16 @@ class Predictor(nn.Module, ABC):
             ("feature_std", width),
         ):
             self.register_buffer(name, torch.zeros(size))
+        self.register_buffer("std_factor", torch.ones(genes))
+        self.register_buffer("std_added", torch.zeros(genes))
         self.applicability = Applicability(width or 6)
 
     def _take_statistics(self, sources: list[Source]) -> None:
         """Mean and spread of targets and inputs over the training rows."""
         self._register_statistics()
         take(self, sources)
+        if self.std_of_mean:  # until an error is measured
+            self.std_added.copy_(self.expression_std)
 
 
 def _keys(section: str, index: Tensor) -> Tensor:

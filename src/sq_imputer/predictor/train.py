@@ -38,6 +38,10 @@ class Plan:
     validation
         Share of rows held out to stop early: whole individuals or sections where there are several, else a block of the
         section. 0 trains for all epochs. None for the model's own.
+    calibration
+        Parts of the training data that are left out in turn to measure the error, which says how large a standard
+        deviation is (:mod:`sq_imputer.predictor.calibrate`): so many more fits. 0 leaves it as the model says it. None
+        for the model's own.
     patience
         Epochs without a better validation loss before stopping.
     refit
@@ -56,6 +60,7 @@ class Plan:
     precision: str = "auto"
     clip: float = 1.0
     validation: float | None = None
+    calibration: int | None = None
     patience: int = 20
     refit: bool = True
     seed: int = 0
@@ -68,6 +73,10 @@ class Plan:
                 check_number(f"Plan.{name}", getattr(self, name), 1, whole=True)
         check_number("Plan.patience", self.patience, 1, whole=True)
         check_number("Plan.seed", self.seed, 0, 2**63 - 1, whole=True)
+        if self.calibration is not None:
+            check_number("Plan.calibration", self.calibration, 0, whole=True)
+            if self.calibration == 1:
+                raise BadInput("Plan.calibration is 1; leave out 2 parts or more in turn, or 0 for none.")
         for name in ("clip", "memory_mb"):
             check_number(f"Plan.{name}", getattr(self, name))
         if self.validation is not None:

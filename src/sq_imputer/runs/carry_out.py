@@ -10,6 +10,7 @@ import numpy as np
 
 from sq_imputer.contract import Prediction
 from sq_imputer.progress import track
+from sq_imputer.runs.crossed import Crossed
 from sq_imputer.runs.retrieved import pool
 from sq_imputer.runs.slots import Result
 
@@ -39,16 +40,25 @@ def carry_out(
     run
         Fits and asks, or takes from the journal.
     """
-    answers = [Answer() for _ in targets.slides]
+    answers, crossed = [Answer() for _ in targets.slides], Crossed(decision.crossed)
     for name in track(decision.fits, "models", len(decision.fits)):
         sources = [training[j] if rows is None else training[j].take(rows) for j, rows in decision.fits[name]]
-        model = predictor if predictor.fitted else run.fit(name, predictor, sources)
+        model = (
+            predictor
+            if predictor.fitted
+            else run.fit(name, predictor, sources, crossed.plan(name, predictor, run.plan))
+        )
         digest = model.sha256
         for ask in (ask for ask in decision.asks if ask.fit == name):
             anchor = decision.told[ask.section].anchor
             slide = targets.slides[ask.section]
             slide = slide if anchor is None else replace(slide, anchor=training[anchor])
-            answers[ask.section].add(run.ask(ask.name, model, slide, ask.rows), model, digest)
+            piece = run.ask(ask.name, model, slide, ask.rows)
+            answers[ask.section].add(piece, name, model, digest)
+            if name in decision.crossed:
+                crossed.note(name, piece, model, training[ask.section], run.plan)
+    for answer in answers:
+        answer.pieces = [crossed.resized(name, piece) for name, piece in zip(answer.fits, answer.pieces, strict=True)]
     predictions, bank = _pooled([piece for answer in answers for piece in answer.pieces])
     return [
         _result(told, slide, answer, predictions, bank)
@@ -58,15 +68,17 @@ def carry_out(
 
 @dataclass
 class Answer:
-    """What was said of one section, by which weights, and the last of the models."""
+    """What was said of one section, by which fits and weights, and the last of the models."""
 
     pieces: list[Piece] = field(default_factory=list)
+    fits: list[str] = field(default_factory=list)
     hashes: list[str] = field(default_factory=list)
     model: Predictor | None = None
 
-    def add(self, piece: Piece, model: Predictor, digest: str) -> None:
+    def add(self, piece: Piece, name: str, model: Predictor, digest: str) -> None:
         """Add what a model says of some rows; of earlier models only the hash is kept."""
         self.pieces.append(piece)
+        self.fits.append(name)
         self.hashes.append(digest)
         self.model = model
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LEAVE_OUT = ("patient", "section", "block")
 FEW_ROWS = 10  # a model fitted on fewer says little
+FEWEST_BLOCKS = 3  # of which two or more say how large the error of another is
 ALL = "all"  # name of the fit on everything, or of the fitted model
 
 
@@ -48,11 +49,15 @@ class Told:
 
 @dataclass
 class Decision:
-    """Fits by name, each of training sections by number (and which of their rows), and what is asked of them."""
+    """Fits by name, each of training sections by number (and which of their rows), and what is asked of them.
+
+    `crossed` names, for a fit, the fits whose errors on rows that they have not seen size its standard deviation.
+    """
 
     fits: dict[str, list[tuple[int, np.ndarray | None]]] = field(default_factory=dict)
     asks: list[Ask] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
+    crossed: dict[str, list[str]] = field(default_factory=dict)
 
 
 def by_one_model(targets: Targets, training: Sequence[Slide], predictor: Predictor) -> Decision:
@@ -137,9 +142,14 @@ def _in_blocks(decision: Decision, k: int, targets: Targets, n_folds: int, buffe
         fold[out] = number
         decision.fits[name] = [(k, rows[split.train])]
         decision.asks.append(Ask(name, k, out, name))
+    blocks = [_named(f"fold-{number}", k, targets) for number in range(fold.max() + 1)]
+    if len(blocks) >= FEWEST_BLOCKS:
+        decision.crossed |= {name: [other for other in blocks if other != name] for name in blocks}
     rest = np.flatnonzero(~slide.measured)
     if len(rest):
         name = _named(ALL, k, targets)
+        if len(blocks) >= FEWEST_BLOCKS:
+            decision.crossed[name] = blocks
         decision.fits[name] = [(k, None)]
         decision.asks.append(Ask(name, k, rest, _named("rest", k, targets)))
         bank_from += "; at spots that were not measured, all measured spots of this section"

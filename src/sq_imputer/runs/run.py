@@ -59,18 +59,19 @@ class Run:
         names = [f"section-{first.index(one)}" for one in first]
         return [replace(slide, journal=Part(self.journal, name)) for slide, name in zip(slides, names, strict=True)]
 
-    def fit(self, name: str, predictor: Predictor, sources) -> Predictor:
-        """A model like this one, fitted; the one of this name in the journal if it is there."""
+    def fit(self, name: str, predictor: Predictor, sources, plan: Plan | None = None) -> Predictor:
+        """A model like this one, fitted (by another plan, if said); that of this name in the journal if it is there."""
+        plan = plan or self.plan
         fresh = type(predictor)(predictor.config)
         if self.journal is None:
-            return fresh.fit(sources, self.plan)
+            return fresh.fit(sources, plan)
         folder = self.journal.folder / f"model-{name}"
         if folder.is_dir():
             try:
                 return fresh.load(folder)
             except SqImputerError:  # damaged, so fitted again
                 shutil.rmtree(folder)
-        fresh.fit(sources, self.plan).save(folder)
+        fresh.fit(sources, plan).save(folder)
         return fresh
 
     def ask(self, name: str, predictor: Predictor, slide: Slide, rows: np.ndarray | None = None) -> Piece:

@@ -211,6 +211,40 @@ def by_section(sections: Sequence[str], groups: Sequence[str], *, share_patient:
     return splits
 
 
+def left_out(groups, sections, xy_um, n_folds: int, *, buffer_um: float) -> list[Split]:
+    """Folds in which every training row is left out once, to measure an error: of at most `n_folds`.
+
+    Whole individuals where there are several, else whole sections, else spatial blocks beyond a buffer (without, where
+    it would leave too few rows). None if fewer than 2 folds are asked for, or there are fewer than 4 rows.
+
+    Parameters
+    ----------
+    groups, sections
+        `(n,)` labels of individual and section.
+    xy_um
+        `(n, 2)` centers, each in the coordinates of its own section.
+    n_folds
+        Most folds.
+    buffer_um
+        Distance between trained and left-out centers of one section.
+    """
+    groups, sections, xy = np.asarray(groups), np.asarray(sections), np.asarray(xy_um, dtype=float)
+    if n_folds < 2 or len(groups) < 4:
+        return []
+    for labels in (groups, sections):
+        names = list(dict.fromkeys(labels.tolist()))
+        if len(names) > 1:
+            fold = np.array([names.index(label) for label in labels.tolist()]) % n_folds
+            splits = [Split(f"fold {k}", fold != k, fold == k) for k in range(min(n_folds, len(names)))]
+            return [split for split in splits if split.train.sum() > 1]
+    n_folds = min(n_folds, len(xy) // 2)
+    try:
+        return folds(xy, n_folds, buffer_um=buffer_um)
+    except BadInput:  # few rows: those that share pixels are better than none
+        fold = spatial_blocks(xy, n_folds)
+        return [Split(f"block {k}", fold != k, fold == k) for k in range(n_folds)]
+
+
 def told_apart(names: Sequence[str]) -> list[str]:
     """Names that tell sections apart: of those that have one name each gets its number behind it."""
     names = list(names)

@@ -62,6 +62,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     _statements.check_config,
     _prediction.check_shapes,
     _prediction.check_uncertainty,
+    _prediction.check_calibrated,
     _prediction.check_samples,
     _saving.check_retrieval,
     _statements.check_genes,

@@ -14,6 +14,7 @@ from sq_imputer.testing._statements import refuses
 from sq_imputer.testing._subject import Subject, blank, changed, finite, same, state
 
 ROW = 5  # an arbitrary one
+WIDE = 2.0  # how far the mean squared error may be from that said, as a factor
 
 
 def check_shapes(subject: Subject) -> None:
@@ -34,6 +35,20 @@ def check_uncertainty(subject: Subject) -> None:
     std = subject.prediction.std
     assert std is None or (std.shape == subject.prediction.mean.shape and (std > 0).all()), "std is not positive"
     assert (std is None) == (not subject.model.card.uncertainty), "card.uncertainty and std disagree"
+
+
+def check_calibrated(subject: Subject) -> None:
+    """Errors on a section that was not trained on are as large as the standard deviation says, not twice or half."""
+    if subject.prediction.std is None:
+        return
+    rows = np.flatnonzero(subject.target.measured)
+    error = subject.prediction.mean.numpy()[rows] - subject.target.expression[rows]
+    squares = (error / subject.prediction.std.numpy()[rows]) ** 2
+    assert 1 / WIDE < squares.mean() < WIDE, (
+        f"the mean of (error / std) squared is {squares.mean():.2g} on a section that was not trained on; expected 1, "
+        f"and not beyond {1 / WIDE:.2g} to {WIDE:g}. Leave its size to the harness: std is scaled by the errors on "
+        "left-out training data unless measures_error is True"
+    )
 
 
 def check_samples(subject: Subject) -> None:

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+import sq_imputer as sqi
+from sq_imputer.predictor import calibrate
+from sq_imputer.predictor.train import Plan
+
+PLAN = Plan(device="cpu", progress=False)
+
+
+@dataclass(frozen=True)
+class Config:
+    calibration: int = 5
+
+
+class Mean(sqi.Predictor):
+    """The mean of the training rows, and a standard deviation of an arbitrary size that follows the first feature."""
+
+    Config = Config
+    card = sqi.ModelCard("mean", "A mean.", "None.", "Means.", "All.", "For tests.", uncertainty="Arbitrary.")
+    fits: list = []
+
+    @property
+    def needs(self) -> sqi.Needs:
+        return sqi.Needs(sqi.CropSpec(150.0, 8), encoders=("texture",))
+
+    def build(self) -> None:
+        pass
+
+    def optimize(self, sources, plan) -> None:
+        self.fits.append([source.measured.copy() for source in sources])
+
+    def predict_step(self, batch: sqi.Batch) -> sqi.Prediction:
+        mean = self.expression_mean.expand(len(batch), -1)
+        raw = batch.features[:, :1] * self.feature_std[0] + self.feature_mean[0]  # as it was before it was scaled
+        std = 0.01 * raw.abs().clamp_min(1e-3).expand_as(mean)
+        noise = torch.randn(len(batch), 4, mean.shape[1], generator=torch.Generator().manual_seed(0))
+        return sqi.Prediction(mean=mean, std=std, samples=mean[:, None] + std[:, None] * noise)
+
+
+class OfMean(Mean):
+    std_of_mean = True
+
+
+class ByItself(Mean):
+    measures_error = True
+
+
+@pytest.fixture
+def source(arrays):
+    """400 rows whose noise is as large as their first feature, times 1, 2 and 5 by gene."""
+    rng = np.random.default_rng(0)
+    size = rng.uniform(0.5, 3, 400)
+    y = 3 + size[:, None] * rng.normal(size=(400, 3)) * [1, 2, 5]
+    return arrays(y, features=np.column_stack([size, rng.normal(size=400)]))
+
+
+def squares(model, source) -> np.ndarray:
+    said = model.predict(source, device="cpu")
+    return (((said.mean - torch.from_numpy(source.expression)) / said.std) ** 2).numpy()
+
+
+def test_the_size_is_measured_per_gene_and_the_shape_kept(source) -> None:
+    model = Mean().fit(source, PLAN)
+    np.testing.assert_allclose(model.std_factor, [100, 200, 500], rtol=0.12)
+    found = squares(model, source)
+    np.testing.assert_allclose(found.mean(axis=0), 1, atol=0.1)
+    narrow = source.features[:, 0] < 1.5
+    np.testing.assert_allclose([found[narrow].mean(), found[~narrow].mean()], 1, atol=0.2)
+
+
+def test_without_it_the_model_says_what_it_says(source) -> None:
+    model = Mean().fit(source, replace(PLAN, calibration=0))
+    assert (model.std_factor == 1).all() and squares(model, source).mean() > 1000
+    assert Mean(Config(calibration=0)).fit(source, PLAN).std_factor.tolist() == [1, 1, 1]
+    assert ByItself().fit(source, PLAN).std_factor.tolist() == [1, 1, 1]
+
+
+def test_noise_is_added_to_the_standard_deviation_of_a_mean(source) -> None:
+    model = OfMean().fit(source, PLAN)
+    truth = (source.expression - source.expression.mean(axis=0)).std(axis=0)
+    np.testing.assert_allclose(model.std_added, truth, rtol=0.05)
+    assert (model.std_factor == 1).all()
+    assert OfMean().fit(source, replace(PLAN, calibration=0)).std_added.tolist() == pytest.approx(truth.tolist())
+
+
+def test_samples_are_stretched_as_the_standard_deviation_is(source) -> None:
+    model = Mean().fit(source, PLAN)
+    said = model.predict(source, device="cpu")
+    away = (said.samples - said.mean[:, None]) / said.std[:, None]
+    assert float(away.std()) == pytest.approx(1, abs=0.1)
+
+
+def test_every_row_is_left_out_once_and_never_trained_on_within_the_buffer(source, monkeypatch) -> None:
+    monkeypatch.setattr(Mean, "fits", [])
+    Mean().fit(source, PLAN)
+    all_rows, *folds = (fit[0] for fit in Mean.fits)
+    assert all_rows.all() and len(folds) == 5
+    assert all(0.5 < fold.mean() < 0.8 for fold in folds)
+    for k, split in enumerate(sqi.scores.splits.folds(source.xy_um, 5, buffer_um=150.0)):
+        assert np.array_equal(folds[k], split.train)
+
+
+def test_whole_sections_or_individuals_are_left_out_where_there_are_several(source, arrays, monkeypatch) -> None:
+    def made(section: str, group: str):
+        return replace(source, section=section, group=group)
+
+    for sources, parts in (
+        ([made("A", "P"), made("B", "P"), made("C", "P")], [[1, 2], [0, 2], [0, 1]]),
+        ([made("A", "P"), made("B", "P"), made("C", "Q")], [[2], [0, 1]]),
+    ):
+        monkeypatch.setattr(Mean, "fits", [])
+        Mean().fit(sources, PLAN)
+        assert [len(fit) for fit in Mean.fits] == [3, *map(len, parts)]
+        assert all(measured.all() for fit in Mean.fits for measured in fit)
+
+
+def test_few_rows_are_fitted_all_the_same(arrays) -> None:
+    for n in (2, 3, 4, 9):
+        rng = np.random.default_rng(n)
+        model = Mean().fit(arrays(rng.normal(size=(n, 2)), features=rng.normal(size=(n, 2))), PLAN)
+        assert model.std_factor.isfinite().all() and (model.std_factor > 0).all()
+        assert (n < 4) == bool((model.std_factor == 1).all())
+
+
+def test_a_gene_that_never_varies_has_a_standard_deviation_above_zero(source) -> None:
+    flat = replace(source, expression=np.where([True, False, False], 2.0, source.expression).astype(np.float32))
+    for kind in (Mean, OfMean):
+        assert (kind().fit(flat, PLAN).predict(flat, device="cpu").std > 0).all()
+
+
+def test_many_rows_are_measured_by_some(arrays, monkeypatch) -> None:
+    monkeypatch.setattr(calibrate, "MOST", 50)
+    rng = np.random.default_rng(0)
+    source = arrays(rng.normal(size=(400, 2)), features=np.ones((400, 1)))
+    model = Mean().fit(source, PLAN)
+    assert model.history["calibration"] == {"folds": 5, "rows": 50}
+    np.testing.assert_allclose(model.std_factor, 100, rtol=0.4)
+
+
+def test_the_size_is_saved_with_the_model(source, tmp_path) -> None:
+    model = Mean().fit(source, PLAN)
+    model.save(tmp_path / "mean")
+    again = Mean.load(tmp_path / "mean")
+    assert torch.equal(again.std_factor, model.std_factor)
+
+
+@pytest.mark.parametrize(("wrong", "said"), [(1, "leave out 2 parts or more in turn, or 0"), (-1, "0 or more")])
+def test_folds_that_cannot_be(wrong: int, said: str) -> None:
+    with pytest.raises(sqi.BadInput, match=said):
+        Plan(calibration=wrong)
