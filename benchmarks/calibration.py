@@ -130,7 +130,6 @@ def pictures(found: dict[tuple[str, str], Tested], folder: Path) -> None:
         )
         below.set(xlabel="standard deviation", ylabel="root mean square error" if not column else "")
     axes[0, 0].legend(frameon=False)
-    figure.suptitle("Top: on the line, intervals hold. Bottom: deciles of the standard deviation, in those of the gene")
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "calibration.png", dpi=120)
 

@@ -66,6 +66,19 @@ def test_the_page_on_units_quotes_the_same():
     assert found == {model: [f"{value:.3f}"[1:] for value in values] for model, values in pearson.items()}
 
 
+def calibrated(case: str, model: str, row: dict) -> str:
+    inside = " | ".join(f"{row[f'in {level}%']:.1%}" for level in (50, 80, 95))
+    squares = f"{row['mean z2']:.2f} ({row['10 %']:.2f} to {row['90 %']:.2f})"
+    return f"| {case} | {model} | {squares} | {inside} | {row['sharpness']:.2f} |"
+
+
+def test_the_page_on_uncertainty_quotes_the_calibration_of_the_benchmark():
+    page = (ROOT / "docs" / "concepts" / "uncertainty.md").read_text().splitlines()
+    found = FIGURES["calibration"].items()
+    rows = [calibrated(case, model, row) for case, models in found for model, row in models.items()]
+    assert rows and [line for line in page if line.startswith("| ")][1:] == rows
+
+
 def test_no_other_page_has_a_table_of_figures():
     pages = {path.name for path in (ROOT / "docs").rglob("*.md") if "generated" not in path.parts}
     held = {name for name in pages for path in (ROOT / "docs").rglob(name) if rows(path.read_text())}
