@@ -1,6 +1,6 @@
 """Four sections in one object, as one call predicts them and as the benchmark does: the same numbers.
 
-C2 to C5 of the her2st data are joined by `spatialdata.concatenate`; `tl.predict(sections=, leave_out="section")` is
+C2 to C5 of the her2st data are joined by `spatialdata.concatenate`, which keeps the genes that all sections have; `tl.predict(sections=, leave_out="section")` is
 compared with `bench.run` over `bench.leave_one_out`, domains are made over all, and the table is read back.
 
     python benchmarks/joined.py --data <folder with her2st>
@@ -29,25 +29,17 @@ def main() -> None:
     joined = spatialdata.concatenate(sections, concatenate_tables=True)
     with tempfile.TemporaryDirectory() as folder:
         joined.write(Path(folder) / "joined.zarr")
-        slides = {name: sqi.Slide.from_sdata(sdata, section=name) for name, sdata in sections.items()}
-        genes = sqi.genes.choose_genes(list(slides.values()), 50)
+        cases = sqi.bench.leave_one_out(joined, sections="region", share_patient=True)
+        genes = sqi.genes.choose_genes([case.test for case in cases], 50)
         sqi.tl.predict(joined, args.model, sections="region", leave_out="section", genes=genes)
         sqi.tl.domains(joined, n_domains=5, method="kmeans")
         table = spatialdata.read_zarr(Path(folder) / "joined.zarr").tables["imputed"]
         largest = 0.0
-        for outcome in sqi.bench.outcomes(
-            sqi.bench.leave_one_out(list(slides.values()), share_patient=True),
-            {args.model: sqi.get_model(args.model)()},
-            genes=genes,
-        ):
-            region = slides[outcome.case.test.section].keys["shapes_key"]
-            rows = table.obs["region"].astype(str).str.endswith(outcome.case.test.section)
-            values = np.asarray(table[rows.to_numpy()].layers[args.model])
-            values, other = values[outcome.case.rows], outcome.predicted[args.model]
+        for outcome in sqi.bench.outcomes(cases, {args.model: sqi.get_model(args.model)()}, genes=genes):
+            name, other = outcome.case.test.section, outcome.predicted[args.model]
+            values = np.asarray(table[(table.obs["section"] == name).to_numpy()].layers[args.model])[outcome.case.rows]
             largest = max(largest, float(np.abs(values - other).max()))
-            print(
-                f"{outcome.case.name} ({region}): {values.shape}, largest difference {np.abs(values - other).max():.1e}"
-            )
+            print(f"{name}: {values.shape}, largest difference {np.abs(values - other).max():.1e}")
         print(f"largest difference {largest:.1e}")
         print(table.obs.groupby("section", observed=True)["domain"].value_counts().unstack().to_string())
 
