@@ -61,3 +61,23 @@ def test_few_places_have_ranks_too(n):
     xy = np.zeros((n, 2))
     assert places.grades(xy).shape == (n, 2)
     assert len(places.order(xy)) == len(places.distinct(xy)) == n
+
+
+@pytest.mark.parametrize("n", [1, 8, 600, 10_000])
+def test_a_summary_is_of_places_and_not_of_their_last_bits(n):
+    xy = np.random.default_rng(0).uniform(0, 5000, (n, 2)).round(2)
+    xy[0] = 0.0
+    kept = places.summary(xy)
+    for again in (moved(xy, 1e-9), moved(xy), xy + 1e-9, np.where(xy == 0, -0.0, xy), xy.astype(np.float32)):
+        assert places.alike(kept, places.summary(again))
+    assert not places.alike(kept, places.summary(xy + 0.05))
+    assert not places.alike(kept, places.summary(xy[:-1]))
+    one = xy.copy()
+    one[n // 2] += 1.0
+    assert not places.alike(kept, places.summary(one))
+    if n > 1:
+        assert not places.alike(kept, places.summary(xy[::-1]))
+
+
+def test_what_is_no_summary_is_like_none():
+    assert not places.alike("8d2f", places.summary(lattice())) and not places.alike(None, [1.0])

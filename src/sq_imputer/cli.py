@@ -185,6 +185,7 @@ def score(
     key: Annotated[str, typer.Option(help="Table with predictions.")] = "imputed",
     reference: Annotated[list[Path] | None, typer.Option(help="Stores that the model was fitted on.")] = None,
     baselines: Annotated[bool, typer.Option(help="Compute the baselines.")] = True,
+    all_rows: Annotated[bool, typer.Option(help="Score also what was not predicted out of fold.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Write the scores of every gene here.")] = None,
     seed: Seed = 0,
 ) -> None:
@@ -197,7 +198,8 @@ def score(
         _check_folder(csv, "--csv")
     sdata = _open(store)
     references = _open_all(reference) if reference else None
-    found = scored_by_section(sdata, key=key, reference=references, baselines=baselines, seed=seed)
+    how = {"baselines": baselines, "all_rows": all_rows, "seed": seed}
+    found = scored_by_section(sdata, key=key, reference=references, **how)
     for name, scores in found.items():
         _print_summary(scores.per_section(), f"{store}/tables/{key}" + (f", section {name}" if len(found) > 1 else ""))
     per_gene = pd.concat([scores.per_gene for scores in found.values()], ignore_index=True)

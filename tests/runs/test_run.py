@@ -235,6 +235,18 @@ def test_other_counts_or_another_image_are_another_run(stored, spy, how, change,
         sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
 
 
+@pytest.mark.parametrize(("by", "goes_on"), [(1e-9, True), (1.0, False)], ids=["rounding", "a pixel"])
+def test_spots_that_only_rounding_moved_are_those_of_the_run(stored, spy, how, by, goes_on):
+    with killed_after(5):
+        sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
+    stored.shapes["spots"]["geometry"] = stored.shapes["spots"].geometry.translate(by, by)
+    if goes_on:
+        sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
+        return
+    with pytest.raises(sqi.BadInput, match="targets.0.places differs"):
+        sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
+
+
 def test_a_run_that_is_not_to_be_resumed_leaves_nothing_on_the_way(stored, spy, how):
     seen = []
     from sq_imputer.runs import carry_out

@@ -147,6 +147,13 @@ def test_what_was_kept_is_not_used_for_other_crops(kept, planted, counting, chan
     np.testing.assert_allclose(values, slide.crops(SPEC)[:].mean(axis=(2, 3)), rtol=1e-5)
 
 
+def test_what_was_kept_is_of_places_that_only_rounding_moved(kept, counting):
+    shapes = kept.shapes["spots"]
+    shapes["geometry"] = shapes.geometry.translate(1e-9, -1e-9)
+    Slide.from_sdata(kept).features("counting", SPEC)
+    assert counting.seen == 0
+
+
 def test_what_was_kept_waits_until_it_is_asked_for(kept, counting, monkeypatch):
     monkeypatch.setattr(Pyramid, "fingerprint", property(lambda self: pytest.fail("pixels were read")))
     Slide.from_sdata(kept).features("counting", CropSpec(60, 40))

@@ -231,6 +231,24 @@ def test_only_spots_that_were_measured_and_have_counts_are_scored(partly, spy, g
     assert not section.tables["imputed"].obs["measured"].to_numpy()[:2].any()
 
 
+def test_spots_measured_since_are_scored_only_when_told(section, spy, genes):
+    whole = section.tables["table"]
+    section.tables["table"] = whole[10:].copy()
+    sqi.tl.predict(section, "spy", genes=genes, **QUICK)
+    section.tables["table"] = whole
+    assert (section.tables["imputed"].obs["spy_fold"][:10] == -1).all()
+    with pytest.warns(UserWarning, match=r"10 of 59 spots of section 'P1' were not measured .*all_rows=True"):
+        scores = sqi.tl.score(section)
+    assert (scores["n_spots"] == 49).all()
+    every = sqi.tl.score(section, all_rows=True)
+    assert (every["n_spots"] == 59).all() and np.isfinite(every["mse"]).all()
+    predicted = section.tables["imputed"]
+    slide = Slide.from_sdata(section).with_genes(genes)
+    np.testing.assert_allclose(
+        of(scores, "spy", "mse"), metrics.mse(slide.expression[10:], predicted.layers["spy"][10:]), rtol=1e-5
+    )
+
+
 def test_a_table_that_was_sorted_or_filtered_is_scored_by_name(predicted):
     scores = sqi.tl.score(predicted)
     table = predicted.tables["imputed"]

@@ -16,7 +16,8 @@ from sq_imputer.contract import CropSpec, Prediction
 from sq_imputer.device import BatchSize
 from sq_imputer.encoders._shelf import told
 from sq_imputer.errors import BadInput, SqImputerError
-from sq_imputer.store.journal import Journal, Part
+from sq_imputer.places import summary
+from sq_imputer.store.journal import ALIKE, Journal, Part
 
 if TYPE_CHECKING:
     from sq_imputer.predictor.base import Predictor
@@ -144,14 +145,15 @@ def manifest(predictor: Predictor, targets: Sequence[Slide], training: Sequence[
 def _identity(slide: Slide, crop: CropSpec) -> dict:
     """Section, places, image and targets in few words; of the image, what a model sees of some rows."""
     some = np.unique(np.linspace(0, len(slide) - 1, N_LOOKS).astype(int))
+    mpp = float(slide.frame.pixel.mpp)
     measured = {} if slide.expression is None else {"expression": _hash(slide.expression)}
     return {
         "section": slide.section,
         "group": slide.group,
         "rows": len(slide),
         "names": _hash(np.array(list(map(str, slide.names)), dtype=str)),
-        "places": _hash(np.hstack([slide.centers_px, slide.xy_um]).round(2)),
-        "mpp": round(float(slide.frame.pixel.mpp), 6),
+        "places": {ALIKE: summary(np.hstack([slide.centers_px * mpp, slide.xy_um]))},
+        "mpp": {ALIKE: [mpp]},
         "image": _hash(slide.crops(crop)[some]),
         "pixels": slide.frame.pyramid.fingerprint,
         "measured": slide.fingerprint,

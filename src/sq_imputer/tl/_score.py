@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,7 @@ def score(
     reference: Sections | None = None,
     baselines: bool = True,
     per: str = "gene",
+    all_rows: bool = False,
     device: str = "auto",
     seed: int = 0,
     **keys: Unpack[SlideKeys],
@@ -76,6 +77,9 @@ def score(
     per
         `"gene"`: a row per predictor and gene. `"section"`: means over genes with bootstrap intervals over spatial
         blocks.
+    all_rows
+        Score also the spots of fold -1: what is measured there became known after the prediction, which is that of a
+        model fitted on all that was measured, their neighbors included. They are left out otherwise, with a warning.
     device
         Where encoders run.
     seed
@@ -102,7 +106,7 @@ def score(
     if per not in ("gene", "section"):
         raise BadInput(f"per is '{per}'; expected 'gene' or 'section'.")
     check_number("seed", seed, 0, 2**63 - 1, whole=True)
-    how = {"key": key, "baselines": baselines, "device": device, "seed": seed, **keys}
+    how = {"key": key, "baselines": baselines, "all_rows": all_rows, "device": device, "seed": seed, **keys}
     found = scored_by_section(sdata, models, sections=sections, reference=reference, **how)
     if per == "gene":
         return pd.concat([one.per_gene for one in found.values()], ignore_index=True)
@@ -172,6 +176,7 @@ def scored(
     key: str = "imputed",
     reference: Sections | None = None,
     baselines: bool = True,
+    all_rows: bool = False,
     device: str = "auto",
     seed: int = 0,
     **keys: Unpack[SlideKeys],
@@ -185,6 +190,8 @@ def scored(
         raise MissingKey(f"no prediction {listed(missing)} in tables['{key}']; it has {listed(found)}.")
     fit = _one_fit({name: found[name] for name in models}) if baselines else None
     spots = _measured(sdata, key, found[models[0]], keys)
+    if not all_rows:
+        spots = _out_of_fold(table, spots, [name for name in models if found[name]["n_folds"]])
     slide, rows, genes = spots.slide, spots.rows, spots.genes
     predicted = {name: np.asarray(table.layers[name])[np.ix_(spots.at, spots.columns)] for name in models}
     if fit is not None:
@@ -234,12 +241,35 @@ def _measured(sdata: SpatialData, key: str, record: dict, keys: Mapping) -> Spot
     at = np.full(len(slide), -1)  # the table may have been sorted or filtered since
     at[where] = in_table
     rows = np.flatnonzero(slide.measured & (np.nan_to_num(slide.depth) > 0) & (at >= 0))
-    if len(rows) < LEAST_SPOTS:
-        raise BadInput(
-            f"{len(rows)} spots of shapes '{slide.keys['shapes_key']}' are measured and in tables['{key}']; a "
-            f"correlation needs {LEAST_SPOTS} or more. Score a section with more spots, or several by bench.run."
-        )
+    _check_number(len(rows), slide, f"measured and in tables['{key}']")
     return Spots(slide, rows, at[rows], genes, columns)
+
+
+def _check_number(n: int, slide: Slide, what: str) -> None:
+    if n < LEAST_SPOTS:
+        raise BadInput(
+            f"{n} spots of shapes '{slide.keys['shapes_key']}' are {what}; a correlation needs {LEAST_SPOTS} or more. "
+            "Score a section with more spots, or several by bench.run."
+        )
+
+
+def _out_of_fold(table: AnnData, spots: Spots, folded: Sequence[str]) -> Spots:
+    """The spots that every one of some models predicted out of fold, where models did so."""
+    inside = np.ones(len(spots.rows), dtype=bool)
+    for name in folded:
+        inside &= table.obs[f"{name}_fold"].to_numpy()[spots.at] >= 0
+    n = int((~inside).sum())
+    if not n:
+        return spots
+    warnings.warn(
+        f"{n} of {len(inside)} spots of section '{spots.slide.section}' were not measured when they were predicted "
+        "(fold -1), by a model fitted on all spots around them: they are not scored. Predict again, or pass "
+        "all_rows=True.",
+        UserWarning,
+        stacklevel=4,
+    )
+    _check_number(int(inside.sum()), spots.slide, "predicted out of fold")
+    return replace(spots, rows=spots.rows[inside], at=spots.at[inside])
 
 
 def _as_predicted(table: AnnData, spots: Spots) -> np.ndarray:
@@ -310,9 +340,12 @@ def _baselines(
     if training is not None:
         fill(slice(None), training, rows)
         return out
-    splits = folds(slide.xy_um[rows], buffer_um=buffer_um, blocks=fold)
+    inside, beyond = np.flatnonzero(fold >= 0), np.flatnonzero(fold < 0)
+    splits = folds(slide.xy_um[rows[inside]], buffer_um=buffer_um, blocks=fold[inside])
     for split in track(splits, "baselines", len(splits)):
-        fill(split.test, [slide.take(rows[split.train])], rows[split.test])
+        fill(inside[split.test], [slide.take(rows[inside[split.train]])], rows[inside[split.test]])
+    if len(beyond):  # as the model: fitted on all that was measured then
+        fill(beyond, [slide.take(rows[inside])], rows[beyond])
     return out
 
 
