@@ -17,6 +17,7 @@ import timm
 import torch
 
 from sq_imputer.encoders import encoder_card
+from sq_imputer.encoders._timm import _Tower
 
 
 def architectures() -> list[str]:
@@ -28,18 +29,23 @@ def given(name: str) -> int:
     """How many features an architecture gives per image."""
     card = encoder_card(f"timm:{name}")
     with torch.device("meta"), torch.no_grad():
-        model = timm.create_model(name, pretrained=False, num_classes=0).eval()
-        return model(torch.zeros(2, 3, card.size_px, card.size_px)).reshape(2, -1).shape[1]
+        return _Tower(card, timm).eval()(torch.zeros(2, 3, card.size_px, card.size_px)).reshape(2, -1).shape[1]
 
 
 def main() -> None:
     """Print those that do not fit, and how many of how many do."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="architectures; all if left out")
-    names = parser.parse_args().names or architectures()
+    parser.add_argument("--part", default="1/1", help="of all, such as 2/4: the second quarter")
+    asked = parser.parse_args()
+    part, parts = map(int, asked.part.split("/"))
+    names = asked.names or architectures()
+    names = names[len(names) * (part - 1) // parts : len(names) * part // parts]
     warnings.simplefilter("ignore")
     right = 0
-    for name in names:
+    for number, name in enumerate(names):
+        if number and not number % 100:
+            print(f"{right} of {number} up to {name}", flush=True)
         try:
             said, found = encoder_card(f"timm:{name}").dim, given(name)
         except Exception as error:  # noqa: BLE001 whatever timm raises counts as one that does not build

@@ -221,3 +221,30 @@ def test_a_table_of_several_sections_is_scored_section_by_section(stores):
 
 def test_the_version_is_that_of_the_package():
     assert run("--version").strip() == sqi.__version__
+
+
+# Encoders -----------------------------------------------------------------------------------------
+
+
+def test_a_weights_file_reaches_the_encoder_that_is_named(stores, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sqi.tl, "fit", lambda *a, **k: asked.append(k) or pytest.skip("asked"))
+    for given, expected in (
+        (("--encoder", "uni", "--weights", "u.safetensors"), "u.safetensors"),
+        (("--encoder", "uni", "--weights", "uni=u.safetensors"), {"uni": "u.safetensors"}),
+        (("--encoder", "uni", "--weights", "uni=a", "--weights", "conch=b"), {"uni": "a", "conch": "b"}),
+    ):
+        CliRunner().invoke(cli.app, ["fit", *stores[:1], *given])
+        assert asked[-1]["weights"] == expected and asked[-1]["config"] == {"encoders": ("uni",), "size_px": 224}
+    assert cli._config(None) is None and cli._config(["texture"]) == {"encoders": ("texture",)}
+
+
+def test_weights_and_encoders_that_do_not_go_together_are_refused(stores, monkeypatch, capsys):
+    said = main(monkeypatch, capsys, "fit", *stores[:1], "--weights", "w.safetensors")
+    assert "weights is given, but encoders 'texture' have none" in said
+    said = main(monkeypatch, capsys, "predict", stores[0], "--weights", "a", "--weights", "uni=b")
+    assert "of several files each is ENCODER=FILE" in said
+    said = main(monkeypatch, capsys, "fit", *stores[:1], "--encoder", "uni", "--encoder", "conch")
+    assert "take crops of '224', '448' pixels; a model has one size" in said
+    said = main(monkeypatch, capsys, "fit", *stores[:1], "--encoder", "uni", "--weights", "none.safetensors")
+    assert "encoder 'uni': no file 'none.safetensors'" in said

@@ -113,3 +113,17 @@ def test_pictures_of_the_docs_are_small_and_shown():
     found = {path.stem: path.stat().st_size for path in (DOCS / "_static" / "models").glob("*.png")}
     assert {"stem", "mclstexp"} <= set(found) <= {"maps", *list_models()}
     assert max(found.values()) < 400_000
+
+
+def test_the_page_on_encoders_has_the_cards():
+    from sq_imputer.encoders._cards import BUILTIN
+
+    lines = (DOCS / "encoders.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    assert [row[0].strip("`") for row in rows] == list(BUILTIN)
+    yes = {True: "yes", False: "no"}
+    for row, card in zip(rows, BUILTIN.values(), strict=True):
+        size = "any from 32" if card.any_size else str(card.size_px)
+        assert [row[1], row[2], row[4]] == [str(card.dim), size, card.license]
+        assert row[5:7] == [yes[card.commercial], yes[card.gated]]
+        assert row[7].startswith(card.source or "no weights") and ("pickle" in row[7]) == ("pickle" in card.note)

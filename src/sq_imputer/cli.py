@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from sq_imputer.errors import BadInput, SqImputerError, StoreError, printable
+from sq_imputer.errors import BadInput, SqImputerError, StoreError, listed, printable
 
 app = typer.Typer(help="Gene expression from H&E, on SpatialData stores.", no_args_is_help=True, add_completion=False)
 
@@ -27,6 +27,14 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 ImageKey = Annotated[str | None, typer.Option(help="Image; needed if there are several.")]
 ShapesKey = Annotated[str | None, typer.Option(help="Spots, bins, cells or grid; needed if there are several.")]
 TableKey = Annotated[str, typer.Option(help="Table with counts.")]
+Encoders = Annotated[
+    list[str] | None,
+    typer.Option("--encoder", help="Image encoder of a named model that reads features; repeat it for several."),
+]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(help="Your own safetensors file of the encoder; ENCODER=FILE where there are several."),
+]
 Mpp = Annotated[float | None, typer.Option(help="µm per pixel, if the store does not say it.")]
 
 
@@ -59,6 +67,31 @@ def _open_all(paths: Sequence[Path]) -> dict:
 
 def _genes(genes: str) -> list[str] | int:
     return int(genes) if genes.isdigit() else [name.strip() for name in genes.split(",") if name.strip()]
+
+
+def _config(encoders: Sequence[str] | None) -> dict | None:
+    """The config of a model with these encoders, and crops of the size that they take."""
+    from sq_imputer.encoders import encoder_card
+
+    if not encoders:
+        return None
+    cards = [encoder_card(name) for name in encoders]
+    sizes = sorted({card.size_px for card in cards if not card.any_size})
+    if len(sizes) > 1:
+        raise BadInput(f"encoders {listed(encoders)} take crops of {listed(sizes)} pixels; a model has one size.")
+    return {"encoders": tuple(encoders)} | ({"size_px": sizes[0]} if sizes else {})
+
+
+def _weights(given: Sequence[str] | None) -> str | dict[str, str] | None:
+    """Files by encoder; one file alone where nothing else is said."""
+    if not given:
+        return None
+    if len(given) == 1 and ("=" not in given[0] or Path(given[0]).exists()):
+        return given[0]
+    bare = [one for one in given if "=" not in one]
+    if bare:
+        raise BadInput(f"--weights is {listed(bare)}; of several files each is ENCODER=FILE.")
+    return dict(one.split("=", 1) for one in given)
 
 
 def _print(table, title: str) -> None:
@@ -109,6 +142,8 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder for the fitted model.")] = Path("model"),
     genes: Genes = "250",
     unit: Annotated[str, typer.Option(help=UNIT)] = "log1p_cp10k",
+    encoder: Encoders = None,
+    weights: Weights = None,
     image_key: ImageKey = None,
     shapes_key: ShapesKey = None,
     table_key: TableKey = "table",
@@ -119,13 +154,14 @@ def fit(
     """Fit a model on the measured spots of some stores and save it."""
     from sq_imputer import Plan, tl
 
+    seen = {"config": _config(encoder), "weights": _weights(weights)}
     if out.exists():
         raise BadInput(f"'{out}' exists already; pass --out another folder.")
     _check_folder(out, "--out")
     keys = {"image_key": image_key, "shapes_key": shapes_key, "table_key": table_key, "mpp": mpp}
     sections = _open_all(stores)
     plan = Plan(device=device, seed=seed)
-    predictor = tl.fit(sections, model, genes=_genes(genes), unit=unit, plan=plan, **keys)
+    predictor = tl.fit(sections, model, genes=_genes(genes), unit=unit, plan=plan, **seen, **keys)
     out.parent.mkdir(parents=True, exist_ok=True)
     predictor.save(out)
     typer.echo(f"{predictor.card.name} of {len(predictor.genes)} genes, fitted on {len(stores)} sections: {out}")
@@ -138,6 +174,8 @@ def predict(
     reference: Annotated[list[Path] | None, typer.Option(help="Stores to fit a named model on.")] = None,
     genes: Genes | None = None,
     unit: Annotated[str | None, typer.Option(help=UNIT)] = None,
+    encoder: Encoders = None,
+    weights: Weights = None,
     key_added: Annotated[str, typer.Option(help="Table to write.")] = "imputed",
     overwrite: Annotated[bool, typer.Option(help="Replace a prediction of this name.")] = False,
     allow_same_patient: Annotated[
@@ -167,6 +205,8 @@ def predict(
         reference=references,
         genes=None if genes is None else _genes(genes),
         unit=unit,
+        config=_config(encoder),
+        weights=_weights(weights),
         key_added=key_added,
         overwrite=overwrite,
         allow_same_patient=allow_same_patient,

@@ -112,7 +112,7 @@ class _Tower(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if self.pool == "model":
-            return self.trunk(images)
+            return _mean_of_places(self.trunk(images), pooled_width(self.trunk))
         tokens = self.trunk.forward_features(images)
         if self.pool == "attention":
             return self.ln_contrast(self.attn_pool_contrast(tokens))
@@ -120,6 +120,13 @@ class _Tower(nn.Module):
             return tokens[:, 0]
         # Registers stand between the class token and the patches, and describe neither.
         return torch.cat([tokens[:, 0], tokens[:, self.trunk.num_prefix_tokens :].mean(1)], 1)
+
+
+def _mean_of_places(features: Tensor, width: int) -> Tensor:
+    """Features `(B, F)` as they are; of a model that pools nothing, as towers of language models, their mean."""
+    where = -1 if features.shape[-1] == width else 1
+    places = [dim for dim in range(1, features.ndim) if dim != where % features.ndim]
+    return features.mean(dim=places) if places else features
 
 
 def _from_timm(state: State, tower: _Tower) -> State:
