@@ -517,7 +517,7 @@ class PeeksAtTheTarget(Sound):
 class ReadsLabels(Sound):
     def predict(self, source, **how):
         prediction = super().predict(source, **how)
-        prediction.mean += len(source.section)
+        prediction.mean += len(source.group)
         return prediction
 
 

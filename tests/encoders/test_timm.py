@@ -195,18 +195,21 @@ SAMPLE += [
     "vit_tiny_patch16_224",
     "convnext_atto",
     "swin_tiny_patch4_window7_224",
+    "gemma4_vit_167m_enc",  # pools nothing
 ]
 
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_card_gives_the_width_that_comes_out(timm, name):
-    """A sample of what `benchmarks/timm_widths.py` looks at: some have a layer behind the pooling."""
+    """A sample of what `benchmarks/timm_widths.py` looks at: some have a layer behind the pooling, some no pooling."""
     if not timm.is_model(name):
         pytest.skip(f"timm {timm.__version__} has no {name}")
+    from sq_imputer.encoders._timm import _Tower
+
     card = encoder_card(f"timm:{name}")
     with torch.device("meta"):
-        model = timm.create_model(name, pretrained=False, num_classes=0).eval()
-        assert model(torch.empty(2, 3, card.size_px, card.size_px)).shape == (2, card.dim)
+        tower = _Tower(card, timm).eval()
+        assert tower(torch.empty(2, 3, card.size_px, card.size_px)).shape == (2, card.dim)
 
 
 def test_a_layer_behind_the_pooling_is_a_part_of_the_encoder(timm, tmp_path):
