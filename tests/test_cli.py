@@ -113,8 +113,25 @@ def test_a_gene_that_does_not_vary_is_counted(stores):
     counts[:, table.var_names == "GLD1"] = 0
     table.X = type(table.X)(counts)
     sdata.write("flat.zarr")
-    run("predict", "flat.zarr", "--genes", "NUC1,GLD1,STR1")
-    assert "ridge: 1 genes do not vary" in run("score", "flat.zarr")
+    with pytest.warns(UserWarning, match="1 of 3 genes: 'GLD1'"):
+        run("predict", "flat.zarr", "--genes", "NUC1,GLD1,STR1")
+    said = run("score", "flat.zarr")
+    assert "ridge: 1 genes do not vary" in said
+    assert "nan" not in said.split("mean over")[1].split("genes do not vary")[0]
+    assert "ridge is ridge on texture, the baseline, and stands there once" in said
+
+
+def test_a_score_that_there_is_not_is_a_dash(capsys):
+    known = {"low": np.nan, "high": np.nan, "n_genes": 2, "nan_genes": ""}
+    rows = [
+        {"predictor": name, "metric": metric, "mean": mean, "n_nan": 2 * int(np.isnan(mean)), **known}
+        for name, mean in {"nsl": 0.5, "mean": np.nan}.items()
+        for metric in ("pearson", "pearson_given_depth", "r2")
+    ]
+    cli._print_summary(pd.DataFrame(rows), "here")
+    said = capsys.readouterr().out
+    assert "nan" not in said and said.count("–") == 4 and "0.50" in said
+    assert said.count("– a constant, such as the mean, has no correlation") == 1
 
 
 def test_stores_of_one_name_in_two_folders_are_two_sections(stores, tmp_path):

@@ -17,6 +17,7 @@ from sq_imputer.errors import BadInput, SqImputerError, StoreError, listed, prin
 
 app = typer.Typer(help="Gene expression from H&E, on SpatialData stores.", no_args_is_help=True, add_completion=False)
 
+BASELINE = "ridge on texture"
 Store = Annotated[Path, typer.Argument(help="SpatialData store (.zarr).")]
 Genes = Annotated[
     str, typer.Option(help="Number of genes to choose on the training sections, or names, separated by commas.")
@@ -100,7 +101,7 @@ def _print(table, title: str) -> None:
     from rich.text import Text
 
     def plain(value) -> Text:  # rich takes brackets in a string for styles and links
-        return Text(f"{value:.3f}" if isinstance(value, float) else printable(value))
+        return Text(_number(value, 3) if isinstance(value, float) else printable(value))
 
     shown = Table(title=plain(title))
     for number, column in enumerate(table.columns):
@@ -110,17 +111,33 @@ def _print(table, title: str) -> None:
     Console().print(shown)
 
 
+def _number(value: float, digits: int = 2) -> str:
+    return "–" if value != value else f"{value:.{digits}f}"
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    """A mean with its interval; a dash for one that there is not."""
+    return _number(mean) + ("" if low != low or mean != mean else f" [{low:.2f}, {high:.2f}]")
+
+
 def _print_summary(summary, where: str) -> None:
     """A row per predictor, a column per score: mean over genes [95 % interval over blocks of spots]."""
     order, n_genes = list(dict.fromkeys(summary["predictor"])), summary["n_genes"].iloc[0]
     shown = summary[summary["metric"].isin(["pearson", "pearson_given_depth", "r2"])].copy()
-    shown["value"] = [f"{m:.2f} [{lo:.2f}, {hi:.2f}]" for m, lo, hi in shown[["mean", "low", "high"]].to_numpy()]
+    shown["value"] = [_interval(*values) for values in shown[["mean", "low", "high"]].to_numpy()]
+    same = shown.pivot(index="predictor", columns="metric", values="value").apply(tuple, axis=1)
+    twins = [name for name in order if name != BASELINE and BASELINE in same and same[name] == same[BASELINE]]
+    order = [name for name in order if name != BASELINE or not twins]
     shown = shown.pivot(index="predictor", columns="metric", values="value").loc[order].reset_index()
     _print(shown.rename(columns={"pearson_given_depth": "given depth"}), f"mean over {n_genes} genes, {where}")
-    scored = summary[summary["metric"] == "pearson"]
+    if twins:
+        typer.echo(f"{printable(twins[0])} is {BASELINE}, the baseline, and stands there once")
+    scored = summary[(summary["metric"] == "pearson") & summary["predictor"].isin(order)]
     for name, n_nan in zip(scored["predictor"], scored["n_nan"], strict=True):
         if 0 < n_nan < n_genes:
             typer.echo(f"{printable(name)}: {n_nan} genes do not vary and have no correlation")
+    if (scored["n_nan"] == n_genes).any():
+        typer.echo("– a constant, such as the mean, has no correlation")
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import spatialdata
@@ -10,7 +12,9 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Scale, Sequence, Translation, get_transformation, set_transformation
 
 import sq_imputer as sqi
-from sq_imputer.runs.checks import check_leave_out
+from sq_imputer.runs.checks import check_leave_out, warn_of_little
+from sq_imputer.runs.decide import Decision, by_own_spots
+from sq_imputer.runs.targets import read_targets
 from sq_imputer.section.slide import Slide
 
 
@@ -137,3 +141,39 @@ def test_another_section_on_the_same_lattice_is_predicted(patients, spy, genes):
     assert (cKDTree(one).query(other)[0] < 1e-6).mean() > 0.8
     sqi.tl.predict(patients["P2"], model)
     assert patients["P2"].tables["imputed"].obs["measured"].any()
+
+
+def few(slides, n):
+    return [replace(slide, measured=np.arange(len(slide)) < n) for slide in slides]
+
+
+def test_sections_that_leave_nearly_nothing_say_so(joined, genes):
+    targets = read_targets(joined, "region", None, {})
+    slides = few(targets.slides, 4)
+    decision = by_own_spots(
+        replace(targets, slides=tuple(slides)), slides, leave_out="section", n_folds=3, buffer_um=50.0
+    )
+    with pytest.warns(UserWarning, match="'without-0' is fitted on 8 measured rows of sections 'spots-P2', 'spots-P3'"):
+        warn_of_little(decision, slides, genes, None)
+
+
+def test_a_reference_of_a_few_rows_says_so_before_it_is_fitted(patients, spy, genes):
+    target, other = patients["P1"], patients["P2"]
+    other.tables["table"] = other.tables["table"][:6].copy()
+    with pytest.warns(UserWarning, match="fitted on 6 measured rows of sections 'P2'.*says little"):
+        sqi.tl.predict(target, "spy", reference=other, genes=genes)
+
+
+def test_a_buffer_that_leaves_a_fold_little_is_said_with_the_way_out(joined, genes):
+    slides = read_targets(joined, "region", None, {}).slides
+    decision = Decision({"fold-0": [(0, np.arange(30))], "fold-1": [(0, np.arange(11))]})
+    with pytest.warns(UserWarning, match="'fold-1' .* is fitted on 11 of 59 measured rows.*buffer_um, or more folds"):
+        warn_of_little(decision, slides, genes, genes)
+
+
+def test_a_panel_of_next_to_nothing_is_said_where_more_was_asked_for(section, spy, genes):
+    section.tables["table"] = section.tables["table"][:, genes[:3]].copy()
+    how = {"n_folds": 3, "buffer_um": 50.0}
+    with pytest.warns(UserWarning, match="give a panel of 3 genes .* where more were asked for"):
+        sqi.tl.predict(section, "spy", **how)
+    sqi.tl.predict(section, "spy", genes=genes[:3], overwrite=True, **how)  # named: that is what is wanted

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -62,10 +60,3 @@ def test_of_one_patient_every_section_is_predicted_out_of_fold(joined):
 def test_what_cannot_be_left_out_is_an_error(joined, sections, leave_out, message):
     with pytest.raises(sqi.BadInput, match=message):
         decided(joined, leave_out, sections)
-
-
-def test_sections_that_leave_nearly_nothing_say_so(joined):
-    targets = read_targets(joined, "region", None, {})
-    few = [replace(slide, measured=np.arange(len(slide)) < 4) for slide in targets.slides]
-    with pytest.warns(UserWarning, match="section 'spots-P1' leaves 8 rows to fit on"):
-        by_own_spots(replace(targets, slides=tuple(few)), few, leave_out="section", **HOW)

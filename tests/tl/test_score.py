@@ -92,7 +92,7 @@ def test_scores_are_the_metrics_of_the_layer_and_the_counts(predicted, genes):
 def test_scores_of_the_models_are_kept_in_var(predicted, genes):
     scores = sqi.tl.score(predicted)
     var = predicted.tables["imputed"].var
-    assert set(var) == {"spy_pearson", "spy_pearson_given_depth", "ceiling"}
+    assert set(var) == {"spy_constant", "spy_pearson", "spy_pearson_given_depth", "ceiling"}
     np.testing.assert_array_equal(var["spy_pearson"], of(scores, "spy"))
     np.testing.assert_array_equal(var["ceiling"], of(scores, "spy", "ceiling"))
 
@@ -195,7 +195,8 @@ def test_a_constant_gene_is_nan_counted_and_named(section, spy, genes):
     counts = table.X.toarray()
     counts[:, table.var_names == "GLD1"] = 0
     table.X = type(table.X)(counts)
-    sqi.tl.predict(section, "spy", genes=genes, **QUICK)
+    with pytest.warns(UserWarning, match="1 of 7 genes: 'GLD1'"):
+        sqi.tl.predict(section, "spy", genes=genes, **QUICK)
     scores = sqi.tl.score(section, baselines=False).set_index("gene")
     assert scores.loc["GLD1", ["pearson", "pearson_given_depth", "spearman", "r2"]].isna().all()
     assert scores.drop(index="GLD1")["pearson"].notna().all()

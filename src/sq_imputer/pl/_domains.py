@@ -11,6 +11,7 @@ import numpy as np
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.pl import _panels
 from sq_imputer.pl._text import plain
+from sq_imputer.runs.joined import restore
 from sq_imputer.section.keys import verb
 from sq_imputer.section.read import check_object
 
@@ -103,6 +104,7 @@ def _labels(sdata: SpatialData, domain: str, key: str) -> Series:
     check_object(sdata)
     if key not in sdata.tables:
         raise MissingKey(f"no table '{key}'; sdata has {listed(sdata.tables)}. Run tl.predict, or pass key=.")
+    restore(sdata, key)
     obs = sdata.tables[key].obs
     if domain not in obs:
         raise MissingKey(f"no '{domain}' in tables['{key}'].obs; it has {listed(obs)}. Pass domain=.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.runs.joined import restore
 from sq_imputer.section.read import check_object
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def find_table(sdata: SpatialData, key: str, genes: Sequence[str] | None) -> Ann
     check_object(sdata)
     if key not in sdata.tables:
         raise MissingKey(f"no table '{key}'; sdata has {listed(sdata.tables)}. Run tl.predict, or pass key=.")
+    restore(sdata, key)
     table = sdata.tables[key]
     if not table.var_names.is_unique:
         twice = table.var_names[table.var_names.duplicated()].unique()

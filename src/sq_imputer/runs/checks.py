@@ -12,8 +12,11 @@ import numpy as np
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.genes.names import alike
 from sq_imputer.genes.units import LOG1P_CP10K
-from sq_imputer.runs.decide import LEAVE_OUT
+from sq_imputer.runs.decide import FEW_ROWS, LEAVE_OUT
 from sq_imputer.runs.retrieved import check_patient
+
+FEW_GENES = 5  # a panel of fewer, where more were asked for, is an accident
+LEAST_LEFT = 0.2  # of the measured rows of a section are fitted on, once a fold and its buffer are left out
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -144,6 +147,43 @@ def warn_of_genes(targets: Targets, genes: Sequence[str], unit: str, n_library: 
                 f"sections had {least} or more: counts per 10,000 are of another library, and 'measured' is in another "
                 "unit than the prediction. Predict with the full table."
             )
+
+
+def warn_of_little(decision: Decision, training: Sequence[Slide], genes: Sequence[str], asked) -> None:
+    """Say where a fit has almost nothing to learn from, before it is made.
+
+    Parameters
+    ----------
+    decision
+        The fits.
+    training
+        The sections that its numbers stand for.
+    genes, asked
+        The panel, and what was asked for: names, a number, or None.
+    """
+    if not decision.fits or not training:
+        return
+    if len(genes) < FEW_GENES and (asked is None or isinstance(asked, Integral)) and (asked or FEW_GENES) > len(genes):
+        _warn(
+            f"the training sections give a panel of {len(genes)} genes ({listed(genes)}) where {asked or 'more'} were "
+            "asked for: a model learns next to nothing of them. Pass genes= by name, or sections with more counts."
+        )
+    measured = [int(slide.measured.sum()) for slide in training]
+    found = []
+    for name, parts in decision.fits.items():
+        n_rows = sum(measured[j] if rows is None else len(rows) for j, rows in parts)
+        found.append((n_rows, sum(measured[j] for j, _ in parts), name, listed(training[j].section for j, _ in parts)))
+    n_rows, whole, name, where = min(found)
+    if n_rows < FEW_ROWS:
+        _warn(
+            f"the model '{name}' is fitted on {n_rows} measured rows of sections {where}; one of fewer than {FEW_ROWS} "
+            "says little. Pass sections that have more."
+        )
+    elif n_rows < LEAST_LEFT * whole:
+        _warn(
+            f"'{name}' of section {where} is fitted on {n_rows} of {whole} measured rows: the others are predicted or "
+            "lie within buffer_um of these. Pass a smaller buffer_um, or more folds."
+        )
 
 
 def warn_of_shapes(sdata: SpatialData, regions: Sequence[str]) -> None:

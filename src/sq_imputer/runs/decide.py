@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -163,20 +162,9 @@ def _from_others(decision: Decision, k: int, targets: Targets, measured: Sequenc
     others = [j for j, one in enumerate(measured) if (one.group != own.group if way == "patient" else j != k)]
     left = own.group if way == "patient" else own.section
     name = f"without-{[s.group if way == 'patient' else s.section for s in measured].index(left)}"
-    _warn_of_few(sum(int(measured[j].measured.sum()) for j in others), f"{way} '{left}'")
     decision.fits[name] = [(j, None) for j in others]
     decision.asks.append(Ask(name, k, None, _named(name, k, targets)))
     names, groups = [measured[j].section for j in others], {measured[j].group for j in others}
     fold = np.full(len(own), list(decision.fits).index(name))
     known = {"leave_out": way, "fold": fold, "shares_patient": own.group in groups}
     decision.told.append(Told(f"fitted on other {way}s", names, "the other sections", **known))
-
-
-def _warn_of_few(n_rows: int, what: str) -> None:
-    if n_rows < FEW_ROWS:
-        warnings.warn(
-            f"{what} leaves {n_rows} rows to fit on; a model of fewer than {FEW_ROWS} says little. Pass "
-            "leave_out='block', or sections that have more.",
-            UserWarning,
-            stacklevel=2,
-        )

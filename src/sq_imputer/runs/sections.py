@@ -15,6 +15,7 @@ from sq_imputer.genes.names import check_ids
 from sq_imputer.genes.panel import choose_genes
 from sq_imputer.predictor.config import thaw
 from sq_imputer.predictor.registry import get_model, list_models
+from sq_imputer.runs.joined import restore
 from sq_imputer.scores.splits import told_apart
 from sq_imputer.section.read import annotated, check_object
 from sq_imputer.section.regions import slides_of
@@ -39,6 +40,7 @@ def records(table: AnnData) -> dict[str, dict]:
 def check_table(sdata: SpatialData, key: str, argument: str = "key") -> AnnData:
     """The table that `tl.predict` wrote; `argument` is what the verb calls its name."""
     check_object(sdata)
+    restore(sdata, key)
     if key not in sdata.tables or not records(sdata.tables[key]):
         raise MissingKey(
             f"no prediction in tables['{key}']; sdata has {listed(sdata.tables)}. Call tl.predict first, or pass "

@@ -11,10 +11,11 @@ import numpy as np
 
 from sq_imputer.contract import Prediction
 from sq_imputer.errors import BadInput, listed
+from sq_imputer.runs import joined
+from sq_imputer.runs.constants import is_constant, warn_of_constants
 from sq_imputer.runs.sections import records
 from sq_imputer.section import read
 from sq_imputer.section.features import key as feature_key
-from sq_imputer.section.keys import PLACES
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
 from sq_imputer.store.parts import with_parts
@@ -36,11 +37,6 @@ OBSM = {
     "neighbors": ("_neighbors", -1),
     "weights": ("_neighbor_weights", 0),
 }
-# what the provenance says of each section, where there are several
-OF_SECTION = (
-    *("section", *PLACES, "mpp", "mpp_source", "mpp_sources", "how", "leave_out", "training_sections", "n_folds"),
-    *("buffer_um", "shares_patient", "weights_sha256", "fingerprints", "sections", "groups", "rows"),
-)
 ENDINGS = ("_std", *(ending for ending, _ in OBSM.values() if ending))
 
 
@@ -77,6 +73,7 @@ class Place:
     def check(self, targets: Targets) -> AnnData | None:
         """Check, before anything is computed, that the result can be written. The table that it would be added to."""
         self._check_store(0)
+        joined.restore(self.sdata, self.key)
         table, key = self.table, self.key
         _check_name(self.layer, () if table is None else records(table))
         if table is None:
@@ -150,10 +147,12 @@ def units(table: AnnData) -> set[str]:
 def write_results(place: Place, targets: Targets, results: Sequence[Result], plan: Plan, batch_size: int) -> None:
     """Put predictions into the table that :meth:`Place.check` found, or into a new one."""
     layer = place.layer
-    parts = _together(
-        [_parts(*one, layer, plan, batch_size) for one in zip(targets.slides, results, strict=True)], layer
-    )
+    each = [_parts(*one, layer, plan, batch_size) for one in zip(targets.slides, results, strict=True)]
+    parts = _together(each, layer)
+    told = [part["uns"]["sq_imputer"][layer] for part in each]
+    parts["obs"][f"{layer}{joined.RECORD}"] = joined.column(told, [len(slide) for slide in targets.slides])
     old, predictor = place.table, results[0].predictor
+    warn_of_constants(layer, predictor.genes, parts["var"][f"{layer}_constant"])
     adds = old is not None and list(old.obs_names) == targets.names
     adds = adds and _same_panel(old, predictor.genes, predictor.unit)
     if adds:
@@ -175,13 +174,11 @@ def _together(parts: Sequence[dict], layer: str) -> dict:
     if len(parts) == 1:
         return parts[0]
     whole = {what: _stacked([part[what] for part in parts]) for what in ("layers", "obs", "obsm")}
+    whole["var"] = {name: np.any([part["var"][name] for part in parts], axis=0) for name in parts[0]["var"]}
     records = [part["uns"]["sq_imputer"][layer] for part in parts]
     kept = parts[0]["uns"]["sq_imputer"]["embeddings"]
     kept = {key: found for key, found in kept.items() if key in whole["obsm"]}
-    numbered = {str(k): {name: record[name] for name in OF_SECTION} for k, record in enumerate(records)}
-    hashes = list(dict.fromkeys(h for record in records for h in np.atleast_1d(record["weights_sha256"]).tolist()))
-    record = {**records[0], "sections_predicted": numbered, "weights_sha256": hashes[0] if len(hashes) == 1 else hashes}
-    return {**whole, "uns": {"sq_imputer": {layer: record, "embeddings": kept}}}
+    return {**whole, "uns": {"sq_imputer": {layer: joined.numbered(records), "embeddings": kept}}}
 
 
 def _stacked(parts: Sequence[dict]) -> dict:
@@ -193,7 +190,7 @@ def _stacked(parts: Sequence[dict]) -> dict:
 def _new_table(targets: Targets, predictor: Predictor, layer: str, parts: dict) -> AnnData:
     import pandas as pd
 
-    obs, layers = parts.pop("obs"), parts.pop("layers")
+    obs, var, layers = parts.pop("obs"), parts.pop("var"), parts.pop("layers")
     regions = targets.regions
     return write.new_table(
         layers[layer],
@@ -203,6 +200,7 @@ def _new_table(targets: Targets, predictor: Predictor, layer: str, parts: dict) 
         instance_key="instance_id",
         instances=targets.instances,
         obs=pd.DataFrame(obs, index=targets.names),
+        var=pd.DataFrame(var, index=list(predictor.genes)),
         layers=layers,
         **parts,
     )
@@ -234,8 +232,9 @@ def _over(table: AnnData, layer: str, parts: dict) -> dict:
     for ending, blank in OBSM.values():
         if layer + ending in table.obsm and layer + ending not in obsm:
             obsm[layer + ending] = np.full_like(np.asarray(table.obsm[layer + ending]), blank)
-    var = pd.DataFrame({name: np.nan for name in names if name in table.var}, index=table.var_names)
-    return {**parts, "layers": layers, "obs": pd.DataFrame(obs, index=table.obs_names), "obsm": obsm, "var": var}
+    var = {name: np.nan for name in names if name in table.var} | parts["var"]
+    known = {"obs": pd.DataFrame(obs, index=table.obs_names), "var": pd.DataFrame(var, index=table.var_names)}
+    return {**parts, "layers": layers, "obsm": obsm, **known}
 
 
 def _measured_layer(target: Slide, predictor: Predictor) -> np.ndarray:
@@ -261,6 +260,7 @@ def _parts(target: Slide, result: Result, layer: str, plan: Plan, batch_size: in
     }
     if told.fold is not None:
         obs[f"{layer}_fold"] = told.fold
+    obs["total_counts"] = target.depth
     obsm = {"spatial": target.xy_um}
     for name, (ending, _) in OBSM.items():
         if getattr(prediction, name) is not None:
@@ -272,7 +272,8 @@ def _parts(target: Slide, result: Result, layer: str, plan: Plan, batch_size: in
             obsm[key] = target.features(name, spec, device=plan.device)
             kept[key] = target.record(name, spec)
     uns = {"sq_imputer": {layer: _provenance(target, result, plan, batch_size), "embeddings": kept}}
-    return {"layers": layers, "obs": obs, "obsm": obsm, "uns": uns}
+    var = {f"{layer}_constant": is_constant(layers[layer])}
+    return {"layers": layers, "obs": obs, "var": var, "obsm": obsm, "uns": uns}
 
 
 def _provenance(target: Slide, result: Result, plan: Plan, batch_size: int) -> dict:

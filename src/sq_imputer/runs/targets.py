@@ -84,8 +84,9 @@ def recall(targets: Targets, table: AnnData, sdata: SpatialData, key: str) -> No
     for slide in targets.slides:
         among = None
         if targets.several:
-            mine = (table.obs["section"] == slide.section).to_numpy()
-            among = np.flatnonzero(mine & (read.region_of_rows(table, key) == slide.keys["shapes_key"]).to_numpy())
+            here = (read.region_of_rows(table, key) == slide.keys["shapes_key"]).to_numpy()
+            mine = here & (table.obs["section"] == slide.section).to_numpy()
+            among = np.flatnonzero(mine if mine.any() else here)  # it may have had another name
         slide.recall(table, *slide.rows_in(table, key, among))
 
 

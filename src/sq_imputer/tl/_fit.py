@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import quiet
+from sq_imputer.runs.library import share_of
 from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model, shelf_of
 from sq_imputer.section.keys import verb
 
@@ -81,6 +82,7 @@ def fit(
     with quiet(not plan.progress):
         fresh.fit([slide.with_genes(chosen, unit) for slide in slides], plan)
     fresh.provenance["library_genes"] = [len(slide.var_names) for slide in slides]
+    fresh.provenance["library_share"] = [share_of(slide, chosen) for slide in slides]
     fresh.provenance["training_mpp"] = max(slide.frame.pixel.mpp for slide in slides)
     fresh.provenance["pixels"] = [slide.frame.pyramid.fingerprint for slide in slides]
     return fresh

@@ -9,8 +9,16 @@ from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import quiet
 from sq_imputer.runs.carry_out import carry_out
-from sq_imputer.runs.checks import check_alone, check_leave_out, check_unseen, warn_of_genes, warn_of_shapes
+from sq_imputer.runs.checks import (
+    check_alone,
+    check_leave_out,
+    check_unseen,
+    warn_of_genes,
+    warn_of_little,
+    warn_of_shapes,
+)
 from sq_imputer.runs.decide import by_one_model, by_own_spots
+from sq_imputer.runs.library import share_of, warn_of_shares
 from sq_imputer.runs.run import journal_home, manifest, open_run
 from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model, shelf_of
 from sq_imputer.runs.slots import Place, units, write_results
@@ -159,8 +167,7 @@ def predict(
         chosen, unit = _panel(table if reference is None else None, training, genes, unit)
     place.check_panel(table, chosen, unit)
     place.check_space(len(targets), predictor, len(chosen))
-    known = predictor.provenance.get("library_genes", []) if predictor.fitted else [len(s.var_names) for s in training]
-    warn_of_genes(targets, chosen, unit, known)
+    _compare_libraries(targets, predictor, training, chosen, unit)
     if output_path is None:
         warn_of_shapes(sdata, targets.regions)
     for slide in (*targets.slides, *training):
@@ -171,6 +178,7 @@ def predict(
         buffer_um = predictor.needs.crop.extent_um if buffer_um is None else buffer_um
         how = {"leave_out": leave_out, "n_folds": n_folds, "buffer_um": buffer_um}
         decision = by_own_spots(targets, training, **how)
+    warn_of_little(decision, training, chosen, genes)
     training = [slide.with_genes(chosen, unit) for slide in training]
     check_unseen(decision, targets, training, predictor, allow_same_patient)
     how = {"genes": chosen, "unit": unit, "n_folds": n_folds, "buffer_um": buffer_um, "leave_out": leave_out}
@@ -191,6 +199,18 @@ def _training(sdata: SpatialData, targets: Targets, reference: Sections | None, 
     if reference is None:
         return measured_of(sdata, targets, keys)
     return read_sections(reference, keys, reference=True, encoders=targets.slides[0].encoders)
+
+
+def _compare_libraries(
+    targets: Targets, predictor: Predictor, training: Sequence[Slide], genes: list[str], unit: str
+) -> None:
+    """Warn where a section has other genes, or the panel another share of its counts, than where a model is fitted."""
+    own = predictor.provenance if predictor.fitted else {"library_genes": [len(s.var_names) for s in training]}
+    warn_of_genes(targets, genes, unit, own.get("library_genes", []))
+    elsewhere = [slide for slide in targets.slides if slide not in training]
+    if elsewhere:
+        shares = own.get("library_share", [share_of(slide, genes) for slide in training])
+        warn_of_shares(elsewhere, genes, unit, shares)
 
 
 def _panel(

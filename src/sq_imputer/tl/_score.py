@@ -14,6 +14,7 @@ from sq_imputer.genes.units import to_unit
 from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
+from sq_imputer.runs.library import with_depth_of
 from sq_imputer.runs.sections import check_table, read_sections, records
 from sq_imputer.runs.views import names_of, sections_of, views_of
 from sq_imputer.scores import metrics
@@ -221,7 +222,7 @@ class Spots:
 
 def _measured(sdata: SpatialData, key: str, record: dict, keys: Mapping) -> Spots:
     """The rows with counts that the table predicts, and the genes that were measured."""
-    slide = Slide.from_sdata(sdata, **{**as_seen(record), **keys})
+    slide = with_depth_of(Slide.from_sdata(sdata, **{**as_seen(record), **keys}), sdata, key)
     if not slide.measured.any():
         raise BadInput(
             f"nothing was measured at shapes '{slide.keys['shapes_key']}', so their prediction cannot be scored. Score "
@@ -284,8 +285,8 @@ def _as_predicted(table: AnnData, spots: Spots) -> np.ndarray:
         return now
     warnings.warn(
         f"the counts of table '{spots.slide.keys['table_key']}' have changed since the prediction (expression differs "
-        f"at {int(other.any(axis=1).sum())} of {len(now)} spots): scored against layers['measured']. Depth, ceiling "
-        "and baselines are of the present counts; restore the genes that were filtered, or predict again.",
+        f"at {int(other.any(axis=1).sum())} of {len(now)} spots): scored against layers['measured']. Ceiling and "
+        "baselines are of the present counts; restore what was there, or predict again.",
         UserWarning,
         stacklevel=4,
     )
