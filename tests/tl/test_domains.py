@@ -486,3 +486,23 @@ def test_eight_colors_are_for_colorblind_readers_and_more_are_all_different():
     for n in (8, 9, 25, 60):
         assert len(set(palette(n))) == n
     assert len(palette(200)) == 200
+
+
+@pytest.mark.parametrize("method", ["leiden", "kmeans", "gmm"])
+def test_the_order_of_the_sections_decides_nothing(method):
+    """Of weak domains, where each run of Leiden in another order would find others."""
+    from itertools import permutations
+
+    rng = np.random.default_rng(0)
+    sections = []
+    for n_rows in (120, 144, 144):
+        xy = np.stack(np.divmod(np.arange(n_rows), 12), axis=1) * 100.0
+        sections.append(([rng.normal(size=(n_rows, 6)) + 0.4 * np.sin(xy[:, :1] / 200)], xy))
+    first = None
+    for order in permutations(range(3)):
+        features, places = zip(*[sections[k] for k in order], strict=True)
+        found, _ = _clusters.cluster(features, places, _clusters.Settings(method, n_domains=4))
+        labels = [found[order.index(k)] for k in range(3)]
+        first = labels if first is None else first
+        for one, other in zip(first, labels, strict=True):
+            np.testing.assert_array_equal(one, other)

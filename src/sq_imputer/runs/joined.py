@@ -79,11 +79,12 @@ def restore(sdata: SpatialData, key: str) -> None:
 
 
 def _lies_here(record: Mapping | None, sdata: SpatialData) -> bool:
-    """Whether a provenance names shapes that the object has."""
+    """Whether a provenance names shapes that the object has, in the coordinate system in which they were."""
     if record is None:
         return False
     each = list(record.get("sections_predicted", {}).values()) or [record]
-    return all(str(one["shapes_key"]) in sdata.shapes for one in each)
+    places = [(str(one["shapes_key"]), str(one["coordinate_system"])) for one in each]
+    return all(shapes in sdata.shapes and system in systems(sdata.shapes[shapes]) for shapes, system in places)
 
 
 def _relocated(record: dict, sdata: SpatialData, region: str) -> dict:

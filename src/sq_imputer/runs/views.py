@@ -30,10 +30,10 @@ def sections_of(table: AnnData) -> list[str]:
 
 
 def _sections(table: AnnData, found: dict[str, dict]) -> list[str]:
-    numbered = next((r["sections_predicted"] for r in found.values() if "sections_predicted" in r), {})
-    names = [one["section"] for one in numbered.values()]
     there = set(table.obs["section"].astype(str)) if "section" in table.obs else set()
-    return [name for name in names if name in there]
+    numbered = [record["sections_predicted"].values() for record in found.values() if "sections_predicted" in record]
+    named_so = ([one["section"] for one in each if one["section"] in there] for each in numbered)
+    return next(filter(None, named_so), [])  # another prediction may have called them otherwise
 
 
 def views_of(sdata: SpatialData, key: str, sections: str | Sequence[str] | None = None) -> dict[str, View]:
@@ -94,7 +94,8 @@ def _view(sdata: SpatialData, key: str, name: str, rows: np.ndarray, found: dict
     part.uns["spatialdata_attrs"] = {**attrs, "region": regions[0] if len(regions) == 1 else regions}
     kept = dict(part.uns["sq_imputer"])
     for layer, record in found.items():
-        own = [one for one in record.get("sections_predicted", {}).values() if one["section"] == name]
+        each = list(record.get("sections_predicted", {}).values())
+        own = [one for one in each if one["section"] == name] or [o for o in each if o["shapes_key"] in regions]
         others = {field: value for field, value in record.items() if field != "sections_predicted"}
         kept[layer] = {**others, **(own[0] if own else {})}
     part.uns["sq_imputer"] = kept

@@ -87,6 +87,8 @@ def cluster(
     n_spots = sum(map(len, xy))
     if settings.n_domains is not None and settings.n_domains > n_spots // 2:
         raise BadInput(f"n_domains is {settings.n_domains} for {n_spots} spots; expected {n_spots // 2} or less.")
+    given, turn = len(xy), _by_content(features)
+    features, xy = [features[k] for k in turn], [xy[k] for k in turn]
     orders = [order_of(places) for places in xy]
     sorted_xy = [np.asarray(places)[order] for places, order in zip(xy, orders, strict=True)]
     spots = _joint([[block[order] for block in parts] for parts, order in zip(features, orders, strict=True)], settings)
@@ -100,7 +102,13 @@ def cluster(
     found = np.split(_by_size(labels), np.cumsum([len(places) for places in sorted_xy])[:-1])
     for numbers, order in zip(found, orders, strict=True):
         numbers[order] = numbers.copy()
-    return found, settings
+    return [found[turn.index(k)] for k in range(given)], settings
+
+
+def _by_content(features: Sequence[Sequence[np.ndarray]]) -> list[int]:
+    """Order of the sections by what they hold, so that neither their order nor their names decide about domains."""
+    keys = [(len(blocks[0]), *(float(np.abs(block).sum()) for block in blocks)) for blocks in features]
+    return sorted(range(len(keys)), key=keys.__getitem__)
 
 
 def neighbors(xy: np.ndarray) -> csr_matrix:

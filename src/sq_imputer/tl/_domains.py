@@ -117,8 +117,10 @@ def domains(
     -----
     Out of fold, every block of spots was predicted by another model, and domains may end where the blocks do, along
     straight lines (`ari_folds` of :func:`sq_imputer.tl.agreement`): a warning says so. What `reference` sections, or
-    other sections of the object, predict has no such folds. Sections are taken in the order of their names, so that
-    the order in which they are given does not matter.
+    other sections of the object, predict has no such folds. Neither the order of
+    the rows nor the order or the names of the sections decide about domains. Leiden is a heuristic with a seed: another
+    seed, one section more, or values that differ by more than rounding may give other domains, the more so the weaker
+    these are; several seeds show how far to trust them.
     """
     settings = Settings(method, n_domains, resolution, n_pcs, spatial_weight, smooth, seed)
     settings.check()
