@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sq_imputer.errors import BadInput, check_number
+from sq_imputer.ranges import check_ranges, within
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +48,15 @@ class CropSpec:
         return self.extent_um / self.size_px
 
 
+def _check_contexts(context_um: Sequence[float], extent_um: float) -> None:
+    for context in context_um:
+        if context <= extent_um:
+            raise BadInput(
+                f"context_um has {context} µm; a context is wider than the crop, of {extent_um} µm. Pass wider ones, "
+                "or context_um=() for none."
+            )
+
+
 @dataclass(frozen=True)
 class Views:
     """The part of a model's `Config` that says which features it reads, for models that read features.
@@ -66,10 +76,19 @@ class Views:
     """
 
     encoders: tuple[str, ...] = ("texture",)
-    extent_um: float = 150.0
-    size_px: int = 224
-    context_um: tuple[float, ...] = (400.0, 800.0)
+    extent_um: float = within(150.0, above=0)
+    size_px: int = within(224, 1)
+    context_um: tuple[float, ...] = within((400.0, 800.0), above=0, whole=False)
     per_section: bool = True
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if not self.encoders or isinstance(self.encoders, str):
+            raise BadInput(
+                f"{type(self).__module__.rsplit('.')[-1]}.Config.encoders is {self.encoders!r}; expected names of one "
+                "encoder or more in a tuple, such as ('texture',)."
+            )
+        _check_contexts(self.context_um, self.extent_um)
 
     @property
     def needs(self) -> Needs:
@@ -101,6 +120,10 @@ class Needs:
     context_um: tuple[float, ...] = ()
     neighbors: int = 0
     per_section: bool = False
+
+    def __post_init__(self) -> None:
+        if self.crop is not None:
+            _check_contexts(self.context_um, self.crop.extent_um)
 
     @property
     def views(self) -> tuple[CropSpec, ...]:

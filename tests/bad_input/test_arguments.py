@@ -66,7 +66,7 @@ def row(name: str, given: dict, *holds: str, error=BadInput):
         row("50-config-unknown", {"config": {"x": 1}}, "config names 'x'", "'alpha'"),
         row("50-config-type", {"config": {"alpha": "x"}}, "Config.alpha is 'x'", "float"),
         row("50-config-nan", {"config": {"extent_um": np.nan}}, "Config.extent_um is nan"),
-        row("50-config-range", {"config": {"alpha": -1.0}}, "ridge.Config.alpha is -1", "positive"),
+        row("50-config-range", {"config": {"alpha": -1.0}}, "ridge.Config.alpha is -1", "above 0"),
         row("50-config-other", {"config": 3}, "config of 'ridge' is a int", "ridge.Config"),
         row("50-encoder", {"config": {"encoders": ("x",)}}, "no encoder 'x'", "'texture'", error=MissingKey),
         row("50-plan", {"plan": {"epochs": 3}}, "plan is a dict", "Plan(...)"),

@@ -296,5 +296,5 @@ def test_stain_vectors_are_the_colors_that_the_matrix_unmixes() -> None:
 
 
 def test_an_unknown_activation_is_named() -> None:
-    with pytest.raises(sqi.BadInput, match=r"activation is 'gelu'; expected 'relu' or 'identity'"):
+    with pytest.raises(sqi.BadInput, match=r"activation is 'gelu'; expected one of 'relu', 'identity'"):
         nsl.Config(activation="gelu")

@@ -349,9 +349,9 @@ def test_the_gaussian_kernel_keeps_the_contract() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kernel": "poly"}, "kernel is 'poly'; expected 'linear' or 'rbf'"),
-        ({"alpha": 0}, "alpha is 0; expected a positive number"),
-        ({"alpha": -1.0}, "alpha is -1.0; expected a positive number"),
+        ({"kernel": "poly"}, "kernel is 'poly'; expected one of 'linear', 'rbf'"),
+        ({"alpha": 0}, "alpha is 0; expected a number above 0"),
+        ({"alpha": -1.0}, "alpha is -1.0; expected a number above 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(changes, message) -> None:

@@ -75,6 +75,7 @@ from sq_imputer.places import order as order_of
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.predictor.train import Plan
+from sq_imputer.ranges import one_of, within
 from sq_imputer.section.lattice import pitch
 from sq_imputer.surroundings import undisturbed
 
@@ -119,37 +120,23 @@ class Config(Views):
 
     backbone: str = ""
     weights: str = "pretrained"
-    width: int = 256
-    blocks: int = 2
-    heads: int = 8
-    head_width: int = 64
-    position: str = "learned"
-    position_std: float = 0.02
-    attention_context: str = "section"
-    temperature: float = 0.07
+    width: int = within(256, 1)
+    blocks: int = within(2, 0)
+    heads: int = within(8, 1)
+    head_width: int = within(64, 1)
+    position: str = one_of("learned", ("learned", "sinusoid", "none"))
+    position_std: float = within(0.02, 0)
+    attention_context: str = one_of("section", ("section", "batch"))
+    temperature: float = within(0.07, above=0)
     l2_normalize: bool = True
-    dropout: float = 0.5
-    k: int | None = None
-    lr: float = 1e-3
-    weight_decay: float = 30.0
-    epochs: int = 200
-    batch_size: int = 128
-    validation: float = 0.15
-    calibration: int = 5
-
-    def __post_init__(self) -> None:
-        choices = {"position": ("learned", "sinusoid", "none"), "attention_context": ("section", "batch")}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise BadInput(f"mclstexp.Config.{name} is {getattr(self, name)!r}; expected one of {known}.")
-        checks = {
-            "k": (self.k is None or self.k >= 1, "1 neighbor or more, or None"),
-            "temperature": (self.temperature > 0, "a positive number"),
-            "dropout": (0 <= self.dropout < 1, "a share, from 0 to below 1"),
-        }
-        for name, (good, expected) in checks.items():
-            if not good:
-                raise BadInput(f"mclstexp.Config.{name} is {getattr(self, name)}; expected {expected}.")
+    dropout: float = within(0.5, 0, below=1)
+    k: int | None = within(None, 1, whole=True)
+    lr: float = within(1e-3, 0)
+    weight_decay: float = within(30.0, 0)
+    epochs: int = within(200, 1)
+    batch_size: int = within(128, 2)  # one spot has no other to be told from
+    validation: float = within(0.15, 0, below=1)
+    calibration: int = within(5, 0)
 
     @classmethod
     def small(cls) -> Config:
@@ -179,6 +166,7 @@ class Model(Predictor):
 
     Config = Config
     retrieves = True
+    fewest_rows = 2
     card = ModelCard(
         name="mclstexp",
         summary="Contrastive learning of image and expression; predicts by the training spots nearest to the image.",

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from sq_imputer.contract import Batch, Needs, Prediction, Views
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
+from sq_imputer.ranges import within
 
 # B rows, M members, F features, H hidden units, G genes
 
@@ -46,15 +47,15 @@ class Config(Views):
         Parts of the training data left out in turn to measure the noise, each a fit of as many epochs as were best.
     """
 
-    hidden: int = 256
-    members: int = 8
-    dropout: float = 0.5
-    lr: float = 1e-3
-    weight_decay: float = 30.0
-    epochs: int = 200
-    batch_size: int = 64
-    validation: float = 0.15
-    calibration: int = 5
+    hidden: int = within(256, 1)
+    members: int = within(8, 1)
+    dropout: float = within(0.5, 0, below=1)
+    lr: float = within(1e-3, 0)
+    weight_decay: float = within(30.0, 0)
+    epochs: int = within(200, 1)
+    batch_size: int = within(64, 1)
+    validation: float = within(0.15, 0, below=1)
+    calibration: int = within(5, 0)
 
     @classmethod
     def small(cls) -> Config:

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from sq_imputer.contract import Batch, CropSpec, Needs, Prediction
-from sq_imputer.errors import BadInput
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
+from sq_imputer.ranges import check_ranges, one_of, within
 
 # B rows, G genes (1 if the stains are shared), K = 2 stains, C = 3 colors, P pixels
 
@@ -57,19 +57,18 @@ class Config:
         Training; 11 weights need no early stopping, so no rows are held out for it.
     """
 
-    extent_um: float = 112.0
-    size_px: int = 16
+    extent_um: float = within(112.0, above=0)
+    size_px: int = within(16, 1)
     shared: bool = False
-    activation: str = "relu"
-    lr: float = 1e-2
-    weight_decay: float = 1e-4
-    epochs: int = 80
-    batch_size: int = 64
-    validation: float = 0.0
+    activation: str = one_of("relu", ("relu", "identity"))
+    lr: float = within(1e-2, 0)
+    weight_decay: float = within(1e-4, 0)
+    epochs: int = within(80, 1)
+    batch_size: int = within(64, 1)
+    validation: float = within(0.0, 0, below=1)
 
     def __post_init__(self) -> None:
-        if self.activation not in ("relu", "identity"):
-            raise BadInput(f"nsl.Config.activation is '{self.activation}'; expected 'relu' or 'identity'.")
+        check_ranges(self)
 
     @classmethod
     def small(cls) -> Config:

@@ -35,11 +35,11 @@ import torch
 from torch import Tensor
 
 from sq_imputer.contract import Batch, Needs, Prediction, Source, Views
-from sq_imputer.errors import BadInput
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
+from sq_imputer.ranges import one_of, within
 from sq_imputer.scores.splits import spatial_blocks
 
 # B rows, N training rows, F features, M landmarks, D features after the map, G genes
@@ -62,15 +62,9 @@ class Config(Views):
         Penalty, relative to the mean eigenvalue; chosen on the training data if None.
     """
 
-    kernel: str = "linear"
-    landmarks: int = 3000
-    alpha: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.kernel not in ("linear", "rbf"):
-            raise BadInput(f"ridge.Config.kernel is '{self.kernel}'; expected 'linear' or 'rbf'.")
-        if self.alpha is not None and not self.alpha > 0:
-            raise BadInput(f"ridge.Config.alpha is {self.alpha}; expected a positive number, or None to choose it.")
+    kernel: str = one_of("linear", ("linear", "rbf"))
+    landmarks: int = within(3000, 1)
+    alpha: float | None = within(None, above=0, whole=False)
 
     @classmethod
     def small(cls) -> Config:

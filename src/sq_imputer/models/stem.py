@@ -51,6 +51,7 @@ from sq_imputer.nn.attention import ModulatedBlock
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.predictor.train import Plan
+from sq_imputer.ranges import one_of, within
 
 # B rows, S samples, R = B * S sequences, G genes (tokens), D width, F features
 
@@ -96,47 +97,39 @@ class Config(Views):
         spread of the samples as it is.
     """
 
-    width: int = 64
-    depth: int = 3
-    heads: int = 4
-    condition: int = 256
-    dropout: float = 0.5
+    width: int = within(64, 1)
+    depth: int = within(3, 1)
+    heads: int = within(4, 1)
+    condition: int = within(256, 0)
+    dropout: float = within(0.5, 0, below=1)
     standardize: bool = True
     learned_range: bool = False
-    ema: float = 0.995
-    sampler: str = "sde-dpm"
-    n_steps: int = 20
-    n_samples: int = 20
-    keep_samples: int = 0
+    ema: float = within(0.995, 0, below=1)
+    sampler: str = one_of("sde-dpm", tuple(diffusion.SAMPLERS))
+    n_steps: int = within(20, 1)
+    n_samples: int = within(20, 2)  # a standard deviation needs two
+    keep_samples: int = within(0, 0)
     mirrored: bool = True
-    sampling_seed: int = 0
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    steps: int = 2000
-    batch_size: int = 64
-    validation: float = 0.0
-    calibration: int = 3
+    sampling_seed: int = within(0, 0)
+    lr: float = within(1e-3, 0)
+    weight_decay: float = within(0.01, 0)
+    steps: int = within(2000, 1)
+    batch_size: int = within(64, 1)
+    validation: float = within(0.0, 0, below=1)
+    calibration: int = within(3, 0)
 
     def __post_init__(self) -> None:
-        if self.sampler not in diffusion.SAMPLERS:
-            raise BadInput(f"stem.Config.sampler is '{self.sampler}'; expected one of {listed(diffusion.SAMPLERS)}.")
+        super().__post_init__()
         least, most = diffusion.LEAST[self.sampler], diffusion.SAMPLERS[self.sampler]
         if not least <= self.n_steps <= most:
             raise BadInput(
                 f"stem.Config.n_steps is {self.n_steps}; '{self.sampler}' takes {least} to {most}. Fewer make samples "
                 "too narrow; 'dpm' takes the fewest, from 11, and 'ddpm' up to 1000."
             )
-        if self.n_samples < 2:
-            raise BadInput(f"stem.Config.n_samples is {self.n_samples}; a standard deviation needs 2 or more.")
         if not 0 <= self.keep_samples <= self.n_samples:
             raise BadInput(
                 f"stem.Config.keep_samples is {self.keep_samples}; expected 0 to n_samples={self.n_samples}."
             )
-        if not 0 <= self.dropout < 1:
-            raise BadInput(f"stem.Config.dropout is {self.dropout}; it is a share, from 0 to below 1.")
-        for name in ("sampling_seed", "steps"):
-            if getattr(self, name) < (name == "steps"):
-                raise BadInput(f"stem.Config.{name} is {getattr(self, name)}; expected {int(name == 'steps')} or more.")
         if self.width % self.heads:
             raise BadInput(f"stem.Config.width is {self.width}; expected a multiple of heads={self.heads}.")
 

@@ -6,7 +6,7 @@ import datetime
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, is_dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from inspect import isabstract
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sq_imputer.contract import Batch, Marks, Needs, Prediction, Source
 from sq_imputer.device import BatchSize, pick_device
-from sq_imputer.errors import BadInput, listed
+from sq_imputer.errors import BadInput, OutOfMemory, listed
 from sq_imputer.nn.applicability import Applicability
 from sq_imputer.predictor import calibrate, encoded, train
 from sq_imputer.predictor.chance import Chance
@@ -29,6 +29,7 @@ from sq_imputer.predictor.registry import ModelCard, get_model
 from sq_imputer.predictor.statistics import safe, summary, take
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
+from sq_imputer.ranges import check_ranges
 from sq_imputer.surroundings import undisturbed
 from sq_imputer.untrusted import misfit
 
@@ -56,6 +57,7 @@ class Predictor(nn.Module, ABC):
 
     card: ClassVar[ModelCard]
     Config: ClassVar[type]
+    fewest_rows: ClassVar[int] = 1  # of a training step, below which it learns nothing
     retrieves: ClassVar[bool] = False  # predictions are made of training rows, which the model carries along
     std_of_mean: ClassVar[bool] = False  # `predict_step` says how uncertain the mean is; noise is added, not scaled
     measures_error: ClassVar[bool] = False  # the fit itself makes the standard deviation of errors on left-out rows
@@ -67,6 +69,8 @@ class Predictor(nn.Module, ABC):
             raise BadInput(
                 f"config of '{self.card.name}' is a {type(config).__name__}; expected {self.card.name}.Config(...)."
             )
+        if is_dataclass(self.config):
+            check_ranges(self.config)
         self.genes: tuple[str, ...] = ()
         self.unit = ""
         self.sizes: dict[str, int] = {}
@@ -162,6 +166,9 @@ class Predictor(nn.Module, ABC):
         _check_sources(sources)
         plan = Plan.of(plan)
         pick_device(plan.device)
+        if plan.batch_size is not None and plan.batch_size < self.fewest_rows:
+            told = f"'{self.card.name}' learns nothing from fewer than {self.fewest_rows} rows at a time."
+            raise BadInput(f"Plan.batch_size is {plan.batch_size}; {told}")
         fresh = type(self)(self.config)
         fresh._fit(sources, plan)
         self.__dict__.update(fresh.__dict__)
@@ -300,6 +307,9 @@ class Predictor(nn.Module, ABC):
         rows = getattr(self.config, "batch_size", None)
         size = BatchSize(1 if rows is None else plan.batch_size or rows)
         while not size.attempt(partial(self._train, sources, plan), size.rows, f"training '{self.card.name}'"):
+            if size.rows < self.fewest_rows:
+                few = "as few rows at a time as it learns from. Use another device, smaller crops or a smaller model."
+                raise OutOfMemory(f"training '{self.card.name}' is out of memory with {few}")
             plan = replace(plan, batch_size=size.rows)
         self.eval()
         self.training_rows = tuple(source.marks(self.genes) for source in sources)
