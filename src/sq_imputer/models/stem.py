@@ -292,8 +292,9 @@ class Model(Predictor):
         minutes = 6 * steps * batch_size * genes * per_token / 34e9 / 60
         if minutes > LONG:
             warnings.warn(
-                f"training stem on a CPU core takes about {minutes:.0f} minutes per fit, and predicting out of fold "
-                "needs several. Use a GPU, or a smaller network: config={'width': 32, 'depth': 2, 'steps': 1000}.",
+                f"training stem on a CPU core takes about {minutes:.0f} minutes per fit. Measuring its error needs "
+                f"{self.config.calibration} more (none with Plan(calibration=0)), predicting out of fold several. "
+                "Use a GPU, or a smaller network: config={'width': 32, 'depth': 2, 'steps': 1000}.",
                 stacklevel=2,
             )
 
