@@ -14,7 +14,8 @@ from sq_imputer.testing._statements import refuses
 from sq_imputer.testing._subject import Subject, blank, changed, finite, same, state
 
 ROW = 5  # an arbitrary one
-WIDE = 2.0  # how far the mean squared error may be from that said, as a factor
+LOW, HIGH = 0.25, 2.0  # mean of squared errors in those said; folds of two small sections leave half of the rows, so
+# that what is said of such fits is rather too much than too little
 
 
 def check_shapes(subject: Subject) -> None:
@@ -38,15 +39,15 @@ def check_uncertainty(subject: Subject) -> None:
 
 
 def check_calibrated(subject: Subject) -> None:
-    """Errors on a section that was not trained on are as large as the standard deviation says, not twice or half."""
+    """Errors on a section that was not trained on are about as large as the standard deviation says."""
     if subject.prediction.std is None:
         return
     rows = np.flatnonzero(subject.target.measured)
     error = subject.prediction.mean.numpy()[rows] - subject.target.expression[rows]
     squares = (error / subject.prediction.std.numpy()[rows]) ** 2
-    assert 1 / WIDE < squares.mean() < WIDE, (
+    assert LOW < squares.mean() < HIGH, (
         f"the mean of (error / std) squared is {squares.mean():.2g} on a section that was not trained on; expected 1, "
-        f"and not beyond {1 / WIDE:.2g} to {WIDE:g}. Leave its size to the harness: std is scaled by the errors on "
+        f"and not beyond {LOW:g} to {HIGH:g}. Leave its size to the harness: std is scaled by the errors on "
         "left-out training data unless measures_error is True"
     )
 
