@@ -127,3 +127,47 @@ def test_the_page_on_encoders_has_the_cards():
         assert [row[1], row[2], row[4]] == [str(card.dim), size, card.license]
         assert row[5:7] == [yes[card.commercial], yes[card.gated]]
         assert row[7].startswith(card.source or "no weights") and ("pickle" in row[7]) == ("pickle" in card.note)
+
+
+PAGES = [DOCS.parent / "README.md", *(path for path in sorted(DOCS.rglob("*.md")) if "_build" not in path.parts)]
+
+
+def blocks_of(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def wrong_calls(code: str) -> list[str]:
+    """Names below `sqi` that are not there, and arguments that what they name does not take."""
+    import ast
+    import inspect
+    from functools import reduce
+
+    import sq_imputer as sqi
+
+    found = []
+    calls = {id(node.func): node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)}
+    for node in ast.walk(ast.parse(code)):
+        dotted = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+        if re.fullmatch(r"sqi(\.\w+)+", dotted):
+            try:
+                reduce(getattr, dotted.split(".")[1:], sqi)
+            except AttributeError:
+                found.append(dotted)
+    for call in calls.values():
+        dotted = ast.unparse(call.func)
+        if re.fullmatch(r"sqi(\.\w+)+", dotted) and dotted not in found:
+            parameters = inspect.signature(reduce(getattr, dotted.split(".")[1:], sqi)).parameters.values()
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                known = {p.name for p in parameters}
+                found += [f"{dotted}({k.arg}=)" for k in call.keywords if k.arg and k.arg not in known]
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_names_and_arguments_in_the_blocks_of_pages_are_there(page):
+    assert [wrong for block in blocks_of(page) for wrong in wrong_calls(block)] == []
+
+
+def test_a_name_or_an_argument_that_is_not_there_is_found():
+    code = "sqi.tl.predict(a, model='ridge', folds=3)\nsqi.tl.impute(a)\nsqi.io.read_st(image=1, mp=2)"
+    assert sorted(wrong_calls(code)) == ["sqi.io.read_st(mp=)", "sqi.tl.impute", "sqi.tl.predict(folds=)"]

@@ -31,6 +31,53 @@ def test_nothing_is_shown_where_nobody_looks(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.fixture
+def work(monkeypatch):
+    """Goes through tracked steps, each of which takes as many seconds as it is told."""
+    now = [0.0]
+    monkeypatch.setattr(progress, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "_last", {})
+
+    def through(n: int, seconds: float, label: str = "crops of A1", **how) -> None:
+        for _ in track(range(n), label, n, **how):
+            now[0] += seconds
+
+    return through
+
+
+def test_long_work_is_said_once_where_there_is_no_terminal(work, capsys):
+    work(100, 3.0)
+    assert capsys.readouterr() == ("", "crops of A1: 1 of 100 done, about 5 min left\n")
+
+
+def test_what_comes_in_every_fold_is_said_once_and_later_again(work, capsys):
+    for pause in (5.0, 5.0, 100.0, 5.0):
+        work(10, 3.0, "penalty")
+        work(1, pause, "something else")
+    assert capsys.readouterr().err == 2 * "penalty: 1 of 10 done, about 27 s left\n"
+
+
+@pytest.mark.parametrize(("n", "seconds"), [(5, 1.9), (1000, 0.009), (1, 60.0)])
+def test_work_of_ten_seconds_or_of_one_step_is_not_said(work, capsys, n, seconds):
+    work(n, seconds)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_long_work_that_shall_be_silent_is(work, capsys):
+    work(100, 3.0, shown=False)
+    with progress.quiet():
+        work(100, 3.0)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_notebook_gets_the_line_and_no_bar(work, capsys, monkeypatch):
+    console = Console(file=io.StringIO(), force_jupyter=True)
+    monkeypatch.setattr(progress, "_console", lambda: console)
+    work(100, 3.0)
+    assert "about 5 min left" in capsys.readouterr().err
+    assert console.file.getvalue() == ""
+
+
 def test_a_person_sees_what_is_done_and_how_far_it_is(screen):
     assert list(track(iter(STEPS), "crops of A1", 6, size=len)) == STEPS
     assert "crops of A1" in screen.getvalue() and "6/6" in screen.getvalue()

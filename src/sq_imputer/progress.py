@@ -1,7 +1,8 @@
-"""Progress bars that appear only where a person is looking, and only for steps that take a while."""
+"""Progress of steps that take a while: a bar in a terminal; elsewhere, notebooks too, a line that says how long."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,7 +14,10 @@ from sq_imputer.errors import printable
 
 T = TypeVar("T")
 PATIENCE_S = 1.5
+LONG_S = 10.0  # what takes longer is said where there are no bars
+AGAIN_S = 60.0  # what comes again sooner, as in every fold, is not said again
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
+_last: dict[str, float] = {}  # when a label was to be said
 
 
 @contextmanager
@@ -37,6 +41,9 @@ def _console():
 class Bar:
     """A progress bar that shows itself once its steps have taken more than a moment, and leaves nothing behind.
 
+    Without a terminal there is a line instead, once, as soon as the first steps tell that all takes over ten seconds.
+    Notebooks get the line too: rich's bars leave empty boxes there, and a warning where ipywidgets is missing.
+
     Parameters
     ----------
     label
@@ -49,7 +56,9 @@ class Bar:
 
     def __init__(self, label: str, total: int, *, shown: bool = True) -> None:
         self.label, self.total, self.done = printable(label), total, 0
-        self.shown = shown and not _quiet.get() and (_console().is_terminal or _console().is_jupyter)
+        told = shown and not _quiet.get()
+        self.shown = told and _console().is_terminal
+        self._to_say = told and not self.shown
         self._start, self._bar, self._task = monotonic(), None, None
 
     def advance(self, size: int = 1, label: str | None = None) -> None:
@@ -57,8 +66,20 @@ class Bar:
         self.done, self.label = self.done + size, printable(label or self.label)
         if self.shown and self._bar is None and monotonic() - self._start > PATIENCE_S:
             self._open()
+        if self._to_say and self.done < self.total and monotonic() - self._start > PATIENCE_S:
+            self._say(monotonic() - self._start)
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, description=self.label)
+
+    def _say(self, elapsed: float) -> None:
+        """One line, if what is done so far tells that all of it is long."""
+        left = elapsed * (self.total - self.done) / max(self.done, 1)
+        if elapsed + left > LONG_S:
+            self._to_say = False
+            now, before = monotonic(), _last.get(self.label, -AGAIN_S)
+            _last[self.label] = now + left
+            if now - before >= AGAIN_S:
+                print(f"{self.label}: {self.done} of {self.total} done, about {_duration(left)} left", file=sys.stderr)
 
     def _open(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -78,6 +99,10 @@ class Bar:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def track(steps: Iterable[T], label: str, total: int, size=lambda step: 1, *, shown: bool = True) -> Iterator[T]:

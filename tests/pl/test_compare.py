@@ -331,3 +331,18 @@ def test_the_object_is_not_changed():
     np.testing.assert_array_equal(Slide.from_sdata(sdata, table_key=None, mpp=2.0).xy_um, before[0])
     assert set(sdata.tables["imputed"].layers) == set(before[1].layers)
     assert list(sdata.tables["imputed"].obs) == list(before[1].obs)
+
+
+@pytest.mark.parametrize(
+    ("made", "title"),
+    [
+        ({"n_folds": 5}, "standard deviation, a model per fold"),
+        ({"n_folds": 5, "repeats": 4}, "standard deviation"),
+        ({"n_folds": 0}, "standard deviation"),
+        ({}, "standard deviation"),
+    ],
+)
+def test_the_spread_of_models_of_folds_is_said(made, title):
+    from sq_imputer.pl import _compare
+
+    assert (_compare.BY_FOLD if _compare._folded(made) else _compare.SPREAD) == title

@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from sq_imputer.datasets._published import (
+    her2st_folder,
+    her2st_section,
+    mob_folder,
+    mob_section,
+    visium_counts,
+    visium_section,
+)
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.io import read_st
+from sq_imputer.progress import track
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -30,7 +39,8 @@ def her2st(
     Parameters
     ----------
     path
-        Folder with `<section>.jpg`, `<section>_counts.tsv.gz`, `<section>_spots_px.tsv`; if left out, the folder
+        A copy of the repository as its authors publish it (https://github.com/almaan/her2st), or its `data/`; or a
+        folder with `<section>.jpg`, `<section>_counts.tsv.gz`, `<section>_spots_px.tsv`. If left out, the folder
         `her2st` in the folder that the environment variable `SQ_IMPUTER_DATA` names.
     sections
         Names: patient (letter) and number of the cut. C2 to C5 are serial cuts of one tumor.
@@ -41,7 +51,14 @@ def her2st(
         If the folder or a section is not there; the message says where the data is published.
     """
     folder = _folder(path, "her2st", "https://github.com/almaan/her2st (images, counts and spot positions)")
-    return {name: _label(_read(folder, name, "st", name[0]), folder / f"{name}_labels.tsv") for name in sections}
+    data = her2st_folder(folder)
+
+    def read(name: str) -> SpatialData:
+        if data is not None:
+            return her2st_section(data, name)
+        return _label(_read(folder, name, "st", name[0]), folder / f"{name}_labels.tsv")
+
+    return {name: read(name) for name in track(sections, "reading her2st", len(sections))}
 
 
 def mob(path: str | Path | None = None, sections: Sequence[str] = ("MOB1", "MOB2")) -> dict[str, SpatialData]:
@@ -52,8 +69,10 @@ def mob(path: str | Path | None = None, sections: Sequence[str] = ("MOB1", "MOB2
     Parameters
     ----------
     path
-        Folder with `<section>.jpg`, `<section>_counts.tsv.gz`, `<section>_spots_px.tsv`; if left out, the folder
-        `mob` in the folder that the environment variable `SQ_IMPUTER_DATA` names.
+        A copy of https://github.com/jbergenstrahle/STUtility, or its `inst/extdata/counts`, where `mouse_genes.tsv.gz`
+        beside it gives genes their symbols; or a folder with `<section>.jpg`, `<section>_counts.tsv.gz`,
+        `<section>_spots_px.tsv`. If left out, the folder `mob` in the folder that the environment variable
+        `SQ_IMPUTER_DATA` names.
     sections
         Names.
 
@@ -63,19 +82,28 @@ def mob(path: str | Path | None = None, sections: Sequence[str] = ("MOB1", "MOB2
         If the folder or a section is not there; the message says where the data is published.
     """
     folder = _folder(path, "mob", "https://github.com/jbergenstrahle/STUtility")
-    return {name: _read(folder, name, "st2k", "mouse1") for name in sections}
+    counts = mob_folder(folder)
+
+    def read(name: str) -> SpatialData:
+        return _read(folder, name, "st2k", "mouse1") if counts is None else mob_section(counts, name)
+
+    return {name: read(name) for name in track(sections, "reading mob", len(sections))}
 
 
 def mouse_brain(path: str | Path | None = None) -> SpatialData:
-    """Mouse brain, coronal, 10x Visium: the 100 most expressed genes of 2702 spots (V1_Adult_Mouse_Brain; CC BY 4.0).
+    """Mouse brain, coronal, 10x Visium: 2702 spots in tissue (V1_Adult_Mouse_Brain; CC BY 4.0).
 
-    Spots of 55 µm every 100 µm; µm per pixel is found from that lattice. Only spots in tissue are read.
+    All genes of the files that 10x publishes, over `tissue_hires_image.png`; of the other folder the 100 most
+    expressed, which benchmarks are quoted on. Spots of 55 µm every 100 µm; µm per pixel is found from that lattice.
+    Only spots in tissue are read.
 
     Parameters
     ----------
     path
-        Folder with `tissue_pansharp_image.jpg`, `counts_top100genes_all4992spots.tsv.gz` and `spots_px.tsv`; if left
-        out, the folder `mbrain_visium` in the folder that the environment variable `SQ_IMPUTER_DATA` names.
+        Folder with what 10x publishes: `V1_Adult_Mouse_Brain_filtered_feature_bc_matrix.h5`, and the archive of
+        `spatial/`, unpacked; or a folder with `tissue_pansharp_image.jpg`, `counts_top100genes_all4992spots.tsv.gz` and
+        `spots_px.tsv`. If left out, the folder `mbrain_visium` in the folder that the environment variable
+        `SQ_IMPUTER_DATA` names.
 
     Raises
     ------
@@ -84,6 +112,9 @@ def mouse_brain(path: str | Path | None = None) -> SpatialData:
     """
     source = "https://www.10xgenomics.com/datasets (V1_Adult_Mouse_Brain)"
     folder = _folder(path, "mbrain_visium", source)
+    counts = visium_counts(folder)
+    if counts is not None:
+        return visium_section(counts, section="mouse_brain", patient="mouse1")
     return read_st(
         folder / "tissue_pansharp_image.jpg",
         folder / "counts_top100genes_all4992spots.tsv.gz",
@@ -101,7 +132,7 @@ def _folder(path: str | Path | None, name: str, source: str) -> Path:
             f"where is the data '{name}'? Pass path=, the folder that holds it, or set {ROOT} to the folder that holds "
             f"'{name}/'. It is published at {source}. datasets.toy() needs no data."
         )
-    folder = Path(path) if path is not None else Path(root) / name
+    folder = Path(path).expanduser() if path is not None else Path(root) / name
     if not folder.is_dir():
         hint = f" If '{path}' is a section, pass sections=['{path}']." if str(path).isalnum() else ""
         raise BadInput(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,9 @@ from sq_imputer.section.keys import verb
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
+
+SPREAD = "standard deviation"
+BY_FOLD = f"{SPREAD}, a model per fold"
 
 
 @verb
@@ -33,7 +36,8 @@ def compare(
 
     Spots lie over the image that was predicted from and have their true diameter, unless that is a pixel or two: they
     then touch, so that colors can be read. Measured and predicted share their colors; spots that were not measured are
-    hollow in the measured panel.
+    hollow in the measured panel. Where each spatial block was predicted by one model of its own, the title of the
+    standard deviation says so: the rectangles in it are the folds'.
 
     Parameters
     ----------
@@ -98,8 +102,14 @@ def compare(
             radius_um=slide.size_um[position] / 2,
             gene=gene,
             unit=str(made.get("unit", "")),
+            spread=BY_FOLD if _folded(made) else SPREAD,
         )
     return axes
+
+
+def _folded(made: Mapping) -> bool:
+    """Whether each block was predicted by one model of its own: their borders show, most of all in the spread."""
+    return int(made.get("n_folds", 0)) > 1 and int(made.get("repeats", 1)) == 1
 
 
 def _axes(ax, n_genes: int, n_panels: int, aspect: float) -> np.ndarray:
@@ -127,6 +137,7 @@ def draw(
     radius_um: float | np.ndarray,
     gene: str,
     unit: str = "",
+    spread: str = SPREAD,
 ) -> None:
     """Draw one gene on three Axes, or on four with `std`.
 
@@ -146,6 +157,8 @@ def draw(
         Its name.
     unit
         Of the values, for the color bars.
+    spread
+        Title of the panel of `std`.
     """
     measured, predicted = np.asarray(measured, dtype=float), np.asarray(predicted, dtype=float)
     both = np.concatenate([measured, predicted])
@@ -158,7 +171,7 @@ def draw(
     ]
     if std is not None:
         std = np.asarray(std, dtype=float)
-        panels.append(("standard deviation", std, _panels.SPREAD, _panels.limits(std), unit))
+        panels.append((spread, std, _panels.SPREAD, _panels.limits(std), unit))
     radius_um = _panels.visible_radius(axes[0], xy_um, radius_um)
     for ax, (title, values, colors, limits, label) in zip(axes, panels, strict=True):
         _panels.panel(ax, xy_um, radius_um, background)

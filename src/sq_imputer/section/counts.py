@@ -198,13 +198,14 @@ def _check_counts(counts, table: AnnData, rows: np.ndarray, columns: np.ndarray,
         return
     logged = table.uns.get("log1p") is not None or (np.isfinite(data).all() and data.min() >= 0 and data.max() < 25)
     hint = " They look log-transformed." if logged else ""
+    raw = "" if table.raw is None else " Or are they in .raw? Make a table of .raw.to_adata(), and pass table_key=."
     spots = np.unique(np.repeat(rows, np.diff(counts.indptr))[bad])
     genes = columns[np.unique(counts.indices[bad])]
     raise BadInput(
         f"{where} holds values that are not counts ({int(bad.sum())} of {data.size}, such as {data[bad][0]:.4g}), of "
         f"{len(genes)} genes ({listed(table.var_names[genes], 3)}) in {len(spots)} spots "
         f"({listed(table.obs_names[spots], 3)}); expected non-negative integers.{hint} Pass layer= with the name of "
-        "the layer that holds the counts."
+        f"the layer that holds the counts.{raw}"
     )
 
 
