@@ -69,6 +69,12 @@ def test_an_image_that_is_coarser_is_blown_up_four_times_at_most():
     assert apart(blown, features(CropSpec(64, 128), centers=centers)) > 0.1
 
 
+@pytest.mark.parametrize("value", [0, 255])
+def test_windows_on_an_image_of_one_color_are_finite_and_alike(value):
+    values = features(image=np.full_like(IMAGE, value), centers=RNG.uniform(110, 200, (40, 2)), stride=512)
+    assert np.isfinite(values).all() and np.ptp(values, axis=0).max() < 1e-3
+
+
 def test_windows_on_whole_pixels_hold_what_the_image_holds():
     dense = Dense(pyramid(), CENTERS[-1:], CropSpec(64, 64), mpp=1.0, block=32, halo=32)
     [part] = dense.batches(np.array([0]))

@@ -37,6 +37,7 @@ from sq_imputer.errors import BadInput
 
 REVISION = 2  # to be raised when the numbers change: features in a cache or a fitted model are then known to be old
 MIN_SIZE = BLOCK
+NOISE = 1e-11  # variance that rounding leaves where nothing varies
 PIXELS = 600_000  # worked on at once: their maps stay near a CPU
 
 Found = dict[str, Tensor]  # (n,) by name
@@ -48,7 +49,7 @@ def _log(x: Tensor) -> Tensor:
 
 
 def _sd(means: Means, name: str) -> Tensor:
-    return (means[f"{name}^2"] - means[name].square()).clamp(min=0).sqrt()
+    return (means[f"{name}^2"] - means[name].square() - NOISE).clamp(min=0).sqrt()
 
 
 def _correlation(means: Means, x: str, y: str, product: str) -> Tensor:
@@ -77,7 +78,8 @@ def _octaves(means: Means) -> Found:
     for k in range(1, OCTAVES + 1):
         energy = {}
         for name in "hed":
-            axes, corner, amplitude = (means[f"tex_{name}_{part}{k}"] for part in ("axes", "diagonal", "amplitude"))
+            parts = (means[f"tex_{name}_{part}{k}"] for part in ("axes", "diagonal", "amplitude"))
+            axes, corner, amplitude = (part.clamp(min=0) for part in parts)  # rounding leaves less where there is none
             energy[name] = axes + corner
             found[f"tex_{name}_axes{k}"] = torch.log(axes + 1e-6) / 2
             found[f"tex_{name}_diagonal{k}"] = torch.log(corner + 1e-6) / 2
@@ -230,7 +232,8 @@ class Texture(Encoder):
 
     def gather(self, maps: Tensor, boxes: Boxes) -> Tensor:
         """Features `(n, dim)` of windows that lie `halo` pixels or more inside the images."""
-        return torch.stack(list(_features(maps, boxes).values()), 1).float()
+        found = torch.stack(list(_features(maps, boxes).values()), 1)
+        return (found * 2**20).round().div(2**20).float()  # of a blank image all windows are the same
 
 
 MAPS: tuple[str, ...] = tuple(maps_of(torch.full((1, 3, BLOCK, BLOCK), 255, dtype=torch.uint8)))
