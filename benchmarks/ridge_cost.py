@@ -50,6 +50,13 @@ class Rows:
     def moments(self, needs, *, device="auto"):
         return None
 
+    def marks(self, genes):
+        """As few as there can be: what a fit keeps of its rows to find them again is no part of its cost."""
+        from sq_imputer.contract import Marks
+        from sq_imputer.scores.overlap import codes_of
+
+        return Marks(self.genes, self.xy_um[:1], codes_of(np.ones((1, 1), dtype=int)), np.ones(1, dtype=bool))
+
     def batches(self, needs, batch_size=64, *, rows=None, generator=None, device="auto"):
         import torch
 
