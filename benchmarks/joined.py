@@ -1,7 +1,8 @@
 """Four sections in one object, as one call predicts them and as the benchmark does: the same numbers.
 
-C2 to C5 of the her2st data are joined by `spatialdata.concatenate`, which keeps the genes that all sections have; `tl.predict(sections=, leave_out="section")` is
-compared with `bench.run` over `bench.leave_one_out`, domains are made over all, and the table is read back.
+C2 to C5 of the her2st data are joined by `spatialdata.concatenate`, which keeps the genes that all sections have.
+`tl.predict(sections=, leave_out="section")` is compared with `bench.run` over `bench.leave_one_out` of the same object,
+domains are made over all, and the table is read back.
 
     python benchmarks/joined.py --data <folder with her2st>
 """
