@@ -149,6 +149,9 @@ class Batch:
         `(B, 2)` centers in µm.
     expression
         `(B, G)` targets in the source's unit; None when predicting.
+    array
+        `(B, 2)` column and row of the array that spots were printed on; None where a table does not say them of every
+        measured row.
     section
         `(B,)` number of the section within this fit; 0 when predicting.
     key
@@ -161,6 +164,7 @@ class Batch:
     features: Tensor | None = None
     xy_um: Tensor | None = None
     expression: Tensor | None = None
+    array: Tensor | None = None
     section: Tensor | None = None
     key: Tensor | None = None
 
@@ -181,12 +185,12 @@ class Batch:
 
     @staticmethod
     def cat(batches: Sequence[Batch]) -> Batch:
-        """Batches stacked in the order given."""
+        """Batches stacked in the order given; a field that one of them lacks is None."""
         import torch
 
-        first = batches[0]
-        names = [f.name for f in fields(first) if getattr(first, f.name) is not None]
-        return replace(first, **{name: torch.cat([getattr(batch, name) for batch in batches]) for name in names})
+        parts = {f.name: [getattr(batch, f.name) for batch in batches] for f in fields(Batch)}
+        whole = {name: part for name, part in parts.items() if all(one is not None for one in part)}
+        return Batch(**{name: torch.cat(part) for name, part in whole.items()})
 
 
 @dataclass

@@ -218,9 +218,23 @@ def test_6_every_kind_of_position_trains(train, test, position) -> None:
 
 
 def test_6_positions_count_from_the_corner_of_the_section(fitted, train) -> None:
-    assert fitted.pitch == 100 and (fitted.sizes["grid_x"], fitted.sizes["grid_y"]) == (15, 10)
+    assert fitted.step.tolist() == [100, 100] and (fitted.sizes["grid_x"], fitted.sizes["grid_y"]) == (15, 10)
     elsewhere = replace(train[0], xy_um=train[0].xy_um + [5000.0, -300.0])
     assert torch.equal(fitted.keys(elsewhere), fitted.keys(train[0]))
+
+
+@pytest.mark.filterwarnings("ignore:the loss of mclstexp")
+def test_6_cells_are_those_of_the_array_where_every_table_has_it(toy_slides) -> None:
+    small = replace(Config.small(), epochs=1, calibration=0)
+    slides = toy_slides[:2]
+    fitted = Model(small).fit(slides, PLAN)
+    assert fitted.sizes["array"] and fitted.step.tolist() == [1, 1]
+    array = slides[0].array[slides[0].measured]
+    assert [fitted.sizes["grid_x"], fitted.sizes["grid_y"]] >= (np.ptp(array, axis=0) + 1).tolist()
+    turned = replace(slides[0], centers_px=slides[0].centers_px[:, ::-1].copy())
+    assert torch.allclose(fitted.keys(turned), fitted.keys(slides[0]), atol=1e-5)  # wherever the image was laid
+    without = Model(small).fit([slides[0], replace(slides[1], array=None)], PLAN)
+    assert not without.sizes["array"] and without.step.min() > 1
 
 
 def test_7_the_bank_is_saved_with_the_model(fitted, said, test, tmp_path) -> None:

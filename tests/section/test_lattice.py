@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sq_imputer.errors import BadInput
-from sq_imputer.section.lattice import TECHNOLOGIES, lattice_um, mpp_of_lattice, pitch
+from sq_imputer.section.lattice import TECHNOLOGIES, cells, is_staggered, lattice_um, mpp_of_lattice, pitch, steps_um
 
 
 def array_positions(technology: str, size: int = 12) -> np.ndarray:
@@ -99,3 +99,52 @@ def test_pitch_is_a_median_over_the_spots_of_all_sections():
 
 def test_fewer_than_two_places_have_no_pitch():
     assert np.isnan(pitch()) and np.isnan(pitch(np.zeros((1, 2)), np.zeros((3, 2))))
+
+
+def turned(xy, angle):
+    turn = np.deg2rad(angle)
+    return xy @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+
+
+@pytest.mark.parametrize(
+    ("technology", "angle", "steps"),
+    [
+        ("visium", 0, (50, 86.6025)),
+        ("visium", 90, (86.6025, 50)),
+        ("visium", 180, (50, 86.6025)),
+        ("visium", 15, (100, 100)),
+        ("st", 0, (200, 200)),
+        ("st", 90, (200, 200)),
+    ],
+)
+def test_a_lattice_has_steps_of_its_own_along_both_axes(technology, angle, steps):
+    xy = turned(lattice_um(array_positions(technology), technology), angle)
+    assert steps_um(xy) == pytest.approx(steps, rel=1e-4)
+    jittered = xy + np.random.default_rng(0).normal(0, 3, xy.shape)
+    assert steps_um(jittered, xy[:0]) == pytest.approx(steps, rel=0.06)
+
+
+@pytest.mark.parametrize("by", [0.0, 1e-13, 9e-4])
+@pytest.mark.parametrize("technology", ["visium", "st"])
+def test_every_spot_of_an_array_has_the_cell_of_its_array_position(technology, by):
+    array = array_positions(technology)
+    xy = lattice_um(array, technology) + [1234.5, 777.7]
+    xy = xy + np.random.default_rng(0).choice([-by, by], xy.shape)
+    found = cells(xy, xy.min(axis=0), steps_um(xy))
+    np.testing.assert_array_equal(found, array[:, ::-1] - array[:, ::-1].min(axis=0))
+
+
+@pytest.mark.parametrize("by", [1e-13, 9e-4])
+def test_places_half_way_between_cells_do_not_hang_on_rounding(by):
+    xy = np.arange(40.0).reshape(-1, 2) * 50
+    moved = xy + np.random.default_rng(0).choice([-by, by], xy.shape)
+    np.testing.assert_array_equal(cells(moved, np.zeros(2), 100.0), cells(xy, np.zeros(2), 100.0))
+
+
+def test_few_places_have_no_steps():
+    assert np.isnan(steps_um(np.zeros((1, 2)))).all()
+
+
+def test_staggered_arrays_are_known():
+    assert is_staggered(array_positions("visium")) and is_staggered(array_positions("visium") + [1, 0])
+    assert not is_staggered(array_positions("st")) and not is_staggered(np.full((5, 2), np.nan))

@@ -71,12 +71,13 @@ from sq_imputer.encoders._trunk import initial_weights, trunk
 from sq_imputer.errors import BadInput
 from sq_imputer.nn.contrastive import GridPosition, ProjectionHead, SpotEncoder, symmetric_infonce, turned
 from sq_imputer.nn.retrieval import Bank, nearest
+from sq_imputer.places import APART_UM
 from sq_imputer.places import order as order_of
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.predictor.train import Plan
 from sq_imputer.ranges import one_of, within
-from sq_imputer.section.lattice import pitch
+from sq_imputer.section.lattice import cells, steps_um
 from sq_imputer.surroundings import undisturbed
 
 # B spots, G genes, D width of the common space, N spots in the bank, K neighbors
@@ -200,11 +201,12 @@ class Model(Predictor):
 
     def further_sizes(self, sources: Sequence[Source]) -> dict[str, int]:
         """Sections, extent of the grid, and bytes of the longest name of a spot."""
-        pitch = _pitch(sources)
-        spans = [np.ptp(source.xy_um[source.measured], axis=0) for source in sources if source.measured.any()]
-        across, down = (int(n) + 1 for n in np.rint(np.max(spans, axis=0) / pitch))
+        step, array = _steps(sources), _on_array(sources)
+        spans = [np.ptp(_places(source, array), axis=0) for source in sources if source.measured.any()]
+        across, down = (int(n) + 1 for n in cells(np.max(spans, axis=0), np.zeros(2), step))
         longest = max(len(str(name).encode()) for source in sources for name in source.names[source.measured])
-        return {"sections": len(sources), "grid_x": across, "grid_y": down, "name_bytes": max(longest, 1)}
+        named = {"name_bytes": max(longest, 1), "array": int(array)}
+        return {"sections": len(sources), "grid_x": across, "grid_y": down, **named}
 
     def build(self) -> None:
         """The two branches, where sections lie, and an empty bank."""
@@ -215,7 +217,7 @@ class Model(Predictor):
         self.position = GridPosition((sizes["grid_x"], sizes["grid_y"]), genes, c.position, c.position_std)
         self.spot_encoder = SpotEncoder(genes, c.blocks, c.heads, c.head_width)
         self.spot_head = ProjectionHead(genes, c.width, c.dropout)
-        self.register_buffer("pitch", torch.ones(()))
+        self.register_buffer("step", torch.ones(2))
         self.register_buffer("corner", torch.zeros(sizes["sections"], 2))
         self.memory = Bank(sizes["rows"], c.width, genes, sizes["name_bytes"])
 
@@ -241,20 +243,21 @@ class Model(Predictor):
     def _scaled(self, z: Tensor) -> Tensor:
         return normalize(z, dim=1) if self.config.l2_normalize else z
 
-    def _cells(self, xy: Tensor, corner: Tensor) -> Tensor:
-        return ((xy - corner) / self.pitch).round().long()
+    def _cells(self, places: Tensor, corner: Tensor) -> Tensor:
+        return ((places - corner + APART_UM) / self.step + 0.5).floor().long()  # as lattice.cells
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The contrastive loss of images and spots."""
-        spots = self.spots(batch.expression, self._cells(batch.xy_um, self.corner[batch.section]))
+        places = batch.array if self.sizes["array"] else batch.xy_um
+        spots = self.spots(batch.expression, self._cells(places, self.corner[batch.section]))
         return {"contrastive": symmetric_infonce(spots, self.images(batch).to(spots), self.config.temperature)}
 
     # Training, and the bank -----------------------------------------------------------------------
 
     def optimize(self, sources: Sequence[Source], plan: Plan) -> None:
         """Train by the shared harness, fill the bank, and warn if nothing was learned."""
-        self.pitch.fill_(_pitch(sources))
-        self.corner.copy_(torch.stack([_corner(source) for source in sources]))
+        self.step.copy_(torch.tensor(_steps(sources)))
+        self.corner.copy_(torch.stack([_corner(source, self.sizes["array"]) for source in sources]))
         if self.config.backbone and self.config.weights:
             self.trunk.load_state_dict(initial_weights(self.config.backbone, self.config.weights))
         memory, self.memory = self.memory, nn.Identity()  # training keeps copies of the state: without the bank
@@ -273,10 +276,10 @@ class Model(Predictor):
     def keys(self, source: Source) -> Tensor:
         """Keys `(n, D)` of the measured rows of a source, which attend to each other; their order does not matter."""
         rows = np.flatnonzero(source.measured)
-        expression = torch.from_numpy(source.expression[rows]).to(self.pitch)
-        xy = source.xy_um[rows]
-        cells = self._cells(torch.from_numpy(xy).to(self.pitch), _corner(source).to(self.pitch))
-        order = order_of(xy)
+        expression = torch.from_numpy(source.expression[rows]).to(self.step)
+        places, corner = (of(source, self.sizes["array"]) for of in (_places, _corner))
+        cells = self._cells(torch.from_numpy(places).to(self.step), corner.to(self.step))
+        order = order_of(source.xy_um[rows])
         parts = -(-len(order) // MOST_ATTENDING)
         keys = expression.new_zeros(len(order), self.config.width)
         for part in range(parts):
@@ -313,7 +316,7 @@ class Model(Predictor):
 
     def _together(self, source: Source, rows: np.ndarray) -> Batch:
         """These rows as one batch, in the order of their numbers."""
-        device = str(self.pitch.device)
+        device = str(self.step.device)
         batch = Batch.cat(list(self.seen(source, len(rows), rows=rows, device=device))).to(device)
         return batch[torch.argsort(batch.index)]
 
@@ -367,12 +370,24 @@ class Model(Predictor):
         return Recall(float(hits.mean()), min(1.0, k / len(keys)), hits)
 
 
-def _pitch(sources: Sequence[Source]) -> float:
-    """Median distance of a measured spot to the next one of its section, in µm; 1 if there are no two."""
-    step = pitch(*(source.xy_um[source.measured] for source in sources))
-    return step if step > 0 else 1.0
+def _on_array(sources: Sequence[Source]) -> bool:
+    """Whether the tables of all sections say at which position of the array every spot was printed."""
+    return all(getattr(source, "array", None) is not None for source in sources)
 
 
-def _corner(source: Source) -> Tensor:
-    xy = source.xy_um[source.measured]
-    return torch.from_numpy(xy.min(axis=0) if len(xy) else np.zeros(2)).float()
+def _places(source: Source, array: bool) -> np.ndarray:
+    """Where the measured spots of a section lie: column and row of the array, or x and y in µm."""
+    return (source.array if array else source.xy_um)[source.measured]
+
+
+def _steps(sources: Sequence[Source]) -> tuple[float, float]:
+    """From column to column and from row to row of the lattice of the measured spots: 1 of an array, else in µm."""
+    if _on_array(sources):
+        return 1.0, 1.0
+    across, down = steps_um(*(source.xy_um[source.measured] for source in sources))
+    return (across, down) if across > 0 else (1.0, 1.0)
+
+
+def _corner(source: Source, array: bool) -> Tensor:
+    places = _places(source, array)
+    return torch.from_numpy(places.min(axis=0) if len(places) else np.zeros(2)).float()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from sq_imputer.errors import BadInput, listed
-from sq_imputer.places import distinct
+from sq_imputer.places import APART_UM, distinct
 
 TECHNOLOGIES = {"visium": 100.0, "st": 200.0, "st2k": 150.0}
 """Distance between the centers of neighboring spots, in µm, by technology."""
@@ -22,6 +22,7 @@ _STEPS = {
     "st": (200.0, 200.0),
     "st2k": (100.0, 50.0 * np.sqrt(5)),
 }
+HEXAGONAL = 0.5  # sixfold order of the edges of a lattice; jitter takes some of 1, squares have 0
 _OTHERWISE = "Or pass mpp=, the µm per pixel."
 
 
@@ -134,3 +135,42 @@ def pitch(*sections: np.ndarray) -> float:
     places = [np.asarray(xy)[distinct(xy)] for xy in sections]
     away = [cKDTree(xy).query(xy, k=2)[0][:, 1] for xy in places if len(xy) > 1]
     return float(np.median(np.concatenate(away))) if away else float("nan")
+
+
+def steps_um(*sections: np.ndarray) -> tuple[float, float]:
+    """Distance between neighboring columns and between neighboring rows of the lattice that spots lie on.
+
+    On a square lattice both are the pitch. On a hexagonal one every other position of a row is empty: at a pitch of
+    100 µm columns are 50 µm apart and rows 86.6 µm, or the other way round where rows run along y. What is neither, or
+    is turned against the axes, has the pitch both ways.
+
+    Parameters
+    ----------
+    *sections
+        `(n, 2)` places of the spots of a section.
+    """
+    from scipy.spatial import cKDTree
+
+    step, around = pitch(*sections), []
+    if not np.isfinite(step):
+        return step, step
+    for xy in sections:
+        places = np.asarray(xy, dtype=float)[distinct(xy)]
+        pairs = cKDTree(places).query_pairs(1.25 * step, output_type="ndarray")  # not the diagonal of a square
+        around.append(np.subtract(*places[pairs.T]))
+    edges = np.concatenate(around)
+    order = np.mean((edges[:, 0] + 1j * edges[:, 1]) ** 6 / np.linalg.norm(edges, axis=1) ** 6)
+    if abs(order.real) < HEXAGONAL or _right_angles(edges) > abs(order.real):
+        return step, step
+    along, across = step / 2, step * np.sqrt(3) / 2
+    return (along, across) if order.real > 0 else (across, along)
+
+
+def _right_angles(edges: np.ndarray) -> float:
+    """How much edges `(n, 2)` are those of squares, whichever way they are turned; 1 for squares, 0 for hexagons."""
+    return float(np.abs(np.mean((edges[:, 0] + 1j * edges[:, 1]) ** 4 / np.linalg.norm(edges, axis=1) ** 4)))
+
+
+def cells(xy_um: np.ndarray, corner_um: np.ndarray, step_um) -> np.ndarray:
+    """Column and row `(n, 2)` of places on a lattice, counted from a corner; ties do not hang on rounding."""
+    return np.floor((xy_um - corner_um + APART_UM) / step_um + 0.5).astype(np.int64)

@@ -210,6 +210,8 @@ class Seen:
         parts = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in seen.items()}
         if self.expression is not None:
             parts["expression"] = torch.from_numpy(self.expression[index])
+        if self.array is not None:
+            parts["array"] = torch.from_numpy(self.array[index])
         xy = torch.from_numpy(read.apply(self.frame.to_um, self.centers_px[index]).astype(np.float32))
         section = torch.zeros(len(index), dtype=torch.long)
         return Batch(index=torch.from_numpy(np.asarray(index, dtype=np.int64)), xy_um=xy, section=section, **parts)

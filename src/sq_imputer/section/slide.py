@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pandas import Index
+from pandas import Index, to_numeric
 
 from sq_imputer.contract import CropSpec
 from sq_imputer.errors import BadInput, MissingKey, listed
@@ -53,6 +53,8 @@ class Slide(Seen, Marked):
         `(n,)` id of every row in the shapes element.
     measured
         `(n,)` whether the row has counts.
+    array
+        `(n, 2)` `array_col` and `array_row` of the table, where it has both for every measured row; 0 in other rows.
     counts
         `(n, all genes)` counts, 0 in rows that were not measured, see :class:`sq_imputer.section.counts.Counts`; None
         without a table. Those of a lazy or backed table stay where they are, and are read when they are asked for.
@@ -92,6 +94,7 @@ class Slide(Seen, Marked):
     section: str
     keys: dict[str, str]
     gene_ids: tuple[str, ...] = ()
+    array: np.ndarray | None = None
     genes: tuple[str, ...] = ()
     unit: str = ""
     expression: np.ndarray | None = None
@@ -224,8 +227,9 @@ class Slide(Seen, Marked):
         group = constant(table.obs[patient_key].iloc[rows], patient_key) if patient_key in table.obs else self.group
         measured = counts.depth > 0  # a row without counts has no expression in any unit
         warn_of_empty(len(rows) - int(measured.sum()), len(rows), self.section)
+        array = _array_of(table, rows, where, len(self))
         var_names, ids = names_of_genes(table, self.keys["gene_symbols"], table_key)
-        known = {"counts": counts, "measured": measured, "names": names, "group": group}
+        known = {"counts": counts, "measured": measured, "names": names, "group": group, "array": array}
         slide = replace(self, **known, var_names=var_names, gene_ids=ids)
         slide.recall(table, rows, where)
         return slide
@@ -278,7 +282,7 @@ class Slide(Seen, Marked):
     def take(self, rows: np.ndarray) -> Slide:
         """The slide with only these rows; features are shared with the whole, and scaled as the whole is."""
         rows = np.arange(len(self))[rows]
-        per_row = ("centers_px", "size_um", "names", "instances", "measured", "expression")
+        per_row = ("centers_px", "size_um", "names", "instances", "measured", "array", "expression")
         parts = {name: getattr(self, name)[rows] for name in per_row if getattr(self, name) is not None}
         parts["counts"] = None if self.counts is None else self.counts.take(rows)
         return replace(self, **parts, _features={}, _stored={}, _parent=(self, rows), anchor=self.anchor or self)
@@ -286,6 +290,19 @@ class Slide(Seen, Marked):
     def crops(self, spec: CropSpec, *, threads: int = 2) -> Crops:
         """Crops around every row. Lazy, but for a few pixels that tell where odd pyramid levels lie."""
         return self.frame.crops(self.centers_px, spec, threads=threads, names=self.names)
+
+
+def _array_of(table: AnnData, rows: np.ndarray, where: np.ndarray, n: int) -> np.ndarray | None:
+    """Column and row of the array at the rows of a section; None if the table does not say them of all its rows."""
+    if not {"array_row", "array_col"} <= set(table.obs):
+        return None
+    named = table.obs[["array_col", "array_row"]].iloc[rows]
+    found = named.apply(to_numeric, errors="coerce").to_numpy(dtype=np.float32)
+    if not np.isfinite(found).all():
+        return None
+    array = np.zeros((n, 2), dtype=np.float32)
+    array[where] = found
+    return array
 
 
 def _shapes_of(
