@@ -100,6 +100,21 @@ def test_every_level_is_looked_at(tmp_path):
         missing(pyramid(*levels))
 
 
+def test_levels_are_looked_at_where_they_lie(tmp_path):
+    rng = np.random.default_rng(0)
+    image = np.repeat(rng.integers(0, 256, (3, 66, 66), dtype=np.uint8), 16, axis=1).repeat(16, axis=2)[:, :1055, :1055]
+    coarse = image[:, 15:, 15:].reshape(3, 65, 16, 65, 16).mean(axis=(2, 4)).astype(np.uint8)  # the first are dropped
+    levels = [store(tmp_path, image=image, chunks=(3, 256, 256)), store(tmp_path, "1", coarse)]
+    near = np.array([[265.0, 265.0]])  # 15.6 in pixels of the level; its size would have it at 16.3
+    found = pyramid(*levels)
+    assert found.place(1).origin == (15.0, 15.0)
+    remove(levels[1], (1, 1))
+    missing(found, centers=near, sizes=np.array([4.0]))
+    remove(levels[1], (0, 0))
+    with pytest.raises(BadInput, match=r"1 chunk files .*/c/0/0/0'.* 1 of 1 rows lie there"):
+        missing(found, centers=near, sizes=np.array([4.0]))
+
+
 def test_only_channels_in_use_count(tmp_path):
     array = store(tmp_path, chunks=(1, 16, 16))
     remove(array, (0, 1), (0, 2), (0, 3))  # of channel 0

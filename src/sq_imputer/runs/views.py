@@ -31,8 +31,9 @@ def sections_of(table: AnnData) -> list[str]:
 
 def _sections(table: AnnData, found: dict[str, dict]) -> list[str]:
     there = set(table.obs["section"].astype(str)) if "section" in table.obs else set()
-    numbered = [record["sections_predicted"].values() for record in found.values() if "sections_predicted" in record]
-    named_so = ([one["section"] for one in each if one["section"] in there] for each in numbered)
+    numbered = [record["sections_predicted"] for record in found.values() if "sections_predicted" in record]
+    each = ([one[number]["section"] for number in sorted(one, key=int)] for one in numbered)  # a store has any order
+    named_so = ([name for name in names if name in there] for names in each)
     return next(filter(None, named_so), [])  # another prediction may have called them otherwise
 
 

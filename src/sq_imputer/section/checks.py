@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LEAST_INSIDE = 0.5  # of the rows must lie on the image, even where white around it was asked for
 MOST_MISSING = 0.01  # of the rows may lie on chunks that are not there
 COARSER = (2.0, 8.0)  # times coarser than the crop: beyond the first a warning, beyond the second an error
+BESIDE = 16  # pixels of a level, within which it lies of where its size says
 LOOKED_AT = 8  # crops that show whether there is tissue at all
 PLAIN = 3.0  # spread of the values (of 255) in a crop of one color
 
@@ -84,9 +85,7 @@ def check_missing(
     for number, level in enumerate(pyramid.levels):
         array = backing(level)
         if array is not None and type(array.store) is LocalStore:
-            side = sizes_px[:, None] / 2
-            box = np.stack([centers_px - side, centers_px + side])[..., ::-1] / pyramid.scale(number)
-            touched, absent = _absent(array, pyramid, box)
+            touched, absent = _absent(array, pyramid, centers_px, sizes_px, number)
             rows[touched] = True
             files += absent
     if not files:
@@ -101,7 +100,26 @@ def check_missing(
     warnings.warn(message, UserWarning, stacklevel=2)
 
 
-def _absent(array: zarr.Array, pyramid: Pyramid, box: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def _absent(
+    array: zarr.Array, pyramid: Pyramid, centers_px: np.ndarray, sizes_px: np.ndarray, number: int
+) -> tuple[np.ndarray, list[str]]:
+    """Rows that touch files of a level that are not there, and these files.
+
+    Where the level truly lies may take a look at its pixels, so that is asked only where files nearby are missing.
+    """
+    there = _files(Path(array.store.root, array.path))
+    side = sizes_px[:, None] / 2
+    box = np.stack([centers_px - side, centers_px + side])[..., ::-1]
+    around = np.array([-BESIDE, BESIDE])[:, None, None]
+    if not _gone(array, pyramid, box / pyramid.scale(number) + around, there)[1]:
+        return np.empty(0, np.int64), []
+    place = pyramid.place(number)
+    if place is None:  # it is never read
+        return np.empty(0, np.int64), []
+    return _gone(array, pyramid, (box - place.origin) / place.scale, there)
+
+
+def _gone(array: zarr.Array, pyramid: Pyramid, box: np.ndarray, there: set[str]) -> tuple[np.ndarray, list[str]]:
     """Rows whose box `(2, n, 2)` (from and to, y and x) touches files that are not there, and these files."""
     sizes = array.shards or array.chunks
     edges = tuple(np.append(np.arange(0, n, size), n) for n, size in zip(array.shape[1:], sizes[1:], strict=True))
@@ -111,12 +129,11 @@ def _absent(array: zarr.Array, pyramid: Pyramid, box: np.ndarray) -> tuple[np.nd
     rows, tiles = Touched.by(start, np.maximum(stop - start, 1), edges).pairs(columns)
     needed, where = np.unique(tiles, return_inverse=True)
     planes = {channel // sizes[0] for channel in (*pyramid.channels, pyramid.alpha) if channel is not None}
-    folder = Path(array.store.root, array.path)
-    there = _files(folder)
     keys = [[array.metadata.encode_chunk_key((c, *divmod(tile, columns))) for c in planes] for tile in needed.tolist()]
     absent = [[key for key in some if key not in there] for some in keys]
     gone = np.array([bool(some) for some in absent], dtype=bool)
-    return rows[gone[where]], [f"{folder.name}/{key}" for some in absent for key in some]
+    name = Path(array.store.root, array.path).name
+    return rows[gone[where]], [f"{name}/{key}" for some in absent for key in some]
 
 
 def _files(folder: Path) -> set[str]:
