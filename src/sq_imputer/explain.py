@@ -12,7 +12,8 @@ that the mean of a map over its crop is the difference :math:`f(x) - f(b)` that 
   flat cell has no texture, which may lower or raise a prediction by itself: compare cells rather than their signs.
 
 A model that sees wider contexts sees the same tissue in several views: a cell is covered in all of them, and gradients
-of all are added up where they overlap with the crop. What a context says from outside the crop is in no map.
+of all are added up where they overlap with the crop. What a context says from outside the crop is in no map. Crops are
+seen alone: `texture` mirrors them at their borders, where a prediction from the section sees what surrounds them.
 
 Gradients are offered where every step from pixels to prediction is differentiable. The `texture` encoder is not: shares
 above thresholds and binary patterns, a sixth of its numbers, have no gradient, and a map without them would be wrong
