@@ -48,6 +48,7 @@ class Spy(Predictor):
     """Least squares on the mean color of a crop, which notes down what every fit was given."""
 
     Config = Config
+    measures_error = True  # so that fits are those that the verb asks for
     card = sqi.ModelCard(name="spy", summary="s", paper="p", established="e", ours="o", limits="l", uncertainty="u")
     fits: list[SimpleNamespace]
 
