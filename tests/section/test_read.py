@@ -188,13 +188,13 @@ def test_rows_of_other_regions_are_left_out(planted):
 
 def test_ids_of_another_type_are_shown_beside_each_other(planted):
     table, shapes = planted.table(["0", "1"]), planted.circles(planted.centers_um)
-    with pytest.raises(BadInput, match="2 of 2 values of 'spot_id' are not in shapes 'spots'.*int64.*same type"):
+    with pytest.raises(BadInput, match="2 of 2 values of 'spot_id' are not in 'spots'.*int64.*same type"):
         read.rows_of(table, shapes.index, "spots", "table")
 
 
 def test_ids_that_are_not_in_the_shapes_are_named(planted):
     table, shapes = planted.table([0, 1, 99]), planted.circles(planted.centers_um)
-    with pytest.raises(BadInput, match="1 of 3 values of 'spot_id' are not in shapes 'spots' .table: '99'"):
+    with pytest.raises(BadInput, match="1 of 3 values of 'spot_id' are not in 'spots' .table: '99'"):
         read.rows_of(table, shapes.index, "spots", "table")
 
 

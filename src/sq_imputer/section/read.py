@@ -348,8 +348,8 @@ def rows_of(
     if (position < 0).any():
         lost = ids[position < 0]
         raise BadInput(
-            f"table '{table_key}': {len(lost)} of {len(ids)} values of '{instance}' are not in shapes '{shapes_key}' "
-            f"(table: {listed(lost, 3)}, {ids.dtype}; shapes: {listed(known, 3)}, {known.dtype}). Make "
+            f"table '{table_key}': {len(lost)} of {len(ids)} values of '{instance}' are not in '{shapes_key}' "
+            f"(table: {listed(lost, 3)}, {ids.dtype}; '{shapes_key}': {listed(known, 3)}, {known.dtype}). Make "
             "both the same ids of the same type, with none missing."
         )
     if len(np.unique(position)) != len(position):
