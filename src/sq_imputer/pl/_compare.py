@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 SPREAD = "standard deviation"
-BY_FOLD = f"{SPREAD}, a model per fold"
+BY_FOLD = f"{SPREAD}\n(a model per fold)"
 
 
 @verb
