@@ -53,7 +53,7 @@ def test_of_several_levels_the_finest_is_read_and_chunk_by_chunk():
 
 def test_what_has_no_instance_is_refused():
     nothing = Labels2DModel.parse(np.zeros((20, 20), np.int32), dims=("y", "x"))
-    with pytest.raises(BadInput, match="labels 'cells' has no instance: all pixels are 0"):
+    with pytest.raises(BadInput, match="labels 'cells' has no instance: all of its pixels are 0"):
         circles_of(nothing, "cells")
 
 
