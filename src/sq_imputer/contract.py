@@ -257,7 +257,7 @@ class Marks:
     xy_um
         `(n, 2)` float64 places.
     codes
-        `(n, ceil(len(genes) / 4))` int16, equal where counts are (:mod:`sq_imputer.scores.overlap`).
+        `(n, ceil(len(genes) / 4))` int16, equal where counts are (`sq_imputer.scores.overlap`).
     known
         `(ceil(len(genes) / 4),)` whether all genes of a code were measured.
     """

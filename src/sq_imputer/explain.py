@@ -1,8 +1,8 @@
 r"""Which pixels carry a prediction: signed maps of crops, as tensors, and whether a map may be believed.
 
-Every map compares the crop with a flat color, the *baseline*, such as the mean color of the section's tissue or its
-glass. A value is what the prediction would lose if the whole crop did what this pixel does, in the expression unit, so
-that the mean of a map over its crop is the difference :math:`f(x) - f(b)` that it explains:
+Every map compares the crop with a flat color, the *baseline*: that of the section's tissue, or of its glass. A value is
+what the prediction would lose if the whole crop did what this pixel does, in its unit: the mean of a map over its crop
+is the difference :math:`f(x) - f(b)` that it explains:
 
 - `stains` (nsl): :math:`g(x_p) - g(b)`, exactly, for :math:`f` is a mean over pixels;
 - `integrated_gradients` (Sundararajan et al. 2017): :math:`(x - b)\int_0^1 \nabla f(b + t(x - b))\,dt` by a
@@ -12,13 +12,12 @@ that the mean of a map over its crop is the difference :math:`f(x) - f(b)` that 
   flat cell has no texture, which may lower or raise a prediction by itself: compare cells rather than their signs.
 
 A model that sees wider contexts sees the same tissue in several views: a cell is covered in all of them, and gradients
-of all are added up where they overlap with the crop. What a context says from outside the crop is in no map. Crops are
-seen alone: `texture` mirrors them at their borders, where a prediction from the section sees what surrounds them.
+of all are added up where they overlap. What a context says from outside the crop is in no map; `texture` mirrors crops.
 
-Gradients are offered where every step from pixels to prediction is differentiable. The `texture` encoder is not: shares
-above thresholds and binary patterns, a sixth of its numbers, have no gradient, and a map without them would be wrong
-silently. A ridge that is linear in it is taken apart exactly instead (:func:`feature_groups`); a model that retrieves
-is explained by its neighbors (:func:`sq_imputer.tl.retrieved`), as it jumps where they change.
+Gradients are offered where every step from pixels to prediction is differentiable. The `texture` encoder is not: its
+shares above thresholds have no gradient, and a map without them would be wrong silently. A ridge that is linear in it
+is taken apart exactly instead (:func:`feature_groups`); a model that retrieves is explained by its neighbors
+(:func:`sq_imputer.tl.retrieved`), as it jumps where they change.
 """
 
 from __future__ import annotations

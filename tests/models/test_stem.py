@@ -312,9 +312,7 @@ def test_validation_does_not_depend_on_luck(fitted, train) -> None:
 
 
 def test_a_learned_variance_is_trained_and_sampled_from(train, arrays) -> None:
-    model = stem.Model(config(learned_range=True, sampler="ddpm", n_steps=800, n_samples=6, steps=600)).fit(
-        train, PLAN
-    )
+    model = stem.Model(config(learned_range=True, sampler="ddpm", n_steps=800, n_samples=6, steps=600)).fit(train, PLAN)
     batch = next(model.seen(train, 500))
     assert set(model.loss(batch)) == {"noise", "range"}
     x, _, mean = planted(40, 1)

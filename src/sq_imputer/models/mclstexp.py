@@ -29,7 +29,7 @@ spot is asked about by its image alone. With :math:`N_k` the k keys of the highe
 
 :math:`v` is the spread of a new measurement around a mean of so few; of one neighbor, that of the whole bank. A few
 neighbors that happen to agree are no certainty: the spread of the training rows counts as 5 more of them (chosen on
-sections A1 and B4 of her2st). :math:`c` is measured (:mod:`sq_imputer.predictor.calibrate`). The neighbors and their
+sections A1 and B4 of her2st). :math:`c` is measured (`sq_imputer.predictor.calibrate`). The neighbors and their
 weights are the explanation of the prediction. Retrieval is exact.
 
 **Established**: branches, heads, positions, loss and retrieval are those of Min et al. (2024), written from the paper;

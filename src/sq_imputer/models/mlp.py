@@ -10,7 +10,7 @@ Each of M members sees the same features, of the crop and of wider contexts arou
 
 on expression standardized per gene; members differ by their initial weights and dropout and are trained in one pass.
 The loss is the squared error of every member. :math:`\sigma` is what the spread of the members leaves unexplained of
-the error on training data that were left out (:mod:`sq_imputer.predictor.calibrate`). There is no publication of its
+the error on training data that were left out (`sq_imputer.predictor.calibrate`). There is no publication of its
 own; everything here is ours. It is the smallest model that the shared training harness trains.
 """
 

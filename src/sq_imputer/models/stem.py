@@ -12,7 +12,7 @@ of frozen image features:
 with blocks whose normalization and gates are functions of :math:`c` and start at zero (adaLN-Zero), so that the network
 is the zero function at first. Samples of :math:`p(x \mid v)` are drawn for every spot; the prediction is their mean and
 standard deviation, which is stretched to the size of the error on left-out training data
-(:mod:`sq_imputer.predictor.calibrate`).
+(`sq_imputer.predictor.calibrate`).
 
 **Established** (Zhu et al. 2025; `Config.paper()`): gene tokens without positions, the added condition, adaLN-Zero,
 the linear schedule of 1000 steps, the learned variance, averaged weights, 20 samples per spot by 1000 ancestral steps,
@@ -20,7 +20,7 @@ log2(count + 1) as the target, never clamped.
 
 **Ours**, the default: expression standardized per gene; texture features at several scales with dropout, and a smaller
 network, because a few hundred spots are what most users have; 20 steps of stochastic DPM-Solver++, spread evenly over
-the log of the ratio of noise to signal (:mod:`sq_imputer.nn.diffusion`; `benchmarks/stem.py`); noise in pairs of
+the log of the ratio of noise to signal (`sq_imputer.nn.diffusion`; `benchmarks/stem.py`); noise in pairs of
 opposite sign, which makes the mean of few samples precise; averaging of the weights that warms up (a fixed decay of
 0.9999 leaves a short run at its initial weights); time steps spread evenly over each batch; gradients clipped
 (`Plan.clip`); crops of true size in µm. The embedding augmentation of the paper (flips and rotations of every crop,

@@ -86,7 +86,7 @@ class Crops:
     def on_grid(
         cls, pyramid: Pyramid, windows: Windows, size_px: int, threads: int = 2, names: np.ndarray | None = None
     ) -> Crops:
-        """Crops of `size_px` whose windows are placed already (:mod:`sq_imputer.pixels.dense`)."""
+        """Crops of `size_px` whose windows are placed already (`sq_imputer.pixels.dense`)."""
         crops = cls.__new__(cls)
         crops._set(pyramid, windows, size_px, threads, names)
         return crops

@@ -44,7 +44,7 @@ class Predictor(nn.Module, ABC):
     instead of :meth:`loss`. Its file never touches SpatialData.
 
     A standard deviation that :meth:`predict_step` says is a shape: its size is measured on left-out rows
-    (:mod:`sq_imputer.predictor.calibrate`), for every model alike.
+    (`sq_imputer.predictor.calibrate`), for every model alike.
 
     Features reach :meth:`loss` and :meth:`predict_step` scaled: by the training rows, or within each section if
     `needs.per_section`.

@@ -40,7 +40,7 @@ class Plan:
         section. 0 trains for all epochs. None for the model's own.
     calibration
         Parts of the training data that are left out in turn to measure the error, which says how large a standard
-        deviation is (:mod:`sq_imputer.predictor.calibrate`): so many more fits. 0 leaves it as the model says it. None
+        deviation is (`sq_imputer.predictor.calibrate`): so many more fits. 0 leaves it as the model says it. None
         for the model's own.
     patience
         Epochs without a better validation loss before stopping.

@@ -1,7 +1,7 @@
 """How large the standard deviation of a block is: measured by the errors of the models of the other blocks.
 
 Out of fold a section is predicted by several models, each of a block that it has not seen. Their errors are those that
-:mod:`sq_imputer.predictor.calibrate` would measure by further fits: none are needed. The errors of a block never size
+`sq_imputer.predictor.calibrate` would measure by further fits: none are needed. The errors of a block never size
 its own standard deviation.
 """
 

@@ -56,7 +56,7 @@ class Slide(Seen, Marked):
     array
         `(n, 2)` `array_col` and `array_row` of the table, where it has both for every measured row; 0 in other rows.
     counts
-        `(n, all genes)` counts, 0 in rows that were not measured, see :class:`sq_imputer.section.counts.Counts`; None
+        `(n, all genes)` counts, 0 in rows that were not measured, in blocks where the table is lazy or backed; None
         without a table. Those of a lazy or backed table stay where they are, and are read when they are asked for.
     var_names
         Names of the columns of `counts`.

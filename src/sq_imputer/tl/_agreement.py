@@ -64,9 +64,9 @@ def agreement(
 
     Returns
     -------
-    For every section a row each for the domains; for domains of the same number, made with the same settings, `texture
-    alone` and, unless these are the labels, `measured`; and for `random regions` (compact, of the same number and
-    sizes) and `shuffled`. Those of several sections are made together, as the domains were. Columns: section,
+    For every section a row each for the domains; for domains of the same number, made with the same settings,
+    `texture alone` and, unless these are the labels, `measured`; and for `random regions` (compact, of the same number
+    and sizes) and `shuffled`. Those of several sections are made together, as the domains were. Columns: section,
     predictor, ari (adjusted Rand index), nmi (normalized mutual information), ari_high and nmi_high (the 95th
     percentile of the draws of a random control), ari_folds (of domains and the folds of the prediction: every fold was
     predicted by another model, and domains that agree with them more than random regions do are made by that; NaN
