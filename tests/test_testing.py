@@ -858,13 +858,6 @@ class SeedsTheProcess(Sound):
         torch.manual_seed(plan.seed)
 
 
-@fails("check_process_unchanged", "the model changes the gradient mode of the process")
-class LeavesGradientsOff(Sound):
-    def optimize(self, sources, plan):
-        super().optimize(sources, plan)
-        torch.set_grad_enabled(False)
-
-
 @pytest.fixture
 def slides(toy_slides):
     """The toy slides with expression of their own, which a broken model may spoil."""
