@@ -236,7 +236,7 @@ class TakesAnyConfig(Sound):
         super().__init__(config if isinstance(config, Config) else None)
 
 
-@fails("check_fits", "AttributeError")
+@fails("check_fits", "TypeError|AttributeError")
 class SaysATensor(Sound):
     def predict_step(self, batch):
         return super().predict_step(batch).mean
