@@ -11,7 +11,9 @@ column is the processor time that the default network takes for 20 samples of so
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,9 @@ import torch
 from sq_imputer.contract import Batch
 from sq_imputer.models import stem
 from sq_imputer.nn import diffusion
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from gaussian import ancestral, width
 
 STDS = (1.0, 0.5, 0.3, 0.1, 0.05)
 STEPS = {"sde-dpm": (10, 15, 20, 50), "dpm": (10, 11, 20, 50), "ddim": (20, 100), "ddpm": (20, 100, 800, 1000)}
@@ -35,26 +40,11 @@ def over_time(name: str, n_steps: int):
     return made
 
 
-def width(steps, std: float) -> float:
+def spread(steps, name: str, std: float) -> float:
     """Standard deviation of samples in units of the true one."""
-    signal = 1 / (1 + steps.sigmas[:-1].double() ** 2)
-    noises = torch.eye(len(signal) + 1)
-    x = noises[None, None, 0]
-    for k, (t, at) in enumerate(zip(steps.timesteps, signal.tolist(), strict=True), 1):
-        said = x * (1 - at) ** 0.5 / (at * std**2 + 1 - at)
-        x = steps.step(said, t, x, variance_noise=noises[None, None, k], return_dict=False)[0]
-    return float(x.norm()) / std
-
-
-def ancestral(steps, std: float) -> float:
-    """The same of ancestral steps, of the lower variance, by their formula (Ho et al. 2020, respaced)."""
-    signal, variance = [float(diffusion.schedule().alphas_cumprod[int(t)]) for t in steps.timesteps], 1.0
-    for at, before in zip(signal, [*signal[1:], 1.0], strict=True):
-        said = (1 - at) ** 0.5 / (at * std**2 + 1 - at)
-        start, beta = (1 - (1 - at) ** 0.5 * said) / at**0.5, 1 - at / before
-        mean = before**0.5 * beta / (1 - at) * start + (at / before) ** 0.5 * (1 - before) / (1 - at)
-        variance = mean**2 * variance + (1 - before) / (1 - at) * beta
-    return variance**0.5 / std
+    if name == "ddpm":
+        return ancestral([float(diffusion.schedule().alphas_cumprod[int(t)]) for t in steps.timesteps], std)
+    return width(steps, (1 / (1 + steps.sigmas[:-1].double() ** 2)).tolist(), std)
 
 
 def seconds(genes: int, spots: int) -> dict[tuple[str, int], float]:
@@ -89,9 +79,11 @@ def main() -> None:
     for name, counts in STEPS.items():
         for n_steps in counts:
             ways = {"over time": over_time, "over log ratio": diffusion.sampler}
-            ways, how = (ways, width) if name != "ddpm" else ({"over time": diffusion.sampler}, ancestral)
+            ways = ways if name != "ddpm" else {"over time": diffusion.sampler}
             for way, make in ways.items():
-                row = {f"{std:g}": how(make(name, n_steps), std) for std in STDS}  # a scheduler counts its steps
+                row = {
+                    f"{std:g}": spread(make(name, n_steps), name, std) for std in STDS
+                }  # a scheduler counts its steps
                 offered = way == list(ways)[-1] and n_steps >= diffusion.LEAST[name]
                 took = cost.get((name, n_steps), np.nan) / cost["sde-dpm", 20]
                 rows[name, n_steps, way] = row | {"offered": offered, "time": took}

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from gaussian import ancestral, width
 
 from sq_imputer.models import stem
 from sq_imputer.nn import diffusion
@@ -91,27 +92,10 @@ def test_the_second_order_sampler_needs_fewer_steps_than_the_others() -> None:
 
 
 def spread(name: str, n_steps: int, std: float) -> float:
-    """What a sampler makes of a Gaussian of some standard deviation, in units of it, given the exact noise.
-
-    Nothing is drawn: every step is linear, so that the sampler is run on the shares of all noises in a sample. The
-    last axis counts them.
-    """
+    """What a sampler makes of a Gaussian of some standard deviation, in units of it, given the exact noise."""
     steps = diffusion.sampler(name, n_steps)
     signal = [float(signal_at(t)) for t in steps.timesteps]
-    if name == "ddpm":  # the mean and variance of Ho et al. (2020), respaced
-        variance = 1.0
-        for at, before in zip(signal, [*signal[1:], 1.0], strict=True):
-            said = (1 - at) ** 0.5 / (at * std**2 + 1 - at)
-            start, beta = (1 - (1 - at) ** 0.5 * said) / at**0.5, 1 - at / before
-            mean = before**0.5 * beta / (1 - at) * start + (at / before) ** 0.5 * (1 - before) / (1 - at)
-            variance = mean**2 * variance + (1 - before) / (1 - at) * beta
-        return variance**0.5 / std
-    noises = torch.eye(n_steps + 1)
-    x = noises[None, None, 0]
-    for k, (t, at) in enumerate(zip(steps.timesteps, signal, strict=True), 1):
-        said = x * (1 - at) ** 0.5 / (at * std**2 + 1 - at)
-        x = steps.step(said, t, x, variance_noise=noises[None, None, k], return_dict=False)[0]
-    return float(x.norm()) / std
+    return ancestral(signal, std) if name == "ddpm" else width(steps, signal, std)
 
 
 OFFERED = {(c.sampler, c.n_steps) for c in (stem.Config(), stem.Config.small(), stem.Config.paper())}

@@ -11,6 +11,7 @@ from spatialdata.transformations import Identity, set_transformation
 
 import sq_imputer as sqi
 from sq_imputer.errors import BadInput
+from sq_imputer.runs.joined import restore
 from sq_imputer.section.labels import circles_of
 from sq_imputer.section.slide import Slide
 
@@ -94,6 +95,9 @@ def test_labels_are_predicted_as_the_circles_that_they_are_of(labeled, tmp_path)
     found, expected = sdata.tables["imputed"], circles.tables["imputed"]
     assert found.uns["spatialdata_attrs"]["region"] == "cells" and found.n_obs == expected.n_obs + 1
     assert np.corrcoef(found.layers["ridge"][:-1].ravel(), expected.layers["ridge"].ravel())[0, 1] > 0.97
+    known = found.uns["sq_imputer"]
+    restore(sdata, "imputed")
+    assert found.uns["sq_imputer"] is known  # nothing was joined since
     back = sd.read_zarr(tmp_path / "labels.zarr")
     table, joined = sd.join_spatialelement_table(
         sdata=back, spatial_element_names="cells", table_name="imputed", how="left"

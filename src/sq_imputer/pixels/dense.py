@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sq_imputer.pixels.crops import Crops
-from sq_imputer.pixels.plan import FAR, Windows, pick_level
+from sq_imputer.pixels.plan import Windows, on_level, pick_level, resampled
 
 if TYPE_CHECKING:
     from sq_imputer.contract import CropSpec
+    from sq_imputer.pixels.levels import Place
     from sq_imputer.pixels.pyramid import Pyramid
 
 STRIDES = (32, 128, 256, 512, 1024)  # pixels from block to block; the first is as good as a block for every window
@@ -35,23 +36,20 @@ class Grid:
 
     Parameters
     ----------
-    level
-        Pyramid level that is read.
+    level, lies
+        Pyramid level that is read, and where it lies.
     step
         Pixels of that level per pixel of the grid, `(y, x)`.
     origin
         Where pixel 0 begins, in pixels of the level.
-    scale, offset
-        Finest-level pixels per pixel of the level, and where it begins, `(y, x)`.
     swap
         Whether y and x are exchanged as blocks are read, so that an image on its side is resampled as if upright.
     """
 
     level: int
+    lies: Place
     step: np.ndarray
     origin: np.ndarray
-    scale: np.ndarray
-    offset: np.ndarray
     swap: bool = False
 
     @classmethod
@@ -59,30 +57,28 @@ class Grid:
         """The grid of windows like `spec`."""
         level = pick_level(pyramid, spec, mpp)
         lies = pyramid.place(level)
-        scale, offset = np.array(lies.scale), np.array(lies.origin)
+        scale = np.array(lies.scale)
         side = spec.extent_um / mpp / scale
         whole = level == 0 and (np.rint(side) == spec.size_px).all()
         # Multiples of 1/128 are exact: a pixel is the same whatever block it is read in.
         step = np.rint(np.maximum(side / spec.size_px, LEAST_STEP) * 128) / 128
         step = np.ones(2) if whole or ((NATIVE < step) & (step < 1)).all() else step
-        middle = (np.array(pyramid.shape) / 2 - offset) / scale
+        middle = (np.array(pyramid.shape) / 2 - lies.origin) / scale
         origin = np.floor(middle) if (step == 1).all() else np.rint(middle * 128) / 128
-        return cls(level, step, origin, scale, offset, swap)
+        return cls(level, lies, step, origin, swap)
 
     def windows(self, centers_px: np.ndarray, side_px: float) -> tuple[np.ndarray, np.ndarray]:
         """Where windows begin `(n, 2)`, as (y, x), and their sides `(2,)`, in pixels of the grid."""
-        center = np.clip((centers_px[:, ::-1] - self.offset) / self.scale, -FAR, FAR)
-        side = side_px / self.scale / self.step
-        return (center - self.origin) / self.step - side / 2, side
+        side = side_px / np.array(self.lies.scale) / self.step
+        return (on_level(centers_px, self.lies) - self.origin) / self.step - side / 2, side
 
     def read(self, first: np.ndarray, size: int) -> Windows:
         """Squares of the grid whose first pixels `(n, 2)` are given."""
         corner = self.origin + first * self.step
         if (self.step == 1).all():
             return Windows(self.level, size, corner.astype(np.int64), swap=self.swap)
-        margin = ceil(max(self.step.max(), 1)) + 1  # reach of the antialiasing filter
+        margin, window = resampled(size * self.step.max(), size)
         start = np.floor(corner) - margin
-        window = ceil(size * self.step.max()) + 1 + 2 * margin
         inside, box = corner - start, size * self.step
         if not self.swap:
             inside, box = inside[:, ::-1], box[::-1]

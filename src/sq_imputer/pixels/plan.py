@@ -14,6 +14,7 @@ from sq_imputer.places import APART_UM
 
 if TYPE_CHECKING:
     from sq_imputer.contract import CropSpec
+    from sq_imputer.pixels.levels import Place
     from sq_imputer.pixels.pyramid import Pyramid
 
 FAR = 2.0**40  # pixels; beyond any image, well inside int64
@@ -98,11 +99,10 @@ def place(pyramid: Pyramid, centers_px: np.ndarray, spec: CropSpec, mpp: float, 
     """
     level = pick_level(pyramid, spec, mpp)
     lies = pyramid.place(level)
-    scale = np.array(lies.scale)
-    center = np.clip((centers_px[:, ::-1] - lies.origin) / scale, -FAR, FAR)
+    scale, center = np.array(lies.scale), on_level(centers_px, lies)
     side = spec.extent_um / mpp / scale
-    straight = np.rint(axes)
-    if np.abs(axes - straight).max() > 1e-3:
+    straight = right_angled(axes)
+    if straight is None:
         return _turned(level, center, side, axes, spec.size_px)
     swap = bool(straight[0, 0] == 0)
     sign = (int(straight[1].sum()), int(straight[0].sum()))
@@ -111,12 +111,28 @@ def place(pyramid: Pyramid, centers_px: np.ndarray, spec: CropSpec, mpp: float, 
         # whole and half pixels are what centers lie on: the edge of rounding is not there, but out of their reach
         first = np.floor(_corner(sign * center, spec.size_px) + 0.5 + APART_UM / mpp / scale + 1 / 1024)
         return Windows(level, spec.size_px, _start(first, sign, spec.size_px), sign, swap)
-    margin = ceil(max(side.max() / spec.size_px, 1)) + 1  # reach of the antialiasing filter
-    window = ceil(side.max()) + 1 + 2 * margin
+    margin, window = resampled(side.max(), spec.size_px)
     corner = _corner(sign * center, side)
     first = np.floor(corner) - margin
     inside, box = (corner - first, side) if swap else ((corner - first)[:, ::-1], side[::-1])
     return Windows(level, window, _start(first, sign, window), sign, swap, inside, box=tuple(box.tolist()))
+
+
+def on_level(centers_px: np.ndarray, lies: Place) -> np.ndarray:
+    """Centers `(n, 2)` (x, y) in pixels of the finest level, as (y, x) in pixels of a level that lies there."""
+    return np.clip((centers_px[:, ::-1] - lies.origin) / np.array(lies.scale), -FAR, FAR)
+
+
+def right_angled(axes: np.ndarray) -> np.ndarray | None:
+    """Axes that run along those of the image, exactly; None if they are turned."""
+    straight = np.rint(axes)
+    return straight if np.abs(axes - straight).max() <= 1e-3 else None
+
+
+def resampled(side: float, size: int) -> tuple[int, int]:
+    """Pixels that the antialiasing filter reaches around a square of `side`, resized to `size`; side of its window."""
+    margin = ceil(max(side / size, 1)) + 1
+    return margin, ceil(side) + 1 + 2 * margin
 
 
 def _corner(center: np.ndarray, side: np.ndarray | int) -> np.ndarray:

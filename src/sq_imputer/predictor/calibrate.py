@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.contract import Model, Source
+from sq_imputer.contract import Marks, Model, Source
 from sq_imputer.progress import track
 from sq_imputer.scores.splits import left_out
 
@@ -49,6 +49,10 @@ class Part:
 
     def __getattr__(self, name: str):
         return getattr(self.source, name)
+
+    def marks(self, genes: Sequence[str]) -> Marks:
+        """Nothing: the fit is not kept, and predicts what it is told to."""
+        return Marks((), np.empty((0, 2)), np.empty((0, 0), dtype=np.int16), np.empty(0, dtype=bool))
 
 
 def n_folds(predictor: Model, plan: Plan) -> int:

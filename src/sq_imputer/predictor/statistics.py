@@ -10,9 +10,7 @@ from torch import Tensor
 
 from sq_imputer.contract import Batch, Model, Source
 from sq_imputer.progress import track
-from sq_imputer.scores.moments import mean_and_std
-
-MANY = 4096  # rows of features at a time: what is copied of them on the way stays small
+from sq_imputer.scores.moments import MANY, chunks, mean_and_std
 
 
 def take(predictor: Model, sources: Sequence[Source]) -> None:
@@ -42,11 +40,6 @@ class Summaries:
         read = (b for s, r in zip(self.sources, self.rows, strict=True) for b in self.predictor.seen(s, size, rows=r))
         total = sum(map(len, self.rows))
         return map(summary, track(read, f"{self.predictor.card.name}: statistics", total, size=len))
-
-
-def chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Some rows at a time."""
-    return (rows[start : start + MANY] for start in range(0, len(rows), MANY))
 
 
 def safe(std: np.ndarray) -> np.ndarray:

@@ -65,7 +65,6 @@ def check_unseen(
     decision: Decision, targets: Targets, training: Sequence[Slide], predictor: Predictor, allow_same_patient: bool
 ) -> None:
     """No section is predicted by a model that was fitted on it, nor, if the model retrieves, on its patient."""
-    kept: dict[int, Marks] = {}  # of training sections, which several fits share
     for k, (slide, told) in enumerate(zip(targets.slides, decision.told, strict=True)):
         if told.leave_out == "block" or told.anchor is not None:
             continue  # by what lies beyond the block, or shapes that nobody measured
@@ -75,10 +74,7 @@ def check_unseen(
         else:
             fit = next(ask.fit for ask in decision.asks if ask.section == k)
             numbers = [j for j, _ in decision.fits[fit]]
-            for j in numbers:
-                if j not in kept:
-                    kept[j] = training[j].marks(training[j].genes)
-            rows = [kept[j] for j in numbers]
+            rows = [training[j].marks(training[j].genes) for j in numbers]
             names, groups = zip(*[(training[j].section, training[j].group) for j in numbers], strict=True)
         check_rows(slide, rows, names)
         if predictor.retrieves and not allow_same_patient:

@@ -84,7 +84,7 @@ def _lies_here(record: Mapping | None, sdata: SpatialData) -> bool:
         return False
     each = list(record.get("sections_predicted", {}).values()) or [record]
     places = [(str(one["shapes_key"]), str(one["coordinate_system"])) for one in each]
-    return all(shapes in sdata.shapes and system in systems(sdata.shapes[shapes]) for shapes, system in places)
+    return all(shapes in sdata and system in systems(sdata[shapes]) for shapes, system in places)
 
 
 def _relocated(record: dict, sdata: SpatialData, region: str) -> dict:
@@ -94,7 +94,7 @@ def _relocated(record: dict, sdata: SpatialData, region: str) -> dict:
     for name, there in (("image_key", sdata.images), ("table_key", sdata.tables)):
         if record[name] not in there and record[name] + ending in there:
             moved[name] = record[name] + ending
-    here = systems(sdata.shapes[region]) if region in sdata.shapes else []
+    here = systems(sdata[region]) if region in sdata else []
     alike = [name for name in here if name.startswith(record["coordinate_system"] + ending)]
     if record["coordinate_system"] not in here and len(alike) == 1:
         moved["coordinate_system"] = alike[0]

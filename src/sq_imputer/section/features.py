@@ -12,6 +12,7 @@ from sq_imputer.contract import CropSpec
 from sq_imputer.device import BatchSize, pick_device
 from sq_imputer.errors import BadInput
 from sq_imputer.pixels.dense import Dense
+from sq_imputer.pixels.plan import right_angled
 from sq_imputer.places import alike, summary
 from sq_imputer.progress import track
 from sq_imputer.store import journal as journal_of
@@ -30,8 +31,8 @@ def reader(
     frame: Frame, centers_px: np.ndarray, spec: CropSpec, encoder: Encoder, names: np.ndarray | None = None
 ) -> Crops | Dense:
     """How an encoder sees windows around points: together if it can and they are not turned, else as crops."""
-    straight = np.rint(frame.axes)
-    if encoder.block and np.abs(frame.axes - straight).max() <= 1e-3:
+    straight = right_angled(frame.axes)
+    if encoder.block and straight is not None:
         if spec.size_px < encoder.block:
             raise BadInput(
                 f"encoder '{encoder.card.name}' takes crops of {encoder.block} pixels or more a side, got "

@@ -10,6 +10,7 @@ from sq_imputer.errors import BadInput
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
+    from xarray import DataArray
 
 BACKGROUND = 0
 
@@ -37,9 +38,15 @@ def circles_of(element, name: str) -> GeoDataFrame:
         If it has other dimensions or values, or no instance.
     """
     import dask
+    import dask.array as da
     from geopandas import GeoDataFrame, points_from_xy
 
-    array = _finest(element, name)
+    level = finest(element)
+    if level.dims != ("y", "x") or level.dtype.kind not in "iub":
+        raise BadInput(
+            f"labels '{name}' has dimensions {level.dims} of {level.dtype}; expected integers along ('y', 'x')."
+        )
+    array = da.asarray(level.data)
     edges = [np.cumsum([0, *sizes]) for sizes in array.chunks]
     blocks = array.to_delayed()
     parts = [
@@ -78,15 +85,8 @@ def sums(block: np.ndarray, top: int, left: int) -> np.ndarray:
     return found
 
 
-def _finest(element, name: str):
-    """The finest level of labels as a dask array."""
-    import dask.array as da
+def finest(element) -> DataArray:
+    """The finest level of labels, single- or multi-scale."""
     from xarray import DataTree
 
-    if isinstance(element, DataTree):
-        element = next(iter(element["scale0"].ds.data_vars.values()))
-    if element.dims != ("y", "x") or element.dtype.kind not in "iub":
-        raise BadInput(
-            f"labels '{name}' has dimensions {element.dims} of {element.dtype}; expected integers along ('y', 'x')."
-        )
-    return da.asarray(element.data)
+    return next(iter(element["scale0"].ds.data_vars.values())) if isinstance(element, DataTree) else element

@@ -8,6 +8,7 @@ import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.section import read
+from sq_imputer.section.labels import finest
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -60,11 +61,8 @@ def on_outlined(sdata: SpatialData, tissue_key: str, image_key: str, frame: Fram
 def _in_labels(element, points: np.ndarray) -> np.ndarray:
     """Which points lie on labels other than 0; only the pixels under them are read."""
     import dask.array as da
-    from xarray import DataTree
 
-    if isinstance(element, DataTree):
-        element = next(iter(element["scale0"].ds.data_vars.values()))
-    values = da.asarray(element.data)
+    values = da.asarray(finest(element).data)
     column, row = np.floor(points).astype(int).T
     on = (column >= 0) & (row >= 0) & (column < values.shape[1]) & (row < values.shape[0])
     on[on] = values.vindex[row[on], column[on]].compute() != 0

@@ -11,7 +11,7 @@ from sq_imputer.contract import Batch, CropSpec, Needs
 from sq_imputer.device import BatchSize
 from sq_imputer.encoders._shelf import Shelf, same, told
 from sq_imputer.errors import BadInput
-from sq_imputer.scores.moments import mean_and_std
+from sq_imputer.scores.moments import chunks, mean_and_std
 from sq_imputer.section import read
 from sq_imputer.section.blocks import block_centers, block_crops, whole_blocks
 from sq_imputer.section.checks import check_needs
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from sq_imputer.encoders import Encoder
 
 MIN_ROWS_FOR_MOMENTS = 20
-MANY = 4096  # rows at a time: what is copied of them stays small
 
 
 class Known(NamedTuple):
@@ -163,8 +162,7 @@ class Seen:
         key = "moments", needs, rows.tobytes()
         views = slide._views(needs, device)  # features that are replaced take their moments with them
         if key not in slide._features:
-            parts = np.array_split(np.flatnonzero(rows), -(-rows.sum() // MANY))
-            seen = (np.concatenate([view[part] for view in views], axis=-1) for part in parts)
+            seen = (np.concatenate([view[part] for view in views], axis=-1) for part in chunks(np.flatnonzero(rows)))
             slide._features[key] = mean_and_std(values.reshape(-1, values.shape[-1]) for values in seen)
         return slide._features[key]
 

@@ -171,7 +171,8 @@ def _of_measured(sdata: SpatialData, table: AnnData, column: str) -> Series:
         there = listed(dict.fromkeys([*table.obs, *([] if measured is None else measured.obs)]), 20)
         raise MissingKey(f"no '{column}' in obs, which has {there}. Pass labels= a column, or 'measured'.")
     rows = np.flatnonzero(read.region_of_rows(measured, record["table_key"]) == shapes_key)
-    values = pd.Series(measured.obs[column].iloc[rows].array, index=read.instances_of(measured, rows, shapes_key))
+    ids = read.instances_of(measured, rows, record["table_key"])
+    values = pd.Series(measured.obs[column].iloc[rows].array, index=ids)
     return values.reindex(table.obs["instance_id"]).set_axis(table.obs_names)
 
 

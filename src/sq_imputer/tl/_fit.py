@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import quiet
-from sq_imputer.runs.library import share_of
 from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model, shelf_of
+from sq_imputer.runs.totals import share_of
 from sq_imputer.section.keys import verb
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from sq_imputer.runs.checks import (
     warn_of_shapes,
 )
 from sq_imputer.runs.decide import by_one_model, by_own_spots
-from sq_imputer.runs.library import share_of, warn_of_shares
 from sq_imputer.runs.run import journal_home, manifest, open_run
 from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model, shelf_of
 from sq_imputer.runs.slots import Place, units, write_results
 from sq_imputer.runs.targets import measured_of, read_targets, recall
+from sq_imputer.runs.totals import share_of, warn_of_shares
 from sq_imputer.scores.splits import check_folds
 from sq_imputer.section.keys import verb
 

@@ -14,8 +14,8 @@ from sq_imputer.genes.units import to_unit
 from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
-from sq_imputer.runs.library import with_depth_of
 from sq_imputer.runs.sections import check_table, read_sections, records
+from sq_imputer.runs.totals import with_depth_of
 from sq_imputer.runs.views import names_of, sections_of, views_of
 from sq_imputer.scores import metrics
 from sq_imputer.scores import tables as scoring

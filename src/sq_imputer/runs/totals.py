@@ -1,4 +1,4 @@
-"""The library that counts are a part of: how deep it was when it was predicted, and how much of it a panel is."""
+"""Total counts: how deep a library was when it was predicted, and how much of it a panel is."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import pytest
 import spatialdata
 
 import sq_imputer as sqi
-from sq_imputer.runs.library import share_of
+from sq_imputer.runs.totals import share_of
 from sq_imputer.section.slide import Slide
 
 QUICK = {"n_folds": 3, "buffer_um": 50.0}
