@@ -163,7 +163,7 @@ def wrong_calls(code: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS.parent)))
 def test_names_and_arguments_in_the_blocks_of_pages_are_there(page):
     assert [wrong for block in blocks_of(page) for wrong in wrong_calls(block)] == []
 
