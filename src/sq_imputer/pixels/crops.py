@@ -11,16 +11,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from math import ceil
 from typing import TYPE_CHECKING
 
 import dask.array as da
 import numpy as np
-from PIL import Image
 
 from sq_imputer.errors import BadInput, SqImputerError, listed
 from sq_imputer.pixels.chunks import BadChunk, Held, Tiles
 from sq_imputer.pixels.plan import Step, Touched, Windows, in_groups, in_order, place
+from sq_imputer.pixels.resample import resize, shift, turn
 
 if TYPE_CHECKING:
     from sq_imputer.contract import CropSpec
@@ -242,10 +241,12 @@ class Crops:
 
     def _resample(self, rows: np.ndarray, slots: np.ndarray, held: Held, out: np.ndarray) -> None:
         windows = self._windows
-        window = np.empty((1, 3, windows.side, windows.side), np.uint8)
+        window, moved = np.empty((1, 3, windows.side, windows.side), np.uint8), windows.keep_resolution(self.size_px)
         for row, slot in zip(rows, slots, strict=True):
             self._cut(np.array([row]), np.array([0]), held, window)
-            if windows.box is not None:
+            if moved:
+                shift(window[0], windows.offset[row], out[slot])
+            elif windows.box is not None:
                 resize(window[0], windows.offset[row], windows.box, out[slot])
             else:
                 turn(window[0], windows.offset[row], windows.matrix, out[slot])
@@ -308,30 +309,6 @@ def _ahead(batches: Iterator) -> Iterator:
         thread.shutdown(cancel_futures=True)
         with suppress(ValueError):  # Ctrl-C as a thread was started: the pool does not know it, and it is at work still
             batches.close()
-
-
-def resize(window: np.ndarray, corner: np.ndarray, box: tuple[float, float], out: np.ndarray) -> None:
-    """Antialiased (triangle filter) resampling of a box inside a `(3, h, w)` window, to a fraction of a pixel.
-
-    Pillow: it takes fractions of a pixel, computes in integers (the same on every machine) and releases the GIL.
-    """
-    x, y = corner.tolist()
-    size = out.shape[:0:-1]
-    for plane, into in zip(window, out, strict=True):
-        into[...] = Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR, (x, y, x + box[0], y + box[1]))
-
-
-def turn(window: np.ndarray, center: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
-    """Resampling of a turned square inside a `(3, h, w)` window: bilinear samples, at least one per pixel, averaged."""
-    size = out.shape[-1]
-    samples = max(1, ceil(np.sqrt(abs(np.linalg.det(matrix))) - 1e-6))  # per side of a pixel of the crop
-    step = matrix / samples
-    x, y = center - matrix.sum(axis=1) * size / 2
-    affine = (step[0, 0], step[0, 1], x, step[1, 0], step[1, 1], y)
-    fine = (size * samples, size * samples)
-    for plane, into in zip(window, out, strict=True):
-        turned = Image.fromarray(plane).transform(fine, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
-        into[...] = turned.reduce(samples)
 
 
 def _check(centers: np.ndarray, mpp: float, axes: np.ndarray, threads: int) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FAR = 2.0**40  # pixels; beyond any image, well inside int64
 RUN_BYTES = 3 << 20  # decoded at a time by one thread
+SAME = 1 / 512  # pixels that the side of a crop may differ by to be at the resolution of a level
 GROUP_BYTES = 64 << 20  # held at a time where rows are shuffled or handed to dask
 
 
@@ -55,6 +56,10 @@ class Windows:
     offset: np.ndarray | None = None
     box: tuple[float, float] | None = None
     matrix: np.ndarray | None = None
+
+    def keep_resolution(self, size: int) -> bool:
+        """Whether crops of this size have the resolution of the level, so that pixels are moved, but not resized."""
+        return self.box is not None and max(abs(side - size) for side in self.box) <= SAME
 
     def as_image(self, crop: np.ndarray) -> np.ndarray:
         """View of a `(3, side, side)` crop in the axes of the image, so that image pixels can be pasted into it."""
