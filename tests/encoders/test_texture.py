@@ -94,6 +94,24 @@ def test_a_window_is_described_alike_in_a_small_image_and_in_a_large_one():
     assert ((moved - large).abs() / large.std(0).clamp_min(1e-3)).max() > 0.1
 
 
+@pytest.mark.parametrize("side", [32.0, 64.0])
+def test_a_window_that_moves_by_a_hair_is_described_alike(side):
+    """Also where it only just reaches into tissue, holds a single nucleus, or begins at a whole pixel."""
+    image = disks(8, 10, 256)
+    image[..., :128] = 255
+    inner = 256 - 2 * HALO - side - 1
+    generator = torch.Generator().manual_seed(0)
+    low = HALO + 0.5 + torch.rand(2000, 2, generator=generator, dtype=torch.float64) * inner
+    low[:1000, 1] = 128 - side - 8 + 16 * torch.rand(1000, generator=generator, dtype=torch.float64)
+    low[::2] = low[::2].round()
+    moved = low + 1e-4 * (2.0 * (torch.rand(2000, 2, generator=generator, dtype=torch.float64) > 0.5) - 1)
+    maps, extent = Texture().maps(image), torch.full((2,), side, dtype=torch.float64)
+    found, again = (
+        Texture().gather(maps, Boxes(torch.zeros(len(at), dtype=torch.long), at, at + extent)) for at in (low, moved)
+    )
+    assert ((again - found).abs() / found.std(0).clamp_min(1e-3)).max() < 0.03  # with bare roots it is 2
+
+
 def test_the_amounts_of_the_stains_are_recovered():
     found = named(stained(torch.full((1, 64, 64), 0.6), torch.full((1, 64, 64), 0.3)))
     assert found["hed_h_mean"].item() == pytest.approx(0.6, abs=0.02)

@@ -35,9 +35,10 @@ from sq_imputer.encoders._texture_maps import (
 from sq_imputer.encoders._windows import Boxes, summed, window_means
 from sq_imputer.errors import BadInput
 
-REVISION = 2  # to be raised when the numbers change: features in a cache or a fitted model are then known to be old
+REVISION = 3  # to be raised when the numbers change: features in a cache or a fitted model are then known to be old
 MIN_SIZE = BLOCK
-NOISE = 1e-11  # variance that rounding leaves where nothing varies
+FAINT = 0.005  # a standard deviation: where nothing varies, a root alone would grow infinitely fast
+FEW = {"nuc_l1": 1e-4, "nuc_l2": 4e-4, "nuc_l3": 1.6e-3}  # peaks per pixel of a level: about one in a window of 200 px
 PIXELS = 600_000  # worked on at once: their maps stay near a CPU
 
 Found = dict[str, Tensor]  # (n,) by name
@@ -48,8 +49,13 @@ def _log(x: Tensor) -> Tensor:
     return torch.log(x + 1e-3)
 
 
+def _root(variance: Tensor, faint: float = FAINT) -> Tensor:
+    """Standard deviation, less of what is faint: a window that moves by a hair must change by no more than that."""
+    return (variance.clamp(min=0) + faint**2).sqrt() - faint
+
+
 def _sd(means: Means, name: str) -> Tensor:
-    return (means[f"{name}^2"] - means[name].square() - NOISE).clamp(min=0).sqrt()
+    return _root(means[f"{name}^2"] - means[name].square())
 
 
 def _correlation(means: Means, x: str, y: str, product: str) -> Tensor:
@@ -81,7 +87,7 @@ def _octaves(means: Means) -> Found:
             parts = (means[f"tex_{name}_{part}{k}"] for part in ("axes", "diagonal", "amplitude"))
             axes, corner, amplitude = (part.clamp(min=0) for part in parts)  # rounding leaves less where there is none
             energy[name] = axes + corner
-            found[f"tex_{name}_axes{k}"] = torch.log(axes + 1e-6) / 2
+            found[f"tex_{name}_axes{k}"] = torch.log(axes + 1e-5) / 2
             found[f"tex_{name}_diagonal{k}"] = torch.log(corner + 1e-6) / 2
             found[f"tex_{name}_sparse{k}"] = amplitude / (energy[name].sqrt() + 1e-3)
             if k <= OCTAVES - 2:
@@ -99,10 +105,10 @@ def _gradients(means: Means) -> Found:
             xx, yy, xy, magnitude = (means[f"{key}_{part}"] for part in ("xx", "yy", "xy", "magnitude"))
             energy = xx + yy
             found[f"{key}_mean"] = _log(magnitude)
-            found[f"{key}_sd"] = _log((energy - magnitude.square()).clamp(min=0).sqrt())
-            found[f"{key}_coherence"] = ((xx - yy).square() + 4 * xy.square()).sqrt() / (energy + 1e-4)
+            found[f"{key}_sd"] = _log(_root(energy - magnitude.square(), 4 * FAINT))
+            found[f"{key}_coherence"] = ((xx - yy).square() + 4 * xy.square()).sqrt() / (energy + 1e-3)
             for side in sides:
-                found[f"{key}_coherence{side}"] = means[f"{key}_coherent{side}"] / (energy + 1e-4)
+                found[f"{key}_coherence{side}"] = means[f"{key}_coherent{side}"] / (energy + 1e-3)
     return found
 
 
@@ -114,10 +120,12 @@ def _nuclei(means: Means) -> Found:
         for k in range(len(BLOBS)):
             found[f"{key}_peaks{k}"] = 100 * means[f"{key}_peaks{k}"]
             found[f"{key}_area{k}"] = means[f"{key}_area{k}"]
-        count = means[f"{key}_weight"] + 1e-4
-        peak = {name: means[f"{key}_weight_{name}"] / count for name in ("blob", "h", "e", "hh")}
-        found |= {f"{key}_peak_{name}": peak[name] for name in ("blob", "h", "e")}
-        found[f"{key}_peak_h_sd"] = (peak["hh"] - peak["h"].square()).clamp(min=0).sqrt()
+        weight = means[f"{key}_weight"]
+        total = {name: means[f"{key}_weight_{name}"] for name in ("blob", "h", "e", "hh")}
+        count = weight + FEW[key]
+        found |= {f"{key}_peak_{name}": total[name] / count for name in ("blob", "h", "e")}
+        spread = (total["hh"] * weight - total["h"].square()) / count.square()
+        found[f"{key}_peak_h_sd"] = _root(spread, 10 * FAINT)  # of few, each counts for much
     found |= {f"nuc_dark{k}": means[f"nuc_dark{k}"] for k in range(len(DARK))}
     share = means["nuc_inside"] + 1e-3
     found["nuc_share"] = share
