@@ -290,6 +290,7 @@ class Model(Protocol):
     training_rows: tuple[Marks, ...]
     std_of_mean: bool
     measures_error: bool
+    draws_by_name: bool
     expression_std: Tensor
     std_factor: Tensor
     std_added: Tensor

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -99,3 +101,24 @@ def test_dropout_of_gpus_keeps_the_mean(share, train, kept) -> None:
     assert float(mask.float().mean()) == pytest.approx(kept, abs=0.01)
     assert float(left.mean()) == pytest.approx(float(kept > 0), abs=0.02)
     assert float(left.max()) == pytest.approx(1 / kept if kept else 0)
+
+
+@pytest.mark.parametrize("name", ["mlp", "mclstexp", "stem"])
+def test_models_that_name_their_generators_have_the_weights_that_the_mode_gives(name, arrays, monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    source = arrays(rng.normal(size=(30, 3)), features=rng.normal(size=(30, 8)))
+    model = sqi.get_model(name)
+    plan = sqi.Plan(epochs=2, batch_size=10, device="cpu", progress=False, calibration=0, seed=4)
+
+    def fit() -> dict:
+        before = torch.get_rng_state()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a loss that is not below chance
+            weights = model(model.Config.small()).fit(source, plan).state_dict()
+        assert torch.equal(torch.get_rng_state(), before)
+        return weights
+
+    found = fit()
+    monkeypatch.setattr(model, "draws_by_name", False)
+    expected = fit()
+    assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in found)

@@ -15,6 +15,7 @@ class Slope(nn.Module):
 
     card = SimpleNamespace(name="slope")
     averaging = 0.0
+    draws_by_name = False
 
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()

@@ -195,6 +195,11 @@ class Model(Predictor):
         return self.config.attention_context == "batch"
 
     @property
+    def draws_by_name(self) -> bool:
+        """Whether training draws by named generators alone: of an image network's layers nobody knows."""
+        return not self.config.backbone
+
+    @property
     def k(self) -> int:
         """Neighbors that a prediction is made of."""
         return self.config.k or min(50, max(1, self.sizes["rows"] // 10))

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from sq_imputer.contract import Batch, Needs, Prediction, Views
+from sq_imputer.nn.drawn import Dropout
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.ranges import within
@@ -81,6 +82,7 @@ class Model(Predictor):
 
     Config = Config
     std_of_mean = True
+    draws_by_name = True
     card = ModelCard(
         name="mlp",
         summary="An ensemble of small networks on frozen features of a crop and its wider contexts.",
@@ -101,7 +103,7 @@ class Model(Predictor):
         c, width, genes = self.config, self.sizes["features"], len(self.genes)
         self.hidden = Linear(c.members, width, c.hidden, scale=1.0)
         self.out = Linear(c.members, c.hidden, genes, scale=0.1)
-        self.drop = nn.Dropout(c.dropout)
+        self.drop = Dropout(c.dropout)
 
     def members(self, x_BF: Tensor) -> Tensor:
         """Standardized expression by every member, `(M, B, G)`."""

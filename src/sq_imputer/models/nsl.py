@@ -85,6 +85,7 @@ class Model(Predictor):
     """Expression from stain alone, with 11 weights per gene."""
 
     Config = Config
+    draws_by_name = True
     card = ModelCard(
         name="nsl",
         summary="Neural stain learning: a stain deconvolution per gene, learned end to end, with 11 weights.",

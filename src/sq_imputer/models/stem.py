@@ -46,7 +46,7 @@ from torch import Tensor, nn
 from sq_imputer.contract import Batch, Needs, Prediction, Source, Views
 from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, listed
-from sq_imputer.nn import diffusion
+from sq_imputer.nn import diffusion, drawn
 from sq_imputer.nn.attention import ModulatedBlock
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
@@ -185,7 +185,7 @@ class Denoiser(nn.Module):
         self.value = _two_layers(1, width, width)
         self.gene = nn.Parameter(torch.empty(genes, width).uniform_(-1, 1) / width**0.5)
         self.time = _two_layers(256, width, width)
-        self.image = nn.Sequential(nn.Dropout(config.dropout), *_two_layers(features, hidden, width))
+        self.image = nn.Sequential(drawn.Dropout(config.dropout), *_two_layers(features, hidden, width))
         self.blocks = nn.ModuleList(ModulatedBlock(width, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
@@ -232,6 +232,7 @@ class Model(Predictor):
     """A conditional diffusion model of expression given the image."""
 
     Config = Config
+    draws_by_name = True
     card = ModelCard(
         name="stem",
         summary="A conditional diffusion transformer over genes: samples of the expression that an image allows.",
@@ -328,7 +329,7 @@ class Model(Predictor):
         shift, scale = self._origin()
         start = (batch.expression - shift) / scale
         # validation must not depend on luck: the same times and noise in every epoch
-        generator = None if self.training else torch.Generator().manual_seed(int(batch.index[0]))
+        generator = drawn.generator() if self.training else torch.Generator().manual_seed(int(batch.index[0]))
         t = diffusion.stratified_times(len(batch), generator, start.device)
         noise = torch.randn(start.shape, generator=generator).to(start.device)
         noised = diffusion.schedule().add_noise(start, noise, t)

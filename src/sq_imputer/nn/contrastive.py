@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sq_imputer.nn.attention import SelfAttention
+from sq_imputer.nn.drawn import Dropout, generator
 
 # B spots, F inputs of a head, D width of the common space, W width of a spot before it
 
@@ -26,7 +27,7 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, inputs: int, width: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.project = nn.Linear(inputs, width)
         self.mix = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
@@ -140,7 +141,8 @@ class SpotEncoder(nn.Module):
 
 def turned(crops: Tensor) -> Tensor:
     """Crops `(B, 3, S, S)`, each mirrored and turned by right angles at random: one of eight ways, equally likely."""
-    flips = torch.rand(3, len(crops), 1, 1, 1, device=crops.device) < 0.5
+    chance = {"device": crops.device, "generator": generator(crops.device)}
+    flips = torch.rand(3, len(crops), 1, 1, 1, **chance) < 0.5
     crops = torch.where(flips[0], crops.flip(-1), crops)
     crops = torch.where(flips[1], crops.flip(-2), crops)
     return torch.where(flips[2], crops.transpose(-1, -2), crops)

@@ -61,7 +61,7 @@ class Grid:
         side = spec.extent_um / mpp / scale
         whole = level == 0 and (np.rint(side) == spec.size_px).all()
         # Multiples of 1/128 are exact: a pixel is the same whatever block it is read in.
-        # Windows of an odd number of pixels often lie between two of these: µm per pixel to the last bit must not decide.
+        # Odd windows lie between two of these: of µm per pixel the last bit must not decide.
         step = np.floor(np.maximum(side / spec.size_px, LEAST_STEP) * 128 + 0.5 + 1 / 1024) / 128
         step = np.ones(2) if whole or ((NATIVE < step) & (step < 1)).all() else step
         middle = (np.array(pyramid.shape) / 2 - lies.origin) / scale

@@ -60,6 +60,7 @@ class Predictor(nn.Module, ABC):
     fewest_rows: ClassVar[int] = 1  # of a training step, below which it learns nothing
     retrieves: ClassVar[bool] = False  # predictions are made of training rows, which the model carries along
     std_of_mean: ClassVar[bool] = False  # `predict_step` says how uncertain the mean is; noise is added, not scaled
+    draws_by_name: bool = False  # training draws by the generators of `sq_imputer.nn.drawn` alone: that saves time
     measures_error: ClassVar[bool] = False  # the fit itself makes the standard deviation of errors on left-out rows
 
     def __init__(self, config=None) -> None:

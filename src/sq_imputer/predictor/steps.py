@@ -66,7 +66,7 @@ class Steps:
 
     def _loss(self, batch: Batch, epoch: int) -> tuple[Tensor, float]:
         """The summed loss as tensor and as number, which is finite."""
-        with self.chance, torch.autocast(**self.cast):
+        with self.chance.of(self.predictor), torch.autocast(**self.cast):
             parts = self.predictor.loss(batch.to(self.device))
             total = sum(parts.values())
         value = total.item()

@@ -217,7 +217,7 @@ def _calibrate(predictor: Model, sources: Sequence[Source], rows: Sequence[np.nd
 
     device = pick_device(plan.device)
     predictor.to(device).eval()
-    with torch.no_grad(), Chance(plan.seed):
+    with torch.no_grad(), Chance(plan.seed).of(predictor):
         return predictor.calibrate(
             replace(batch, section=batch.section + k).to(device)
             for k, source in enumerate(sources)
