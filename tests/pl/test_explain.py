@@ -84,3 +84,25 @@ def test_what_is_not_there_is_an_error(explained):
     with pytest.raises(BadInput, match="ax has 2 Axes; expected 3"):
         sqi.pl.explain(explained, "NUC1", ax=plt.subplots(1, 2)[1])
     plt.close("all")
+
+
+def test_of_several_sections_one_is_drawn():
+    import spatialdata
+
+    sdata = spatialdata.concatenate(sqi.datasets.toy(2, size_px=400, mpp=1.25), concatenate_tables=True)
+    config = {"size_px": 28, "epochs": 2}
+    model = sqi.tl.fit(sdata, "nsl", genes=["NUC1", "STR1"], config=config, sections="region")
+    found = sqi.tl.explain(sdata, "NUC1", model=model, method="stains", sections="region")
+    sections = list(found.index.get_level_values("section").unique())
+    assert sections == ["spots-P1", "spots-P2"] == list(found.attrs["faithfulness"])
+    for name in sections:
+        table = sdata.tables[f"explanation_{name}_spots"]
+        assert set(table.obs["region"]) == {name} and f"explanation_{name}" in sdata.images
+        axes = sqi.pl.explain(sdata, "NUC1", section=name, spot=table.obs_names[3])
+        x, y = table.obsm["spatial"][3]
+        np.testing.assert_allclose([*axes[1].get_xlim(), *axes[1].get_ylim()], [x - 56, x + 56, y + 56, y - 56])
+        plt.close("all")
+    with pytest.raises(MissingKey, match="maps 'explanation' are of sections 'spots-P1', 'spots-P2'. Pass section="):
+        sqi.pl.explain(sdata, "NUC1")
+    with pytest.raises(MissingKey, match="no map 'explanation' of section 'P3'"):
+        sqi.pl.explain(sdata, "NUC1", section="P3")

@@ -48,6 +48,13 @@ def test_a_line_is_the_genes_of_a_predictor_averaged_over_sections_and_ranked(ta
     assert line.get_xdata().tolist() == list(range(1, 19))
 
 
+def test_a_section_is_drawn_alone(table):
+    expected = table.query("predictor == 'stem' and section == 'B'")["pearson"].dropna()
+    np.testing.assert_allclose(lines(skill(table, section="B"))["stem"].get_ydata(), np.sort(expected)[::-1])
+    with pytest.raises(MissingKey, match="no section 'C'; the score table has 'A', 'B'"):
+        skill(table, section="C")
+
+
 def test_genes_without_a_score_are_counted_in_the_legend(table):
     labels = [text.get_text() for text in skill(table).get_legend().get_texts()]
     assert any(label.startswith("stem: mean 0.") and label.endswith("2 of 20 genes NaN") for label in labels)

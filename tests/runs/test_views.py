@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from spatialdata.transformations import get_transformation
 
 import sq_imputer as sqi
-from sq_imputer.runs.views import section_of, views_of
+from sq_imputer.runs.views import elements_of, section_of, views_of
 
 CONFIG = {"size_px": 32, "context_um": ()}
 
@@ -66,5 +67,27 @@ def test_domains_are_found_over_all_sections_and_written_once(predicted, patient
     for name, view in views_of(predicted, "imputed").items():
         again = views[name].tables["imputed"].obs["again"].astype(str).to_numpy()
         np.testing.assert_array_equal(again, column.astype(str).to_numpy()[view.rows])
-    with pytest.raises(sqi.BadInput, match="outlines the domains of one section"):
-        sqi.tl.domains(predicted, n_domains=3, shapes_added="outlines", key_added="third")
+
+
+def test_domains_of_each_section_have_outlines_of_their_own(predicted):
+    sqi.tl.domains(predicted, n_domains=3, method="kmeans", shapes_added="outlines")
+    column = predicted.tables["imputed"].obs["domain"]
+    for name, view in views_of(predicted, "imputed").items():
+        found, spots = predicted.shapes[f"outlines_{name}"], predicted.shapes[name]
+        domain = column.iloc[view.rows].astype(str).to_numpy()
+        assert found["n_spots"].to_dict() == {one: (domain == one).sum() for one in found.index}
+        at = view.sdata.tables["imputed"].obs["instance_id"].to_numpy()
+        inside = [found.geometry[one].covers(spots.geometry[k]) for one, k in zip(domain, at, strict=True)]
+        assert all(inside) and set(get_transformation(found, get_all=True)) == set(
+            get_transformation(spots, get_all=True)
+        )
+    sqi.tl.domains(predicted, n_domains=2, method="kmeans", sections="spots-P2", key_added="one", shapes_added="alone")
+    one = predicted.tables["imputed"].obs["one"]
+    assert predicted.shapes["alone"]["n_spots"].to_dict() == one.value_counts().to_dict()
+    with pytest.raises(sqi.BadInput, match="'outlines_spots-P1' is taken; .*overwrite=True.*shapes_added"):
+        sqi.tl.domains(predicted, n_domains=3, key_added="third", shapes_added="outlines")
+
+
+def test_names_that_no_element_can_have_are_numbered():
+    assert elements_of("map", ["A", "b-1"]) == ["map_A", "map_b-1"]
+    assert elements_of("map", ["A/1", "b"]) == elements_of("map", ["a", "A"]) == ["map_0", "map_1"]

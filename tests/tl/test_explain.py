@@ -11,7 +11,7 @@ from sq_imputer.errors import BadInput, MissingKey
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
 from sq_imputer.store.provenance import pythonic
-from sq_imputer.tl._explain import _summaries
+from sq_imputer.tl._explained import _summaries
 from sq_imputer.tl._structures import STRUCTURES, Palette, glass_below
 
 EXPLAINED = ("explanation", "explanation_spots")
@@ -74,12 +74,12 @@ def test_summaries_are_those_of_the_crops(section, model):
 
 
 def test_every_view_reads_its_chunks_once(section, monkeypatch):
-    from sq_imputer.tl._explain import _Work
+    from sq_imputer.tl._explained import Work
 
     config = {"size_px": 32, "extent_um": 80.0, "context_um": (160.0, 300.0)}
     model = sqi.tl.fit(section, "ridge", genes=["NUC1"], config=config)
     slide = Slide.from_sdata(section, image_key="he")
-    work = _Work(model, slide, ["NUC1"], np.arange(len(slide)), "occlusion", 4, "tissue", 0, 8)
+    work = Work(model, slide, ["NUC1"], np.arange(len(slide)), "occlusion", 4, "tissue", 0, 8)
     made, crops = [], Slide.crops
     monkeypatch.setattr(Slide, "crops", lambda *a, **k: made.append(crops(*a, **k)) or made[-1])
     index, seen = zip(*work.views(work.rows), strict=True)

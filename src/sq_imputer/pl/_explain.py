@@ -25,7 +25,13 @@ FAINT, OPAQUE = 0.05, 0.9  # of the highest value: nothing is drawn below; the s
 
 @verb
 def explain(
-    sdata: SpatialData, gene: str, *, key: str = "explanation", spot: str | None = None, ax: np.ndarray | None = None
+    sdata: SpatialData,
+    gene: str,
+    *,
+    key: str = "explanation",
+    section: str | None = None,
+    spot: str | None = None,
+    ax: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw the map of a gene over the section, the crop of one spot, and the map over this crop.
 
@@ -40,7 +46,9 @@ def explain(
     gene
         One of the genes that were explained.
     key
-        Name of the image.
+        Name of the image, or that which :func:`sq_imputer.tl.explain` was given for several sections.
+    section
+        Of several sections, which.
     spot
         Name of the spot whose crop is shown; that of the highest mean if left out.
     ax
@@ -53,7 +61,7 @@ def explain(
     Raises
     ------
     MissingKey
-        If there is no such map, gene or spot.
+        If there is no such map, section, gene or spot, or several sections could be meant.
     BadInput
         If `ax` is not three Axes.
     """
@@ -63,6 +71,8 @@ def explain(
     from sq_imputer.section.frame import read_frame
     from sq_imputer.section.overview import picture
 
+    check_object(sdata)
+    key = _key_of(sdata, key, section)
     made, row = _record(sdata, key, gene, spot)
     table = sdata.tables[f"{key}_spots"]
     frame = read_frame(sdata, made["image_key"], made["coordinate_system"], mpp=made["image_mpp"])
@@ -84,14 +94,33 @@ def explain(
     return axes
 
 
-def _record(sdata: SpatialData, key: str, gene: str, spot: str | None) -> tuple[dict, int]:
-    """Provenance of the map, and the row of the spot."""
+def _made(sdata: SpatialData, key: str) -> dict:
+    """Provenance of a map; empty if there is none."""
     from sq_imputer.section.image import spots_of
     from sq_imputer.store.provenance import pythonic
 
-    check_object(sdata)
     table = sdata.tables.get(spots_of(key))
-    made = {} if table is None else pythonic(table.uns.get("sq_imputer", {})).get(key, {})
+    return {} if table is None else pythonic(table.uns.get("sq_imputer", {})).get(key, {})
+
+
+def _key_of(sdata: SpatialData, key: str, section: str | None) -> str:
+    """Name of the image of a section, among those that were explained under one name."""
+    made = {name: _made(sdata, name) for name in sdata.images}
+    found = {one.get("section"): name for name, one in made.items() if one and key in (name, one.get("of"))}
+    if section is not None and section not in found:
+        raise MissingKey(f"no map '{key}' of section '{section}'; there are those of {listed(found, 20)}.")
+    if section is not None or (len(found) == 1 and key not in sdata.images):
+        return next(iter(found.values())) if section is None else found[section]
+    if len(found) > 1 and key not in sdata.images:
+        raise MissingKey(f"maps '{key}' are of sections {listed(found, 20)}. Pass section=, one of them.")
+    return key
+
+
+def _record(sdata: SpatialData, key: str, gene: str, spot: str | None) -> tuple[dict, int]:
+    """Provenance of the map, and the row of the spot."""
+    from sq_imputer.section.image import spots_of
+
+    table, made = sdata.tables.get(spots_of(key)), _made(sdata, key)
     if key not in sdata.images or not made:
         raise MissingKey(f"no map '{key}'; sdata has images {listed(sdata.images)}. Call tl.explain, or pass key=.")
     if gene not in table.var_names:

@@ -27,6 +27,7 @@ def skill(
     table: DataFrame,
     *,
     metric: str = "pearson",
+    section: str | None = None,
     baselines: Sequence[str] = ("mean", "depth only", "ridge on texture"),
     ax: Axes | None = None,
 ) -> Axes:
@@ -41,6 +42,8 @@ def skill(
         As `tl.score` returns it: columns gene, predictor, section, the metrics, and perhaps ceiling.
     metric
         A column: `"pearson"`, `"pearson_given_depth"`, ...
+    section
+        Draw the scores of this section alone.
     baselines
         Predictors drawn in gray below the others, where the table has them.
     ax
@@ -53,7 +56,7 @@ def skill(
     Raises
     ------
     MissingKey
-        If the table has no such metric.
+        If the table has no such metric or section.
     """
     import matplotlib.pyplot as plt
 
@@ -61,6 +64,11 @@ def skill(
     needed = [name for name in ("gene", "predictor", metric) if name not in table]
     if needed:
         raise MissingKey(f"no column {listed(needed)}; the score table has {listed(table.columns, 12)}. Pass metric=.")
+    if section is not None:
+        there = list(dict.fromkeys(table["section"])) if "section" in table else []
+        if section not in there:
+            raise MissingKey(f"no section {section!r}; the score table has {listed(there, 20)}. Pass section=.")
+        table = table[table["section"] == section]
     if ax is None:
         ax = plt.subplots(figsize=(6, 4), layout="constrained")[1]
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)

@@ -10,6 +10,7 @@ import numpy as np
 
 from sq_imputer.errors import MissingKey, listed, named
 from sq_imputer.runs.sections import records
+from sq_imputer.store.write import is_word
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -82,6 +83,16 @@ def section_of(sdata: SpatialData, key: str, section: str | None) -> SpatialData
     if section is None and len(there) > 1:
         raise MissingKey(f"tables['{key}'] has {len(there)} sections: {listed(there, 20)}. Pass section=, one of them.")
     return next(iter(views_of(sdata, key, section).values())).sdata
+
+
+def elements_of(name: str, sections: Sequence[str]) -> list[str]:
+    """An element for each of several sections: the name with that of the section behind it.
+
+    Where one of these cannot be in the name of an element, or two differ in case only, all have their numbers instead.
+    """
+    words = all(is_word(f"{name}_{one}") for one in sections)
+    unique = len({one.lower() for one in sections}) == len(sections)
+    return [f"{name}_{end}" for end in (sections if words and unique else range(len(sections)))]
 
 
 def _view(sdata: SpatialData, key: str, name: str, rows: np.ndarray, found: dict[str, dict]) -> View:

@@ -49,8 +49,8 @@ def is_word(name, *reserved: str) -> bool:
     return bool(right) and name not in (".", "..", *reserved)
 
 
-def check_name(sdata: SpatialData, kind: Kind, key: str, overwrite: bool = False) -> None:
-    """Check that a name is one for an element, and not taken by another.
+def check_name(sdata: SpatialData, kind: Kind, key: str, overwrite: bool = False, argument: str = "key_added") -> None:
+    """Check that a name, which a verb takes as `argument`, is one for an element, and not taken by another.
 
     Raises
     ------
@@ -63,25 +63,27 @@ def check_name(sdata: SpatialData, kind: Kind, key: str, overwrite: bool = False
     if not is_word(key):
         raise BadInput(
             f"{key!r} is not a name for an element: letters, digits, '_', '-' and '.' only, and no '__' in front. "
-            "Pass another key_added."
+            f"Pass another {argument}."
         )
     for other_kind, other in _names(sdata):
         if other != key and other.lower() == key.lower():
-            raise BadInput(f"'{key}' and the existing '{other}' differ in case only. Pass another key_added.")
+            raise BadInput(f"'{key}' and the existing '{other}' differ in case only. Pass another {argument}.")
         if other == key and other_kind != kind:
-            raise BadInput(f"'{key}' names one of the {other_kind} already. Pass another key_added.")
+            raise BadInput(f"'{key}' names one of the {other_kind} already. Pass another {argument}.")
     taken = sorted(name for name_kind, name in _names(sdata) if name_kind == kind)
     if key in taken and not overwrite:
         raise BadInput(
             f"'{key}' is taken; {kind} in use: {listed(taken, 10)}. "
-            "Pass overwrite=True to replace it, or another key_added."
+            f"Pass overwrite=True to replace it, or another {argument}."
         )
 
 
-def check_free(sdata: SpatialData, kind: Kind, key: str, overwrite: bool = False, nbytes: int = 0) -> None:
+def check_free(
+    sdata: SpatialData, kind: Kind, key: str, overwrite: bool = False, nbytes: int = 0, argument: str = "key_added"
+) -> None:
     """Check that an element can be written under a name, before anything is computed for it.
 
-    `nbytes` is what it may need: more than is free on the disk of a backed object is refused.
+    `argument` is what the verb calls the name; `nbytes` is what it may need: more than is free on the disk of a backed object is refused.
 
     Raises
     ------
@@ -90,7 +92,7 @@ def check_free(sdata: SpatialData, kind: Kind, key: str, overwrite: bool = False
     StoreError
         If there is no permission to write into the store of a backed object, or no room.
     """
-    check_name(sdata, kind, key, overwrite)
+    check_name(sdata, kind, key, overwrite, argument)
     if sdata.is_backed():
         check_writable(_store(sdata), f"{kind}/{key}", nbytes)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sq_imputer.errors import BadInput, listed
+from sq_imputer.runs.views import elements_of
 from sq_imputer.store import write
 from sq_imputer.store.provenance import pythonic
 
@@ -33,8 +34,8 @@ def named_objects(sdata: Objects) -> dict[str, SpatialData]:
     return dict(found)
 
 
-def check_names(sdata: SpatialData, key: str, name: str, shapes: str | None, overwrite: bool) -> None:
-    """Check that domains, and outlines, may be written under these names."""
+def check_names(sdata: SpatialData, key: str, name: str, overwrite: bool) -> None:
+    """Check that domains may be written under this name."""
     table = sdata.tables[key]
     if not write.is_word(name, "_index"):
         raise BadInput(
@@ -49,10 +50,18 @@ def check_names(sdata: SpatialData, key: str, name: str, shapes: str | None, ove
         raise BadInput(f"'{name}' of tables['{key}'] was not written by tl.domains. Pass another key_added.")
     if ours and name in table.obs and not overwrite:
         raise BadInput(f"tables['{key}'].obs has '{name}' already. Pass overwrite=True, or another key_added.")
-    if shapes is not None:
-        write.check_free(sdata, "shapes", shapes, overwrite)
-        if shapes in sdata.shapes and "n_spots" not in sdata.shapes[shapes]:
-            raise BadInput(f"shapes '{shapes}' are not outlines of domains. Pass another shapes_added.")
+
+
+def outlines_of(sdata: SpatialData, shapes: str | None, sections: Sequence[str], overwrite: bool) -> list[str | None]:
+    """The element that outlines the domains of each section of an object, checked to be free."""
+    if shapes is None:
+        return [None] * len(sections)
+    names = [shapes] if len(sections) == 1 else elements_of(shapes, sections)
+    for name in names:
+        write.check_free(sdata, "shapes", name, overwrite, argument="shapes_added")
+        if name in sdata.shapes and "n_spots" not in sdata.shapes[name]:
+            raise BadInput(f"shapes '{name}' are not outlines of domains. Pass another shapes_added.")
+    return names
 
 
 def params_of(table: AnnData, name: str) -> dict:

@@ -22,7 +22,7 @@ from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
 from sq_imputer.store.provenance import pythonic
 from sq_imputer.tl._clusters import Settings, cluster, outlines
-from sq_imputer.tl._domain_names import check_names, named_objects
+from sq_imputer.tl._domain_names import check_names, named_objects, outlines_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -97,7 +97,8 @@ def domains(
         Column of `obs`; colors go to `uns["<key_added>_colors"]`, settings to `uns["<key_added>"]["params"]`.
     shapes_added
         Name of a shapes element for the outlines of the domains, in the coordinate systems of the spots; none if left
-        out.
+        out. Of a table of several sections every one has its own, `<shapes_added>_<section>`, or its number where its
+        name cannot be that of an element.
     overwrite
         Replace domains, and outlines, of these names.
     seed
@@ -132,16 +133,16 @@ def domains(
     whole = named_objects(sdata)
     for one in whole.values():
         check_table(one, key)
-        check_names(one, key, key_added, shapes_added, overwrite)
+        check_names(one, key, key_added, overwrite)
     taken = []
-    for name, origin, view in _views(whole, key, sections, shapes_added):
+    for name, origin, view, shapes in _views(whole, key, sections, shapes_added, overwrite):
         one = read_features(view.sdata, name, use, layer, key, device)
-        taken.append(replace(one, origin=origin, at=view.rows))
+        taken.append(replace(one, origin=origin, at=view.rows, shapes=shapes))
     _check_alike(taken, use)
     _warn_of_folds(taken, use)
     found, settings = cluster(common_columns(taken), [s.table.obsm["spatial"][s.rows] for s in taken], settings)
     settings = {"use": use, **asdict(settings), "sections": [one.name for one in taken]}
-    _write(taken, found, settings, key, key_added, shapes_added, overwrite)
+    _write(taken, found, settings, key, key_added, overwrite)
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,7 @@ class Section:
     columns: list[list[str]]
     origin: SpatialData | None = None  # whose table has `at` as the rows of this one, if it has several sections
     at: np.ndarray | None = None
+    shapes: str | None = None  # element of the outlines
 
     @property
     def record(self) -> dict:
@@ -244,17 +246,14 @@ def _texture(sdata: SpatialData, table: AnnData, key: str, layer: str, device: s
     return {"X_texture": values}
 
 
-def _views(whole: Mapping[str, SpatialData], key: str, sections, shapes: str | None) -> list[tuple]:
-    """Name, object and view of every section, by name: the order in which they were given must not matter."""
+def _views(whole: Mapping[str, SpatialData], key: str, sections, shapes: str | None, overwrite: bool) -> list[tuple]:
+    """Name, object, view and outlines of every section, by name: the order in which they were given must not matter."""
     found = []
     for name, one in whole.items():
         views = views_of(one, key, sections)
-        if shapes is not None and len(views) > 1:
-            raise BadInput(
-                f"shapes_added='{shapes}' outlines the domains of one section; '{name}' has {len(views)}: "
-                f"{listed(views)}. Leave it out, or pass sections= one of them."
-            )
-        found += [(name if len(views) == 1 else part, one, view) for part, view in views.items()]
+        names = outlines_of(one, shapes, list(views), overwrite)
+        parts = zip(views.items(), names, strict=True)
+        found += [(name if len(views) == 1 else part, one, view, outlined) for (part, view), outlined in parts]
     return sorted(found, key=lambda part: part[0])
 
 
@@ -316,23 +315,23 @@ def common_columns(sections: Sequence[Section]) -> list[list[np.ndarray]]:
 # Writing ------------------------------------------------------------------------------------------
 
 
-def _write(sections, found, settings: dict, key: str, name: str, shapes: str | None, overwrite: bool) -> None:
+def _write(sections, found, settings: dict, key: str, name: str, overwrite: bool) -> None:
     import pandas as pd
 
     colors = palette(max(int(labels.max()) for labels in found) + 1)
     whole = {id(one.origin): (one, np.full(one.origin.tables[key].n_obs, -1)) for one in sections}
     for section, labels in zip(sections, found, strict=True):
         whole[id(section.origin)][1][section.at[section.rows]] = labels
+    outlined = [(s, _polygons(s, labels, key)) for s, labels in zip(sections, found, strict=True) if s.shapes]
     for section, here in whole.values():
         table = section.origin.tables[key]
         column = categorical(here)
         kept = [colors[int(one)] for one in column.categories]
         obs = pd.DataFrame({name: column}, index=table.obs_names)
         params = {**settings, "layer": section.layer, "n_domains": len(colors)}
-        polygons = None if shapes is None else _polygons(section, here, key)
         write.put_layers(section.origin, key, {}, obs=obs, uns={f"{name}_colors": kept, name: {"params": params}})
-        if polygons is not None:
-            write.write_element(section.origin, "shapes", shapes, polygons, overwrite=overwrite)
+    for section, polygons in outlined:
+        write.write_element(section.origin, "shapes", section.shapes, polygons, overwrite=overwrite)
 
 
 def categorical(numbers: np.ndarray) -> Categorical:
@@ -352,7 +351,7 @@ def palette(n: int) -> list[str]:
     return [colors[k % len(colors)] for k in range(n)]
 
 
-def _polygons(section: Section, numbers: np.ndarray, key: str) -> GeoDataFrame:
+def _polygons(section: Section, found: np.ndarray, key: str) -> GeoDataFrame:
     from geopandas import GeoDataFrame
     from spatialdata.models import ShapesModel
     from spatialdata.transformations import get_transformation
@@ -360,10 +359,11 @@ def _polygons(section: Section, numbers: np.ndarray, key: str) -> GeoDataFrame:
     shapes_key = section.record["shapes_key"]
     shapes = read.outlines(section.sdata, shapes_key)
     rows, where = read.rows_of(section.table, shapes.index, shapes_key, key)
-    labels = np.full(len(shapes), -1)
+    numbers, labels = np.full(section.table.n_obs, -1), np.full(len(shapes), -1)
+    numbers[section.rows] = found
     labels[where] = numbers[rows]
-    found = outlines(read.centers(shapes, shapes_key), labels)
-    counts = [int((labels == k).sum()) for k in found]
-    index = [str(k) for k in found]
-    frame = GeoDataFrame({"n_spots": counts}, geometry=list(found.values()), index=index)
+    areas = outlines(read.centers(shapes, shapes_key), labels)
+    counts = [int((labels == k).sum()) for k in areas]
+    index = [str(k) for k in areas]
+    frame = GeoDataFrame({"n_spots": counts}, geometry=list(areas.values()), index=index)
     return ShapesModel.parse(frame, transformations=get_transformation(section.sdata[shapes_key], get_all=True))

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,36 +11,27 @@ import numpy as np
 from sq_imputer.contract import CropSpec
 from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, MissingKey, check_number, listed, named
-from sq_imputer.progress import track
 from sq_imputer.runs.sections import resolve_model
+from sq_imputer.runs.views import elements_of
 from sq_imputer.section import read
 from sq_imputer.section.image import spots_of
 from sq_imputer.section.keys import verb
-from sq_imputer.section.mosaic import Mosaic, Spool, as_element, check_mpp
-from sq_imputer.section.overview import picture
+from sq_imputer.section.mosaic import Mosaic, as_element, check_mpp
+from sq_imputer.section.regions import slides_of
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
-from sq_imputer.tl._structures import FINEST_UM, STRUCTURES, Palette, density, glass_below
+from sq_imputer.tl._explained import Work
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from anndata import AnnData
     from pandas import DataFrame
     from spatialdata import SpatialData
-    from torch import Tensor
 
-    from sq_imputer.explain import Sight
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.section.keys import SlideKeys
 
 GROUPS = "feature_groups"
-SUMMARIES = ("mean", "positive_share", "concentration")
-TOP = 0.1  # share of the cells of a map whose share of its size is its concentration
-TESTED, COLORED = 16, 64  # crops that faithfulness, and the colors of the section, are taken from
-SORTED = 256  # crops whose pixels are sorted into structures
-OVERVIEW_PX = 1000
-HELD = 2**28  # bytes of crops that are read at a time
 
 
 @verb
@@ -50,6 +41,7 @@ def explain(
     *,
     model: str | Path | Predictor,
     method: str = "occlusion",
+    sections: str | Mapping | None = None,
     spots: Sequence[str] | None = None,
     mpp: float | None = None,
     grid: int = 8,
@@ -79,8 +71,11 @@ def explain(
         `"occlusion"`, `"input_x_gradient"`, `"integrated_gradients"` or `"stains"`, as far as
         :func:`sq_imputer.explain.available` for the model. `"feature_groups"`, of a linear ridge on texture, makes no
         image: it takes the prediction of every spot apart, exactly, into groups of features of each view.
+    sections
+        The sections of an object that has several, as :func:`sq_imputer.tl.predict` takes them. Each has an image and a
+        table of its own, with the section's name, or its number where that cannot be a name, behind `key_added`.
     spots
-        Names of the spots whose crops are explained; all if left out.
+        Names of the spots whose crops are explained, of several sections those that have them; all if left out.
     mpp
         µm per pixel of the image; that of the crop if left out, or a quarter of a cell for occlusion.
     grid
@@ -104,8 +99,9 @@ def explain(
     -------
     Mean of the map in each tissue structure, one column per gene: nuclei, stroma, background, edges; NaN where there is
     none. Its `attrs["faithfulness"]` tells by gene what the tests gave (:func:`sq_imputer.explain.faithfulness`).
-    For `"feature_groups"`: the mean absolute contribution of every group; those of a spot are in `obsm[gene]`, or under
-    the name that the record lists in `obsm` for a gene whose own cannot be one (`CCL3/L1/L3`).
+    Of several sections, one below the other, and tests by section. For `"feature_groups"`: the mean absolute
+    contribution of every group; those of a spot are in `obsm[gene]`, or under the name that the record lists in `obsm`
+    for a gene whose own cannot be one (`CCL3/L1/L3`).
 
     Raises
     ------
@@ -121,28 +117,49 @@ def explain(
     genes = named("genes", genes)
     maps.Sight.of(predictor, genes)
     _check_arguments(predictor.needs.crop, method, mpp, grid, seed, batch_size, baseline)
-    write.check_free(sdata, "images", key_added, overwrite)
-    write.check_free(sdata, "tables", spots_of(key_added), overwrite)
-    slide = Slide.from_sdata(sdata, **keys)
-    rows = _rows(slide, spots)
+    slides = [Slide.from_sdata(sdata, **keys)] if sections is None else [*slides_of(sdata, sections, keys).values()]
+    parts = [(slide, rows) for slide in slides if len(rows := _rows(slide, spots, slides))]
+    names = [key_added] if sections is None else elements_of(key_added, [slide.section for slide, _ in parts])
+    for name in names:
+        write.check_free(sdata, "images", name, overwrite)
+        write.check_free(sdata, "tables", spots_of(name), overwrite)
     maps.check_method(predictor, method, (*maps.MAPS, GROUPS))  # which asks the model about a gray crop
-    if method == GROUPS:
-        table, found = _by_group(predictor, slide, genes, rows, key_added)
-        write.write_element(sdata, "tables", spots_of(key_added), table, overwrite=overwrite)
-        return found
-    work = _Work(predictor, slide, genes, rows, method, grid, baseline, seed, batch_size)
+    work = partial(Work, predictor, genes=genes, method=method, grid=grid, baseline=baseline, seed=seed)
+    found = {}
+    for name, (slide, rows) in zip(names, parts, strict=True):
+        put = {"name": name, "of": key_added, "overwrite": overwrite}
+        if method == GROUPS:
+            found[slide.section] = _by_group(sdata, predictor, slide, genes, rows, **put)
+        else:
+            found[slide.section] = _by_map(sdata, work(slide, rows=rows, batch_size=batch_size), mpp, **put)
+    return next(iter(found.values())) if sections is None else _below(found)
+
+
+def _by_map(sdata: SpatialData, work: Work, mpp: float | None, name: str, of: str, overwrite: bool) -> DataFrame:
+    """Maps of one section as an image, and its spots as a table; the mean in every structure."""
+    slide = work.slide
     with tempfile.TemporaryDirectory(prefix=".explain.", dir=_beside(sdata)) as folder:
         spool, summaries = work.run(Path(folder, "maps"))
         mosaic = Mosaic(spool, slide.xy_um[work.rows], work.crop.extent_um, work.mpp if mpp is None else mpp)
-        image = as_element(mosaic, sdata, slide.keys["image_key"], slide.frame, genes)
+        image = as_element(mosaic, sdata, slide.keys["image_key"], slide.frame, work.genes)
         found, tests = work.structures(spool), work.tests()
         if not sdata.is_backed():
             image = image.persist()  # while the file is there
-        table = work.table(summaries, key_added, {**work.record(mosaic), "tests": tests, "structures": found})
-        write.write_element(sdata, "images", key_added, image, overwrite=overwrite)
-    write.write_element(sdata, "tables", spots_of(key_added), table, overwrite=overwrite)
+        table = work.table(summaries, name, {**work.record(mosaic), "of": of, "tests": tests, "structures": found})
+        write.write_element(sdata, "images", name, image, overwrite=overwrite)
+    write.write_element(sdata, "tables", spots_of(name), table, overwrite=overwrite)
     found.attrs["faithfulness"] = tests.to_dict("index")
     return found
+
+
+def _below(found: Mapping[str, DataFrame]) -> DataFrame:
+    """What was found of several sections, below each other; tests by section."""
+    import pandas as pd
+
+    tests = {name: one.attrs.pop("faithfulness", None) for name, one in found.items()}
+    whole = pd.concat(found, names=["section"])
+    whole.attrs["faithfulness"] = tests
+    return whole
 
 
 def _check_arguments(
@@ -161,8 +178,15 @@ def _check_arguments(
 
 
 def _by_group(
-    predictor: Predictor, slide: Slide, genes: list[str], rows: np.ndarray, key: str
-) -> tuple[AnnData, DataFrame]:
+    sdata: SpatialData,
+    predictor: Predictor,
+    slide: Slide,
+    genes: list[str],
+    rows: np.ndarray,
+    name: str,
+    of: str,
+    overwrite: bool,
+) -> DataFrame:
     """What groups of features add to the prediction of every spot, beyond the mean of the training rows."""
     import pandas as pd
     import torch
@@ -174,7 +198,8 @@ def _by_group(
     parts, names = parts.cpu().numpy(), [f"{kind}, {extent:g} um" for extent, kind in groups]
     record = {"model": predictor.card.name, "method": GROUPS, "genes": genes, "groups": names, **slide.keys}
     keys = _obsm_keys(genes)
-    record |= {"obsm": keys, "weights_sha256": predictor.sha256, "unit": predictor.unit, "config": predictor.config}
+    record |= {"section": slide.section, "of": of, "obsm": keys}
+    record |= {"weights_sha256": predictor.sha256, "unit": predictor.unit, "config": predictor.config}
     table = write.new_table(
         parts.sum(axis=1),
         slide.names[rows].astype(str),
@@ -182,10 +207,11 @@ def _by_group(
         region=slide.keys["shapes_key"],
         instance_key="instance_id",
         instances=slide.instances[rows],
-        obsm={name: parts[:, :, k] for k, name in enumerate(keys)} | {"spatial": slide.xy_um[rows]},
-        uns={"sq_imputer": {key: record}},
+        obsm={one: parts[:, :, k] for k, one in enumerate(keys)} | {"spatial": slide.xy_um[rows]},
+        uns={"sq_imputer": {name: record}},
     )
-    return table, pd.DataFrame(np.abs(parts).mean(axis=0), index=pd.Index(names, name="group"), columns=genes)
+    write.write_element(sdata, "tables", spots_of(name), table, overwrite=overwrite)
+    return pd.DataFrame(np.abs(parts).mean(axis=0), index=pd.Index(names, name="group"), columns=genes)
 
 
 def _obsm_keys(genes: Sequence[str]) -> list[str]:
@@ -201,178 +227,14 @@ def _beside(sdata: SpatialData) -> Path | None:
     return Path(sdata.path).parent if sdata.is_backed() else None
 
 
-def _rows(slide: Slide, spots: Sequence[str] | None) -> np.ndarray:
+def _rows(slide: Slide, spots: Sequence[str] | None, slides: Sequence[Slide]) -> np.ndarray:
+    """Rows of a section that have these names, which one of the sections must have."""
     if spots is None:
         return np.arange(len(slide))
-    row = {name: k for k, name in enumerate(slide.names.astype(str))}
     spots = named("spots", spots)
-    absent = [spot for spot in spots if spot not in row]
+    known = dict.fromkeys(name for one in slides for name in one.names.astype(str))
+    absent = [spot for spot in spots if spot not in known]
     if absent or not spots:
-        raise MissingKey(f"no spot {listed(absent)} in section '{slide.section}'; it has {listed(row)}. Pass spots=.")
-    return np.unique([row[spot] for spot in spots])
-
-
-@dataclass
-class _Work:
-    """One call: what is explained, and how."""
-
-    predictor: Predictor
-    slide: Slide
-    genes: list[str]
-    rows: np.ndarray
-    method: str
-    grid: int
-    baseline: str
-    seed: int
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        from sq_imputer.explain import Sight
-
-        needs, device = self.predictor.needs, str(self.predictor.expression_mean.device)
-        own = self.slide.moments(needs, device=device) if needs.encoders and needs.per_section else None
-        self.sight: Sight = Sight.of(self.predictor, self.genes, own)
-        overview = picture(self.slide.frame, OVERVIEW_PX)[0]
-        self.glass = glass_below(overview)
-        self.color = self._color(overview)
-
-    @property
-    def crop(self) -> CropSpec:
-        return self.predictor.needs.crop
-
-    @property
-    def side(self) -> int:
-        return self.grid if self.method == "occlusion" else self.crop.size_px
-
-    @property
-    def mpp(self) -> float:
-        return self.crop.extent_um / self.side / (4 if self.method == "occlusion" else 1)
-
-    def drawn(self, n: int) -> np.ndarray:
-        """At most n of the rows, in order."""
-        rng = np.random.default_rng(self.seed)
-        return np.sort(rng.choice(self.rows, min(n, len(self.rows)), replace=False))
-
-    def views(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Row numbers and `(B, V, 3, S, S)`, in the order in which the crops are read.
-
-        As many rows as fit into `HELD` bytes are read at a time, each view in its own order: every chunk once for them.
-        """
-        import torch
-
-        views = [self.slide.crops(view) for view in self.predictor.needs.views]
-        order = views[0].order[np.isin(views[0].order, rows)]
-        most = max(self.batch_size, HELD // (3 * self.crop.size_px**2 * len(views)))
-        for start in range(0, len(order), most):
-            some = order[start : start + most]
-            seen = torch.from_numpy(np.stack([view[some] for view in views], axis=1))
-            for index, crops in zip(
-                np.split(some, range(self.batch_size, len(some), self.batch_size)),
-                seen.split(self.batch_size),
-                strict=True,
-            ):
-                yield index, crops.to(self.sight.device)
-
-    def _color(self, overview: np.ndarray) -> Tensor:
-        """The baseline, as a color of whole numbers."""
-        import torch
-
-        if self.baseline == "glass":
-            pixels = overview[density(overview) <= self.glass]
-        else:
-            crops = np.moveaxis(self.slide.crops(self.crop)[self.drawn(COLORED)], 1, -1)
-            pixels = crops[density(crops) > self.glass]
-        color = pixels.mean(axis=0) if len(pixels) else np.full(3, 255)
-        return torch.tensor(np.rint(color), dtype=torch.uint8, device=self.sight.device)
-
-    def run(self, path: Path) -> tuple[Spool, dict[str, np.ndarray]]:
-        """The maps of all crops, kept in a file, and their summaries `(n, G)`."""
-        from sq_imputer.explain import attribute
-
-        spool = Spool(path, (len(self.genes), self.side, self.side))
-        summaries = {name: np.zeros((len(self.rows), len(self.genes)), np.float32) for name in SUMMARIES}
-        label = f"{self.method} of {self.predictor.card.name} on {self.slide.section}"
-        for index, views in track(self.views(self.rows), label, len(self.rows), size=lambda batch: len(batch[0])):
-            maps = attribute(self.sight, views, self.color, self.method, grid=self.grid).cpu().numpy()
-            at = np.searchsorted(self.rows, index)
-            spool.write(at, maps)
-            for name, values in zip(SUMMARIES, _summaries(maps), strict=True):
-                summaries[name][at] = values
-        return spool, summaries
-
-    def tests(self) -> DataFrame:
-        """Faithfulness on some crops, one row per gene."""
-        import pandas as pd
-        import torch
-
-        from sq_imputer.explain import faithfulness
-
-        views = torch.cat([views for _, views in self.views(self.drawn(TESTED))])
-        found = faithfulness(self.sight, views, self.color, self.method, grid=self.grid, seed=self.seed)
-        return pd.DataFrame(found, index=pd.Index(self.genes, name="gene"))
-
-    def structures(self, spool: Spool) -> DataFrame:
-        """Mean of the maps in each tissue structure, over some crops."""
-        import pandas as pd
-
-        rows, extent = self.drawn(SORTED), self.crop.extent_um
-        size = max(1, round(extent / max(FINEST_UM, self.slide.frame.pixel.mpp)))
-        crops = self.slide.crops(CropSpec(extent, size))
-        palette = Palette.of(np.moveaxis(crops[rows[:COLORED]], 1, -1), self.glass)
-        cell = (np.arange(size) + 0.5) / size * self.side
-        total, count = np.zeros((len(STRUCTURES), len(self.genes))), np.zeros(len(STRUCTURES))
-        for index, pixels in crops.batches(self.batch_size, rows=rows):
-            classes = palette.classes(np.moveaxis(pixels, 1, -1), extent / size)
-            maps = spool.read(np.searchsorted(self.rows, index))[:, :, cell.astype(int)][..., cell.astype(int)]
-            for k in range(len(STRUCTURES)):
-                total[k] += np.moveaxis(maps, 1, -1)[classes == k].sum(axis=0)
-                count[k] += (classes == k).sum()
-        values = np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], np.nan)
-        return pd.DataFrame(values, index=pd.Index(STRUCTURES, name="structure"), columns=self.genes)
-
-    def record(self, mosaic: Mosaic) -> dict:
-        """Provenance."""
-        return {
-            **self.slide.keys,
-            "model": self.predictor.card.name,
-            "config": self.predictor.config,
-            "weights_sha256": self.predictor.sha256,
-            "unit": self.predictor.unit,
-            "genes": self.genes,
-            "method": self.method,
-            "grid": self.grid,
-            "baseline": self.baseline,
-            "baseline_color": self.color.cpu().numpy(),
-            "extent_um": float(self.crop.extent_um),
-            "mpp": float(mosaic.mpp),
-            "origin_um": mosaic.origin_um,
-            "image_mpp": float(self.slide.frame.pixel.mpp),
-            "seed": int(self.seed),
-        }
-
-    def table(self, summaries: dict[str, np.ndarray], key: str, record: dict):
-        """The summaries as a table of the spots that were explained."""
-        frames = {name: record.pop(name) for name in ("tests", "structures")}
-        record["faithfulness"] = {name: values.to_numpy() for name, values in frames["tests"].items()}
-        record["structures"] = {name: row.to_numpy() for name, row in frames["structures"].iterrows()}
-        names, slide = self.slide.names[self.rows].astype(str), self.slide
-        return write.new_table(
-            summaries["mean"],
-            names,
-            self.genes,
-            region=slide.keys["shapes_key"],
-            instance_key="instance_id",
-            instances=slide.instances[self.rows],
-            obsm={**summaries, "spatial": slide.xy_um[self.rows]},
-            uns={"sq_imputer": {key: record}},
-        )
-
-
-def _summaries(maps: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Mean, positive share and concentration `(B, G)` of maps `(B, G, K, K)`."""
-    flat = maps.reshape(*maps.shape[:2], -1)
-    size = np.abs(flat)
-    total = np.maximum(size.sum(axis=-1), np.finfo(np.float32).tiny)
-    top = max(1, round(TOP * flat.shape[-1]))
-    largest = np.partition(size, -top, axis=-1)[..., -top:].sum(axis=-1)
-    return flat.mean(axis=-1), np.clip(flat, 0, None).sum(axis=-1) / total, largest / total
+        where = listed(one.section for one in slides)
+        raise MissingKey(f"no spot {listed(absent)} in section {where}; it has {listed(known)}. Pass spots=.")
+    return np.flatnonzero(np.isin(slide.names.astype(str), spots))
