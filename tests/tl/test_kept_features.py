@@ -159,3 +159,31 @@ def test_a_run_is_not_resumed_with_another_revision(stored, monkeypatch):
     monkeypatch.setattr(texture, "REVISION", -7)
     with pytest.raises(sqi.BadInput, match="encoders.texture was 'revision .*', is 'revision -7'"):
         sqi.tl.predict(stored, "ridge", **how)
+
+
+def test_what_was_made_of_another_picture_is_said(patients):
+    section, training = patients["P1"], [patients["P2"], patients["P3"]]
+    config = {"size_px": 32, "context_um": ()}
+    sqi.tl.predict(section, "ridge", reference=training, genes=PANEL, config=config)
+    sqi.tl.score(section, baselines=False)  # nothing has changed: warnings are errors here
+    mirror(section)
+    with pytest.warns(
+        UserWarning, match="image 'he' is not what it was any more.* scores of 'ridge' are of the picture"
+    ):
+        sqi.tl.score(section, baselines=False)
+    with pytest.warns(
+        UserWarning, match="image 'he' is not what it was.* drawn below what was made of another picture"
+    ):
+        sqi.pl.compare(section, "NUC1")
+
+
+def test_a_picture_that_a_model_was_fitted_on_is_of_its_patient_whatever_the_name(patients):
+    section = patients["P1"]
+    config = {"size_px": 32, "context_um": ()}
+    ridge = sqi.tl.fit([section, patients["P2"]], "ridge", genes=PANEL, config=config)
+    other = sqi.datasets.toy(1, size_px=300, mpp=1.25, seed=77)["P1"]
+    del section.tables["table"]  # the same slide, as its picture alone
+    section.attrs["patient"], other.attrs["patient"] = "somebody else", "a third"
+    for one, shares in ((section, True), (other, False)):
+        sqi.tl.predict(one, ridge, shapes_key="spots", table_key=None)
+        assert one.tables["imputed"].uns["sq_imputer"]["ridge"]["shares_patient"] == shares

@@ -89,7 +89,7 @@ def compare(
     }
     width, height = np.ptp(slide.xy_um, axis=0)
     axes = _axes(ax, len(genes), 4 if f"{layer}_std" in parts else 3, height / width if width else 1.0)
-    picture = _panels.background(slide, _panels.pixels(axes)) if background else None
+    picture = _panels.background(slide, made, _panels.pixels(axes)) if background else None
     for k, gene in enumerate(genes):
         predicted = parts[layer][:, k]
         draw(

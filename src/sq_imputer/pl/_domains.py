@@ -89,7 +89,7 @@ def domains(
     ax = _axes(xy_um) if ax is None else ax
     radius_um = _panels.visible_radius(ax, xy_um, radius_um)
     _panels.panel(
-        ax, xy_um, radius_um, _panels.background(slide, _panels.pixels(np.array([ax]))) if background else None
+        ax, xy_um, radius_um, _panels.background(slide, made, _panels.pixels(np.array([ax]))) if background else None
     )
     codes[codes < 0] = np.nan
     colors = _colors(table, domain, names)

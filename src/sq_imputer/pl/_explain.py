@@ -68,6 +68,7 @@ def explain(
     import matplotlib.pyplot as plt
 
     from sq_imputer.contract import CropSpec
+    from sq_imputer.runs.checks import warn_of_picture
     from sq_imputer.section.frame import read_frame
     from sq_imputer.section.overview import picture
 
@@ -76,6 +77,7 @@ def explain(
     made, row = _record(sdata, key, gene, spot)
     table = sdata.tables[f"{key}_spots"]
     frame = read_frame(sdata, made["image_key"], made["coordinate_system"], mpp=made["image_mpp"])
+    warn_of_picture(frame, made, made["image_key"], "it is drawn below a map of another picture")
     axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")[1] if ax is None else np.ravel(ax)
     if len(axes) != 3:
         raise BadInput(f"ax has {len(axes)} Axes; expected 3: section, crop and map of the crop.")

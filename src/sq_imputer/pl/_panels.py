@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,10 +33,16 @@ def pixels(axes: np.ndarray) -> int:
     return min(BACKGROUND_PX, int(np.ceil(2 * max(max(size.width, size.height) for size in sizes))))
 
 
-def background(slide: Slide, most_px: int = BACKGROUND_PX) -> Background:
-    """The square of tissue around all spots, turned as their coordinates are: one large crop, no finer than asked."""
-    from sq_imputer.contract import CropSpec
+def background(slide: Slide, made: Mapping, most_px: int = BACKGROUND_PX) -> Background:
+    """The square of tissue around all spots, turned as their coordinates are: one large crop, no finer than asked.
 
+    `made` is the record of what is drawn over it.
+    """
+    from sq_imputer.contract import CropSpec
+    from sq_imputer.runs.checks import warn_of_picture
+
+    what = "it is drawn below what was made of another picture"
+    warn_of_picture(slide.frame, made, slide.keys["image_key"], what)
     low, high = slide.xy_um.min(axis=0), slide.xy_um.max(axis=0)
     middle, side = (low + high) / 2, float((high - low).max() + 2 * slide.size_um.max())
     size = min(most_px, int(np.ceil(side / slide.frame.pixel.mpp)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from sq_imputer.contract import Marks
     from sq_imputer.predictor.base import Predictor
-    from sq_imputer.runs.decide import Decision
+    from sq_imputer.runs.decide import Decision, Told
     from sq_imputer.runs.targets import Targets
+    from sq_imputer.section.frame import Frame
     from sq_imputer.section.slide import Slide
 
 
@@ -79,6 +80,16 @@ def check_unseen(
         check_rows(slide, rows, names)
         if predictor.retrieves and not allow_same_patient:
             check_patient(slide, predictor.card.name, groups, names)
+            _check_picture(slide, predictor.card.name, told)
+
+
+def _check_picture(slide: Slide, model: str, told: Told) -> None:
+    if told.shares_patient:  # though the name of the patient is another
+        raise BadInput(
+            f"'{model}' makes a prediction of reference spots, and the picture of section '{slide.section}' is one "
+            f"that it was fitted on, though patient '{slide.group}' was not among them. Leave it out of the reference, "
+            "or pass allow_same_patient=True, which the provenance then says."
+        )
 
 
 def check_rows(target: Slide, training: Sequence[Marks], names: Sequence[str]) -> None:
@@ -179,6 +190,26 @@ def warn_of_little(decision: Decision, training: Sequence[Slide], genes: Sequenc
         _warn(
             f"'{name}' of section {where} is fitted on {n_rows} of {whole} measured rows: the others are predicted or "
             "lie within buffer_um of these. Pass a smaller buffer_um, or more folds."
+        )
+
+
+def warn_of_picture(frame: Frame, made: Mapping, image_key: str, what: str) -> None:
+    """Say that an image has other pixels than it had when something was made of it, and what that means.
+
+    Parameters
+    ----------
+    frame
+        The image as it is.
+    made
+        The record of what was made, with the fingerprint of then; nothing is said of one without.
+    image_key, what
+        Name of the image, and the consequence.
+    """
+    then = made.get("image_fingerprint")
+    if then is not None and str(then) != frame.pyramid.fingerprint:
+        _warn(
+            f"image '{image_key}' is not what it was any more (other pixels, a crop, or other levels): {what}. Restore "
+            "it, or predict or explain it again."
         )
 
 

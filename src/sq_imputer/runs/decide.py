@@ -67,7 +67,7 @@ def by_one_model(targets: Targets, training: Sequence[Slide], predictor: Predict
     decision = Decision({ALL: [(j, None) for j in range(len(training))]})
     for k, slide in enumerate(targets.slides):
         decision.asks.append(Ask(ALL, k, None, _named(ALL, k, targets)))
-        shares = slide.group in groups
+        shares = slide.group in groups or shows(predictor, training, slide)
         decision.told.append(Told(how, list(names), "reference sections", shares_patient=shares))
     return decision
 
@@ -101,6 +101,16 @@ def by_own_spots(
         else:
             _from_others(decision, k, targets, measured, way)
     return decision
+
+
+def shows(predictor: Predictor, training: Sequence[Slide], slide: Slide) -> bool:
+    """Whether a model was fitted on the very picture of a section, whoever it is said to be of."""
+    pictures = predictor.provenance.get("pixels", []) if predictor.fitted else _pictures(training)
+    return len(pictures) > 0 and slide.frame.pyramid.fingerprint in list(pictures)
+
+
+def _pictures(training: Sequence[Slide]) -> list[str]:
+    return [slide.frame.pyramid.fingerprint for slide in training]
 
 
 def _named(name: str, k: int, targets: Targets) -> str:

@@ -26,8 +26,18 @@ RECORD = "_record"  # behind the name of a layer, in obs
 LONG = ("genes", "bank")  # of the provenance, which the column is without: names of the columns, and a table
 # what the provenance says of each section, where there are several
 OF_SECTION = (
-    *("section", *PLACES, "mpp", "mpp_source", "mpp_sources", "how", "leave_out", "training_sections", "n_folds"),
-    *("buffer_um", "shares_patient", "weights_sha256", "fingerprints", "sections", "groups", "rows"),
+    *("section", *PLACES, "mpp", "mpp_source", "mpp_sources", "image_fingerprint", "how", "leave_out"),
+    *(
+        "training_sections",
+        "n_folds",
+        "buffer_um",
+        "shares_patient",
+        "weights_sha256",
+        "fingerprints",
+        "sections",
+        "groups",
+        "rows",
+    ),
 )
 
 

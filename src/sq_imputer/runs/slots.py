@@ -294,6 +294,7 @@ def _provenance(target: Slide, result: Result, plan: Plan, batch_size: int) -> d
         "mpp": float(target.frame.pixel.mpp),
         "mpp_source": target.frame.pixel.source,
         "mpp_sources": target.frame.pixel.said,
+        "image_fingerprint": target.frame.pyramid.fingerprint,
         "how": told.how,
         "leave_out": told.leave_out,
         "training_sections": told.training,

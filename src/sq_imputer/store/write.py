@@ -83,7 +83,8 @@ def check_free(
 ) -> None:
     """Check that an element can be written under a name, before anything is computed for it.
 
-    `argument` is what the verb calls the name; `nbytes` is what it may need: more than is free on the disk of a backed object is refused.
+    `argument` is what the verb calls the name; `nbytes` is what it may need: more than is free on the disk of a
+    backed object is refused.
 
     Raises
     ------

@@ -13,6 +13,7 @@ import numpy as np
 from sq_imputer.contract import CropSpec
 from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.runs.checks import warn_of_picture
 from sq_imputer.runs.sections import check_table, records
 from sq_imputer.runs.views import views_of
 from sq_imputer.section import read
@@ -239,6 +240,8 @@ def _texture(sdata: SpatialData, table: AnnData, key: str, layer: str, device: s
         return {name: np.asarray(table.obsm[name], dtype=float) for name in names}
     made = records(table)[layer]
     slide = Slide.from_sdata(sdata, **as_seen(made))
+    what = f"texture is of the present picture, '{layer}' of that of then"
+    warn_of_picture(slide.frame, made, slide.keys["image_key"], what)
     rows, where = slide.rows_in(table, key)
     seen = slide.features("texture", CropSpec(), device=device)
     values = np.full((table.n_obs, seen.shape[1]), np.nan)

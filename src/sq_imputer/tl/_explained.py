@@ -58,14 +58,17 @@ class Work:
 
     @property
     def crop(self) -> CropSpec:
+        """What the model sees of a spot."""
         return self.predictor.needs.crop
 
     @property
     def side(self) -> int:
+        """Cells along the map of a crop."""
         return self.grid if self.method == "occlusion" else self.crop.size_px
 
     @property
     def mpp(self) -> float:
+        """µm per pixel of the image, unless said otherwise."""
         return self.crop.extent_um / self.side / (4 if self.method == "occlusion" else 1)
 
     def drawn(self, n: int) -> np.ndarray:
@@ -169,6 +172,7 @@ class Work:
             "image_mpp": float(self.slide.frame.pixel.mpp),
             "seed": int(self.seed),
             "section": self.slide.section,
+            "image_fingerprint": self.slide.frame.pyramid.fingerprint,
         }
 
     def table(self, summaries: dict[str, np.ndarray], key: str, record: dict):

@@ -14,6 +14,7 @@ from sq_imputer.genes.units import to_unit
 from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
+from sq_imputer.runs.checks import warn_of_picture
 from sq_imputer.runs.sections import check_table, read_sections, records
 from sq_imputer.runs.totals import with_depth_of
 from sq_imputer.runs.views import names_of, sections_of, views_of
@@ -189,8 +190,10 @@ def scored(
     missing = [name for name in models if name not in found]
     if missing:
         raise MissingKey(f"no prediction {listed(missing)} in tables['{key}']; it has {listed(found)}.")
-    fit = _one_fit({name: found[name] for name in models}) if baselines else None
     spots = _measured(sdata, key, found[models[0]], keys)
+    for name in models:
+        _warn_of_picture(spots.slide, name, found[name])
+    fit = _one_fit({name: found[name] for name in models}) if baselines else None
     if not all_rows:
         spots = _out_of_fold(table, spots, [name for name in models if found[name]["n_folds"]])
     slide, rows, genes = spots.slide, spots.rows, spots.genes
@@ -207,6 +210,11 @@ def scored(
     scores = scoring.score_table(measured, predicted, genes, **known, seed=seed)
     _keep(sdata, key, scores, models)
     return Scored(scores, measured, predicted, genes, depth, slide.xy_um[rows], seed)
+
+
+def _warn_of_picture(slide: Slide, name: str, record: dict) -> None:
+    what = f"scores of '{name}' are of the picture of then, baselines of the present one"
+    warn_of_picture(slide.frame, record, slide.keys["image_key"], what)
 
 
 @dataclass(frozen=True)
