@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import spatialdata
 
@@ -87,3 +88,19 @@ def test_sections_of_one_name_are_told_apart_and_a_store_keeps_it_all(predicted,
     assert set(sqi.tl.score(joined, baselines=False)["section"]) == {"slide-1", "slide-2", "slide-3"}
     again = spatialdata.read_zarr(tmp_path / "joined.zarr")
     assert set(sqi.tl.score(again, baselines=False)["section"]) == {"slide-1", "slide-2", "slide-3"}
+
+
+def test_reference_spots_of_models_that_retrieve_are_kept(patients, recalls, genes, tmp_path):
+    columns = ["rank", "weight", "section", "patient", "reference_spot", "x_um", "y_um"]
+    alone = {}
+    for name, sdata in patients.items():
+        sqi.tl.predict(sdata, "recalls", genes=genes, **QUICK)
+        alone[name] = sqi.tl.retrieved(sdata, layer="recalls")[columns]
+    joined = spatialdata.concatenate(patients, concatenate_tables=True)
+    expected = pd.concat(alone.values(), ignore_index=True)
+    pd.testing.assert_frame_equal(sqi.tl.retrieved(joined, layer="recalls")[columns], expected)
+    joined.write(tmp_path / "joined.zarr")
+    again = spatialdata.read_zarr(tmp_path / "joined.zarr")
+    pd.testing.assert_frame_equal(sqi.tl.retrieved(again, layer="recalls")[columns], expected, check_dtype=False)
+    twice = spatialdata.concatenate({"a": joined}, concatenate_tables=True)
+    pd.testing.assert_frame_equal(sqi.tl.retrieved(twice, layer="recalls")[columns], expected)

@@ -19,10 +19,12 @@ from sq_imputer.section.read import systems
 from sq_imputer.store.provenance import plain, pythonic
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from pandas import Categorical
     from spatialdata import SpatialData
 
 RECORD = "_record"  # behind the name of a layer, in obs
+BANK = "_bank"  # behind the name of a layer, in obs: the reference spots of models that retrieve, once
 LONG = ("genes", "bank")  # of the provenance, which the column is without: names of the columns, and a table
 # what the provenance says of each section, where there are several
 OF_SECTION = (
@@ -62,6 +64,14 @@ def column(records: Sequence[Mapping], lengths: Sequence[int]) -> Categorical:
     return pd.Categorical.from_codes(codes, categories=categories)
 
 
+def bank_column(bank: Mapping[str, Sequence], n_rows: int) -> Categorical:
+    """The reference spots that the neighbors of every row count, as text."""
+    import pandas as pd
+
+    text = json.dumps(pythonic(plain(dict(bank))))
+    return pd.Categorical.from_codes(np.zeros(n_rows, dtype=int), categories=[text])
+
+
 def restore(sdata: SpatialData, key: str) -> None:
     """Give a result table its provenance back, in memory, if the object was joined since it was predicted."""
     table = sdata.tables.get(key)
@@ -82,10 +92,26 @@ def restore(sdata: SpatialData, key: str) -> None:
         sections = dict(zip(parts, names, strict=True))
         for record, name in zip(records, names, strict=True):
             record |= {"section": name, "genes": list(table.var_names)}
-        found[layer] = plain(records[0] if len(records) == 1 else numbered(records))
+        bank = _one_bank(table, layer)
+        found[layer] = plain((records[0] if len(records) == 1 else numbered(records)) | bank)
     table.uns["sq_imputer"] = {"embeddings": {}, **known, **found}
     if len(set(sections.values())) > 1:
         table.obs["section"] = [sections[part] for part in zip(region, texts, strict=True)]
+
+
+def _one_bank(table: AnnData, layer: str) -> dict[str, dict]:
+    """The banks of all joined tables as one, by which the neighbors of all rows are counted; none if none retrieves."""
+    name, slot = f"{layer}{BANK}", f"{layer}_neighbors"
+    if name not in table.obs or slot not in table.obsm:
+        return {}
+    texts = table.obs[name].astype("category").cat.remove_unused_categories()
+    banks, which = [json.loads(text) for text in texts.cat.categories], texts.cat.codes.to_numpy()
+    starts = np.cumsum([0, *(len(one["spot"]) for one in banks)])
+    neighbors = np.asarray(table.obsm[slot])
+    table.obsm[slot] = np.where(neighbors < 0, -1, neighbors + starts[which][:, None])
+    whole = {field: [value for one in banks for value in one[field]] for field in banks[0]}
+    table.obs[name] = bank_column(whole, table.n_obs)
+    return {"bank": whole}
 
 
 def _lies_here(record: Mapping | None, sdata: SpatialData) -> bool:

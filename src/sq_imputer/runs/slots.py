@@ -13,6 +13,7 @@ from sq_imputer.contract import Prediction
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.runs import joined
 from sq_imputer.runs.constants import is_constant, warn_of_constants
+from sq_imputer.runs.retrieved import BANK
 from sq_imputer.runs.sections import records
 from sq_imputer.section import read
 from sq_imputer.section.features import key as feature_key
@@ -151,6 +152,8 @@ def write_results(place: Place, targets: Targets, results: Sequence[Result], pla
     parts = _together(each, layer)
     told = [part["uns"]["sq_imputer"][layer] for part in each]
     parts["obs"][f"{layer}{joined.RECORD}"] = joined.column(told, [len(slide) for slide in targets.slides])
+    if results[0].bank is not None:
+        parts["obs"][f"{layer}{joined.BANK}"] = joined.bank_column(results[0].bank, len(targets))
     old, predictor = place.table, results[0].predictor
     warn_of_constants(layer, predictor.genes, parts["var"][f"{layer}_constant"])
     adds = old is not None and list(old.obs_names) == targets.names
@@ -229,6 +232,8 @@ def _over(table: AnnData, layer: str, parts: dict) -> dict:
         layers.setdefault(f"{layer}_std", np.full(table.shape, np.nan))
     if f"{layer}_fold" in table.obs:
         obs.setdefault(f"{layer}_fold", np.full(len(table), -1))
+    if f"{layer}{joined.BANK}" in table.obs:
+        obs.setdefault(f"{layer}{joined.BANK}", joined.bank_column(dict.fromkeys(BANK, ()), len(table)))
     for ending, blank in OBSM.values():
         if layer + ending in table.obsm and layer + ending not in obsm:
             obsm[layer + ending] = np.full_like(np.asarray(table.obsm[layer + ending]), blank)
