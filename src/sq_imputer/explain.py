@@ -325,12 +325,9 @@ def feature_groups(predictor: Predictor, features: Tensor, genes: Sequence[str] 
     return torch.einsum("bf,mf,fr->bmr", centered, member.to(weight), weight), groups
 
 
-# Whether to believe a map ---------------------------------------------------------------------------------------------
-
-
 @undisturbed()
 def faithfulness(
-    sight: Sight, views: Tensor, baseline: Tensor, method: str, *, grid: int = 8, seed: int = 0
+    sight: Sight, views: Tensor, baseline: Tensor, method: str, *, grid: int = 8, seed: int = 0, maps=None
 ) -> dict[str, np.ndarray]:
     """Whether maps follow the model: two tests on some crops, gene by gene.
 
@@ -346,6 +343,8 @@ def faithfulness(
         Cells a side, of the test and of an occlusion.
     seed
         Of random orders and weights.
+    maps
+        What :func:`attribute` gives of these views; made if left out.
 
     Returns
     -------
@@ -354,10 +353,9 @@ def faithfulness(
     `random_weights` (mean rank correlation) and `faithful`: gain above 0 and correlation below :data:`MOST_ALIKE`.
     """
     grid = min(grid, views.shape[-1])
-    pooled = [
-        F.adaptive_avg_pool2d(attribute(model, seen, baseline, method, grid=grid), grid).flatten(2)
-        for model, seen in ((sight, views), (sight.with_random(COPIES, seed), views[:CROPS]))
-    ]
+    maps = attribute(sight, views, baseline, method, grid=grid) if maps is None else maps
+    others = attribute(sight.with_random(COPIES, seed), views[:CROPS], baseline, method, grid=grid)
+    pooled = [F.adaptive_avg_pool2d(found, grid).flatten(2) for found in (maps, others)]
     std = sight.models[0].expression_std[list(sight.columns)].cpu().numpy()
     found = areas(sight, views, baseline, pooled[0], std, seed)
     other = pooled[1].unflatten(1, (COPIES, -1)).cpu().numpy()

@@ -195,12 +195,13 @@ def _mirrored(crops: Tensor) -> Tensor:
     for axis in (2, 3):
         size = crops.shape[axis]
         odd, whole = size % 2, -(-size // BLOCK) * BLOCK + 2 * HALO
-        at = (torch.arange(whole + odd, device=crops.device) - (whole + odd - size) // 2) % (2 * size)
-        crops = crops.index_select(axis, torch.where(at < size, at, 2 * size - 1 - at))
+        first = -((whole + odd - size) // 2) % (2 * size)
+        to_and_fro = [crops, crops.flip(axis)] * -(-(first + whole + odd) // (2 * size))
+        crops = torch.cat(to_and_fro, axis).narrow(axis, first, whole + odd)
         if odd:
             crops = crops.narrow(axis, 0, whole).int() + crops.narrow(axis, 1, whole)
             between *= 2
-    return (crops + between // 2) // between
+    return crops if between == 1 else (crops + between // 2) // between
 
 
 class Texture(Encoder):

@@ -142,7 +142,7 @@ def _by_map(sdata: SpatialData, work: Work, mpp: float | None, name: str, of: st
         spool, summaries = work.run(Path(folder, "maps"))
         mosaic = Mosaic(spool, slide.xy_um[work.rows], work.crop.extent_um, work.mpp if mpp is None else mpp)
         image = as_element(mosaic, sdata, slide.keys["image_key"], slide.frame, work.genes)
-        found, tests = work.structures(spool), work.tests()
+        found, tests = work.structures(spool), work.tests(spool)
         if not sdata.is_backed():
             image = image.persist()  # while the file is there
         table = work.table(summaries, name, {**work.record(mosaic), "of": of, "tests": tests, "structures": found})

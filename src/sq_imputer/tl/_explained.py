@@ -123,15 +123,17 @@ class Work:
                 summaries[name][at] = values
         return spool, summaries
 
-    def tests(self) -> DataFrame:
+    def tests(self, spool: Spool) -> DataFrame:
         """Faithfulness on some crops, one row per gene."""
         import pandas as pd
         import torch
 
         from sq_imputer.explain import faithfulness
 
-        views = torch.cat([views for _, views in self.views(self.drawn(TESTED))])
-        found = faithfulness(self.sight, views, self.color, self.method, grid=self.grid, seed=self.seed)
+        index, views = zip(*self.views(self.drawn(TESTED)), strict=True)
+        maps = torch.from_numpy(spool.read(np.searchsorted(self.rows, np.concatenate(index)))).to(self.sight.device)
+        known = {"grid": self.grid, "seed": self.seed, "maps": maps}
+        found = faithfulness(self.sight, torch.cat(views), self.color, self.method, **known)
         return pd.DataFrame(found, index=pd.Index(self.genes, name="gene"))
 
     def structures(self, spool: Spool) -> DataFrame:
