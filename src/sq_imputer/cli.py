@@ -37,6 +37,9 @@ Weights = Annotated[
     typer.Option(help="Your own safetensors file of the encoder; ENCODER=FILE where there are several."),
 ]
 Mpp = Annotated[float | None, typer.Option(help="µm per pixel, if the store does not say it.")]
+Resolution = Annotated[
+    str, typer.Option(help="µm per pixel that all sections are read at; auto: the coarsest that they have in common.")
+]
 
 
 def _version(asked: bool) -> None:
@@ -68,6 +71,13 @@ def _open_all(paths: Sequence[Path]) -> dict:
 
 def _genes(genes: str) -> list[str] | int:
     return int(genes) if genes.isdigit() else [name.strip() for name in genes.split(",") if name.strip()]
+
+
+def _resolution(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _config(encoders: Sequence[str] | None) -> dict | None:
@@ -165,13 +175,14 @@ def fit(
     shapes_key: ShapesKey = None,
     table_key: TableKey = "table",
     mpp: Mpp = None,
+    resolution: Resolution = "auto",
     device: Device = "auto",
     seed: Seed = 0,
 ) -> None:
     """Fit a model on the measured spots of some stores and save it."""
     from sq_imputer import Plan, tl
 
-    seen = {"config": _config(encoder), "weights": _weights(weights)}
+    seen = {"config": _config(encoder), "weights": _weights(weights), "resolution": _resolution(resolution)}
     if out.exists():
         raise BadInput(f"'{out}' exists already; pass --out another folder.")
     _check_folder(out, "--out")
@@ -202,6 +213,7 @@ def predict(
     shapes_key: ShapesKey = None,
     table_key: TableKey = "table",
     mpp: Mpp = None,
+    resolution: Resolution = "auto",
     device: Device = "auto",
     seed: Seed = 0,
     resume: Annotated[
@@ -224,6 +236,7 @@ def predict(
         unit=unit,
         config=_config(encoder),
         weights=_weights(weights),
+        resolution=_resolution(resolution),
         key_added=key_added,
         overwrite=overwrite,
         allow_same_patient=allow_same_patient,

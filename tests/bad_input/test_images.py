@@ -382,26 +382,16 @@ def test_a_pixel_size_that_is_missing_or_senseless_is_refused(pixels_only, refus
 FINE = {"extent_um": 100.0, "context_um": ()}
 
 
-@pytest.mark.parametrize("size", [pytest.param(648, id="52-more-than-8-times-coarser")])
-def test_an_image_far_too_coarse_for_a_fitted_model_is_refused(sdata, refused, size):
+@pytest.mark.parametrize("size", [pytest.param(200, id="52-coarser-than-a-fitted-model")])
+def test_an_image_too_coarse_for_a_fitted_model_is_refused(sdata, refused, size):
     other = sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=3)["P1"]
     model = sqi.tl.fit(other, "ridge", genes=3, config={**FINE, "size_px": 40})
     fine = type(model)(replace(model.config, size_px=size))
     fine.__dict__.update({name: value for name, value in model.__dict__.items() if name != "config"})
-    fine.provenance["training_mpp"] = 0.125
-    holds = ["image 'he' has 1.25 µm per pixel (from transformation to 'um')", "8.1 times coarser", "at most 2 times"]
-    refused(
-        sdata, lambda: sqi.tl.predict(sdata, fine), BadInput, *holds, "image_key=", "mpp=", "fitted on images of 0.12"
-    )
-
-
-def test_only_a_model_of_finer_images_is_refused(sdata):
-    needs = sqi.Needs(crop=CropSpec(100, 648))
-    for trained_mpp in (None, 1.25, 0.2):  # fitted here, on images as coarse, on images up to 8 times finer
-        with pytest.warns(UserWarning, match="8.1 times coarser"):
-            Slide.from_sdata(sdata).check(needs, trained_mpp)
-    with pytest.raises(BadInput, match="fitted on images of 0.15"):
-        Slide.from_sdata(sdata).check(needs, 0.15)
+    fine.provenance["resolved_mpp"] = [0.5]
+    holds = ["its pixels are 1.25, from transformation to 'um'", "the model was fitted at 0.5", "at most 1.5 times"]
+    way_out = ("tl.fit(..., resolution=", "image_key=", "mpp=")
+    refused(sdata, lambda: sqi.tl.predict(sdata, fine), BadInput, *holds, *way_out)
 
 
 def test_a_fitted_model_knows_how_fine_its_images_were(sdata):

@@ -17,6 +17,7 @@ from sq_imputer.scores import tables as scoring
 from sq_imputer.scores.splits import by_section, folds, strips, told_apart
 from sq_imputer.section.keys import verb
 from sq_imputer.section.regions import slides_of
+from sq_imputer.section.resolution import common
 from sq_imputer.section.slide import Slide
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ def outcomes(
     n_genes: int = 250,
     genes: Sequence[str] | None = None,
     unit: str = LOG1P_CP10K,
+    resolution: str | float = "auto",
     plan: Plan | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -172,13 +174,18 @@ def outcomes(
     """
     _check_run(cases, models)
     plan = replace(Plan.of(plan, seed=seed, device=device, progress=progress), calibration=0)  # means are scored
+    done: dict[float | None, dict] = {}  # a section that is in several cases is read once
     for case in cases:
         _check_apart(case)
         panel = choose_genes(case.training, n_genes) if genes is None else list(genes)
-        training = [slide.with_genes(panel, unit) for slide in case.training]
-        target = case.test.with_genes([panel[k] for k in case.test.which(panel)], unit)
+        tested = [panel[k] for k in case.test.which(panel)]
+        known = [(slide, panel) for slide in case.training] + [(case.test, tested)]
+        *training, target = [slide.with_genes(genes, unit) for slide, genes in known]
         predicted = _baselines(training, target, panel, case.rows)
         for name, model in models.items():
+            own = common([slide for slide, _ in known], model.needs, resolution)
+            read = [slide.at(own, done.setdefault(own, {})).with_genes(genes, unit) for slide, genes in known]
+            *training, target = read
             fitted = type(model)(model.config).fit(training, plan)
             mean = fitted.predict(target, rows=case.rows, device=plan.device).mean.numpy()
             predicted[name] = mean[:, [panel.index(gene) for gene in target.genes]]
@@ -214,6 +221,7 @@ def run(
     n_genes: int = 250,
     genes: Sequence[str] | None = None,
     unit: str = LOG1P_CP10K,
+    resolution: str | float = "auto",
     plan: Plan | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -233,6 +241,8 @@ def run(
         The panel by name, instead; the same in all cases.
     unit
         Expression unit.
+    resolution
+        At which the sections of a case are read, as of :func:`sq_imputer.tl.predict`.
     plan
         How to train, and the device to run on.
     seed, device, progress
@@ -246,7 +256,16 @@ def run(
     import pandas as pd
 
     found = outcomes(
-        cases, models, n_genes=n_genes, genes=genes, unit=unit, plan=plan, seed=seed, device=device, progress=progress
+        cases,
+        models,
+        n_genes=n_genes,
+        genes=genes,
+        unit=unit,
+        resolution=resolution,
+        plan=plan,
+        seed=seed,
+        device=device,
+        progress=progress,
     )
     return pd.concat([outcome.table() for outcome in found], ignore_index=True)
 

@@ -14,6 +14,7 @@ from sq_imputer.genes.names import alike
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.runs.decide import FEW_ROWS, LEAVE_OUT
 from sq_imputer.runs.retrieved import check_patient
+from sq_imputer.section.resolution import trained
 
 FEW_GENES = 5  # a panel of fewer, where more were asked for, is an accident
 LEAST_LEFT = 0.2  # of the measured rows of a section are fitted on, once a fold and its buffer are left out
@@ -41,8 +42,8 @@ def check_leave_out(leave_out: str | None, reference) -> None:
         )
 
 
-def check_alone(predictor: Predictor, reference, genes, unit: str | None) -> None:
-    """A fitted model has its training sections, its genes and its unit."""
+def check_alone(predictor: Predictor, reference, genes, unit: str | None, resolution: str | float = "auto") -> None:
+    """A fitted model has its training sections, its genes, its unit and its resolution."""
     name = predictor.card.name
     if reference is not None:
         raise BadInput(
@@ -55,6 +56,12 @@ def check_alone(predictor: Predictor, reference, genes, unit: str | None) -> Non
         raise BadInput(
             f"genes {asked}, but this '{name}' was fitted on {len(predictor.genes)} of its own "
             f"({listed(predictor.genes, 3)}). Leave out genes=, or fit the genes wanted."
+        )
+    own = trained(predictor.provenance, predictor.needs)
+    if resolution != "auto" and own is not None and abs(resolution / own - 1) > 0.01:
+        raise BadInput(
+            f"resolution is {resolution:g} µm per pixel, but this '{name}' was fitted at {own:.3g}. Leave out "
+            f"resolution=, or fit one by tl.fit(..., resolution={resolution:g})."
         )
     if unit not in (None, predictor.unit):
         raise BadInput(

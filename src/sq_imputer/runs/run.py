@@ -154,6 +154,7 @@ def _identity(slide: Slide, crop: CropSpec) -> dict:
         "names": _hash(np.array(list(map(str, slide.names)), dtype=str)),
         "places": {ALIKE: summary(np.hstack([slide.centers_px * mpp, slide.xy_um]))},
         "mpp": {ALIKE: [mpp]},
+        "resolution": {ALIKE: [slide.frame.resolution or 0.0]},
         "image": _hash(slide.crops(crop)[some]),
         "pixels": slide.frame.pyramid.fingerprint,
         "measured": slide.fingerprint,

@@ -300,6 +300,7 @@ def _provenance(target: Slide, result: Result, plan: Plan, batch_size: int) -> d
         "mpp_source": target.frame.pixel.source,
         "mpp_sources": target.frame.pixel.said,
         "image_fingerprint": target.frame.pyramid.fingerprint,
+        "resolution": target.frame.resolution,
         "how": told.how,
         "leave_out": told.leave_out,
         "training_sections": told.training,

@@ -61,8 +61,8 @@ class Targets:
         """`(n,)` id of every row in its element."""
         return np.concatenate([slide.instances for slide in self.slides])
 
-    def with_journal(self, slides: Sequence[Slide]) -> Targets:
-        """The same rows of slides that keep their features in a journal."""
+    def of(self, slides: Sequence[Slide]) -> Targets:
+        """The same rows, of slides that keep their features in a journal or show less."""
         return replace(self, slides=tuple(slides))
 
     def seen_by(self, encoders: Shelf) -> Targets:

@@ -13,6 +13,7 @@ from zarr.storage import LocalStore
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.pixels.chunks import backing
 from sq_imputer.pixels.plan import FAR, Touched
+from sq_imputer.section.resolved import resolved
 
 if TYPE_CHECKING:
     import zarr
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 LEAST_INSIDE = 0.5  # of the rows must lie on the image, even where white around it was asked for
 MOST_MISSING = 0.01  # of the rows may lie on chunks that are not there
-COARSER = (2.0, 8.0)  # times coarser than the crop: beyond the first a warning, beyond the second an error
+COARSER = 2.0  # times coarser than the crop: beyond, a warning
 BESIDE = 16  # pixels of a level, within which it lies of where its size says
 LOOKED_AT = 8  # crops that show whether there is tissue at all
 PLAIN = 3.0  # spread of the values (of 255) in a crop of one color
@@ -159,12 +160,19 @@ class Checked:
 
     def __init__(self) -> None:
         self._done = set()
+        self._resolved: float | None = None
 
-    def size(self, frame: Frame, needs: Needs, trained_mpp: float | None = None) -> None:
-        """Check that the crops of a model fit into an image, which is not much coarser than they are.
+    def resolved(self, frame: Frame, centers_px: np.ndarray) -> float:
+        """µm per pixel that an image resolves around some points, measured once."""
+        if self._resolved is None:
+            self._resolved = resolved(frame, centers_px) if frame.pyramid else frame.pixel.mpp
+        return self._resolved
 
-        Wider contexts may reach beyond the image. Much coarser is an error only for a model that was fitted on finer
-        images, of `trained_mpp`: one that is fitted on this image learns what it shows.
+    def size(self, frame: Frame, needs: Needs) -> None:
+        """Check that the crops of a model fit into an image, and warn if it is much coarser than they are.
+
+        Wider contexts may reach beyond the image. A model that is fitted on this image learns what it shows; what one
+        that was fitted on finer ones needs is said in `sq_imputer.section.resolution`.
         """
         if needs.crop in self._done:
             return
@@ -173,12 +181,10 @@ class Checked:
         coarser = mpp / spec.mpp
         message = (
             f"{frame.pyramid.name} has {mpp:.4g} µm per pixel (from {frame.pixel.source}), {coarser:.1f} times coarser "
-            f"than crops of {spec.extent_um:g} µm in {spec.size_px} px; expected at most {COARSER[0]:g} times. Pass "
+            f"than crops of {spec.extent_um:g} µm in {spec.size_px} px; expected at most {COARSER:g} times. Pass "
             "image_key= of a finer image, mpp= if this one is wrong, or crops of fewer pixels (size_px)."
         )
-        if trained_mpp is not None and mpp / max(spec.mpp, trained_mpp) > COARSER[1]:
-            raise BadInput(f"{message} The model was fitted on images of {trained_mpp:.4g} µm per pixel.")
-        if coarser > COARSER[0]:
+        if coarser > COARSER and frame.resolution is None:
             warnings.warn(message, UserWarning, stacklevel=2)
         self._done.add(needs.crop)
 

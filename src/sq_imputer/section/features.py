@@ -38,6 +38,7 @@ def reader(
                 f"encoder '{encoder.card.name}' takes crops of {encoder.block} pixels or more a side, got "
                 f"{spec.size_px}; pass a larger size_px."
             )
+        frame, centers_px = frame.seen(centers_px, spec)
         known = {"mpp": frame.pixel.mpp, "swap": bool(straight[0, 0] == 0), "names": names}
         return Dense(frame.pyramid, centers_px, spec, block=encoder.block, halo=encoder.halo, **known)
     return frame.crops(centers_px, spec, names=names)
@@ -126,6 +127,7 @@ def _place(encoder: str, spec: CropSpec, frame: Frame, centers_px: np.ndarray, k
         "image_shape": [int(side) for side in frame.pyramid.shape],
         "axes": frame.axes.ravel().tolist(),
         "places": summary(centers_px * frame.pixel.mpp),
+        "resolution": float(frame.resolution) if frame.coarsens(spec) else 0.0,
     }
 
 
@@ -135,7 +137,7 @@ def is_of(kept: Stored, frame: Frame, centers_px: np.ndarray, keys: dict[str, st
     if not alike(kept.record.get("places"), place.pop("places")):
         return False
     for name, value in place.items():
-        known = kept.record.get(name)
+        known = kept.record.get(name, 0.0 if name == "resolution" else None)
         if known != value and not (name in ("mpp", "axes") and _close(known, value)):
             return False
     return kept.record.get("pixels") == frame.pyramid.fingerprint

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from sq_imputer.contract import CropSpec
 from sq_imputer.errors import MissingKey, listed
 from sq_imputer.pixels.crops import Crops
+from sq_imputer.pixels.pyramid import Pyramid
+from sq_imputer.pixels.straight import straight
 from sq_imputer.section import read
 from sq_imputer.section.image import find_image, read_pyramid
 from sq_imputer.section.pixel_size import PixelSize, pixel_size
@@ -17,7 +20,8 @@ from sq_imputer.section.pixel_size import PixelSize, pixel_size
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-    from sq_imputer.pixels.pyramid import Pyramid
+
+SAME = 1.02  # times coarser: pixels of one size
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +38,15 @@ class Frame:
         `(3, 3)` from pixels of the finest level to µm along the axes of the coordinate system.
     coordinate_system
         Its name.
+    resolution
+        µm per pixel: crops show nothing finer. None: whatever the image shows.
     """
 
     pyramid: Pyramid
     pixel: PixelSize
     to_um: np.ndarray
     coordinate_system: str
+    resolution: float | None = None
 
     @property
     def axes(self) -> np.ndarray:
@@ -48,8 +55,31 @@ class Frame:
 
     def crops(self, centers_px: np.ndarray, spec: CropSpec, *, threads: int = 2, names=None) -> Crops:
         """Crops around points, along the axes of the coordinate system. Lazy."""
-        known = {"mpp": self.pixel.mpp, "axes": self.axes, "names": names}
-        return Crops(self.pyramid, centers_px, spec, threads=threads, **known)
+        frame, centers_px = self.seen(centers_px, spec)
+        known = {"mpp": frame.pixel.mpp, "axes": frame.axes, "names": names}
+        return Crops(frame.pyramid, centers_px, spec, threads=threads, **known)
+
+    def seen(self, centers_px: np.ndarray, spec: CropSpec) -> tuple[Frame, np.ndarray]:
+        """What crops like `spec` are cut from, and their centers there: this image, or one without what is finer."""
+        if not self.coarsens(spec):
+            return self, centers_px
+        return self._coarse, self._coarse.to_px(read.apply(self.to_um, np.asarray(centers_px, dtype=np.float64)))
+
+    def coarsens(self, spec: CropSpec) -> bool:
+        """Whether crops like `spec` would show what is finer than `resolution`, by the sizes of pixels."""
+        return self.resolution is not None and self.resolution > SAME * max(spec.mpp, self.pixel.mpp)
+
+    @cached_property
+    def _coarse(self) -> Frame:
+        """The image in pixels of `resolution`, lazily: means over what each covers, on a grid around the middle."""
+        step = self.resolution / self.pixel.mpp
+        size = np.array(self.pyramid.shape)
+        shape = np.ceil(size / step).astype(int)
+        origin = ((size - shape * step) / 2)[::-1]
+        matrix = np.array([[step, 0, origin[0]], [0, step, origin[1]], [0, 0, 1]])
+        pyramid = Pyramid((straight(self.pyramid, matrix, tuple(shape.tolist())),), name=self.pyramid.name)
+        pixel = replace(self.pixel, mpp=self.resolution)
+        return Frame(pyramid, pixel, self.to_um @ matrix, self.coordinate_system)
 
     @property
     def box_um(self) -> np.ndarray:

@@ -35,14 +35,20 @@ class Known(NamedTuple):
 class Seen:
     """What :class:`sq_imputer.Slide` shows of itself to models; the fields are those of the slide."""
 
-    def check(self, needs: Needs, trained_mpp: float | None = None) -> None:
+    def check(self, needs: Needs) -> None:
         """Check, once, that the crops a model needs can be cut of the image and show something; a few are read.
 
         Features and batches begin with this; call it to know before something long. Raises `BadInput`, or warns.
         """
-        self.checked.size(self.frame, needs, trained_mpp)
+        self.checked.size(self.frame, needs)
         for spec in needs.views:
             self.checked.crops((self._parent[0] if self._parent else self).crops(spec))
+
+    @property
+    def resolved_mpp(self) -> float:
+        """µm per pixel that the image truly resolves, by its spectrum around the rows: its pixel, or more."""
+        whole = self._parent[0] if self._parent else self
+        return whole.checked.resolved(whole.frame, whole.centers_px)
 
     def features(self, encoder: str, spec: CropSpec, *, neighbors: int = 0, device: str = "auto") -> np.ndarray:
         """Features of the crops of all rows, computed once per slide, encoder and spec.

@@ -287,6 +287,28 @@ class Slide(Seen, Marked):
         parts["counts"] = None if self.counts is None else self.counts.take(rows)
         return replace(self, **parts, _features={}, _stored={}, _parent=(self, rows), anchor=self.anchor or self)
 
+    def at(self, resolution: float | None, done: dict[int, Slide] | None = None) -> Slide:
+        """The slide as one that shows nothing finer than this, in µm per pixel; None: whatever its image shows.
+
+        Training and target are to be read at one resolution: :func:`sq_imputer.tl.predict` sees to it.
+
+        Parameters
+        ----------
+        resolution
+            µm per pixel.
+        done
+            Slides by the `id` of what they were made of: the same slide is made once, and keeps its features.
+        """
+        done = {} if done is None else done
+        if resolution == self.frame.resolution:
+            return self
+        if id(self) not in done:
+            parent = None if self._parent is None else (self._parent[0].at(resolution, done), self._parent[1])
+            anchor = None if self.anchor is None else self.anchor.at(resolution, done)
+            parts = {"frame": replace(self.frame, resolution=resolution), "_parent": parent, "anchor": anchor}
+            done[id(self)] = replace(self, **parts, made_by={}, _features={}, _stored=dict(self._stored))
+        return done[id(self)]
+
     def crops(self, spec: CropSpec, *, threads: int = 2) -> Crops:
         """Crops around every row. Lazy, but for a few pixels that tell where odd pyramid levels lie."""
         return self.frame.crops(self.centers_px, spec, threads=threads, names=self.names)

@@ -9,6 +9,7 @@ from sq_imputer.progress import quiet
 from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model, shelf_of
 from sq_imputer.runs.totals import share_of
 from sq_imputer.section.keys import verb
+from sq_imputer.section.resolution import common, known, read_at
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -29,6 +30,7 @@ def fit(
     unit: str = LOG1P_CP10K,
     config: Mapping | object | None = None,
     weights: Weights | None = None,
+    resolution: str | float = "auto",
     plan: Plan | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -56,6 +58,10 @@ def fit(
     weights
         A safetensors file with the weights of the model's encoder, or a dict of encoders to such files. Left out:
         those of the features that the sections keep (:func:`sq_imputer.pp.embed`), else of the Hugging Face Hub.
+    resolution
+        µm per pixel: crops show nothing finer, of any section. `"auto"`: the coarsest that the sections resolve, by
+        their spectra, where they differ by more than 1.5 times; else each is read as it is. A model says no
+        more of a section that resolves less than it was fitted at, so pass that of the coarsest to be predicted.
     plan
         How to train: device, epochs, seed, early stopping.
     seed, device, progress
@@ -78,11 +84,14 @@ def fit(
     predictor = resolve_model(model, config)
     fresh = type(predictor)(predictor.config)
     slides = read_sections(sdata, keys, within=sections, encoders=shelf_of(fresh, weights))
+    own = common(slides, fresh.needs, resolution)
+    slides = read_at(slides, own)
     chosen = pick_genes(slides, genes)
     with quiet(not plan.progress):
         fresh.fit([slide.with_genes(chosen, unit) for slide in slides], plan)
     fresh.provenance["library_genes"] = [len(slide.var_names) for slide in slides]
     fresh.provenance["library_share"] = [share_of(slide, chosen) for slide in slides]
     fresh.provenance["training_mpp"] = max(slide.frame.pixel.mpp for slide in slides)
+    fresh.provenance |= known(slides, own)
     fresh.provenance["pixels"] = [slide.frame.pyramid.fingerprint for slide in slides]
     return fresh

@@ -25,6 +25,7 @@ from sq_imputer.runs.targets import measured_of, read_targets, recall
 from sq_imputer.runs.totals import share_of, warn_of_shares
 from sq_imputer.scores.splits import check_folds
 from sq_imputer.section.keys import verb
+from sq_imputer.section.resolution import check_resolution, common, for_model, read_at
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -60,6 +61,7 @@ def predict(
     allow_same_patient: bool = False,
     config: Mapping | object | None = None,
     weights: Weights | None = None,
+    resolution: str | float = "auto",
     plan: Plan | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -114,6 +116,10 @@ def predict(
     weights
         Weights of the model's encoders, as in :func:`sq_imputer.tl.fit`; of a fitted model they must be those of its
         fit.
+    resolution
+        µm per pixel: crops show nothing finer, of any section. `"auto"`: the coarsest that the sections resolve, by
+        their spectra, where they differ by more than 1.5 times; else each is read as it is. A fitted model has
+        its own, and refuses sections that resolve less.
     plan
         How to train, and the device to run on.
     seed, device, progress
@@ -153,6 +159,7 @@ def predict(
     check_folds(n_folds, buffer_um)
     check_leave_out(leave_out, reference)
     predictor = resolve_model(model, config)
+    check_resolution(resolution)
     targets = read_targets(sdata, sections, reference, keys).seen_by(shelf_of(predictor, weights))
     place = Place(sdata, key_added, layer_added or predictor.card.name, overwrite, _path(output_path))
     table = place.check(targets)
@@ -160,7 +167,7 @@ def predict(
     if table is not None:
         recall(targets, table, sdata, key_added)
     if predictor.fitted:
-        check_alone(predictor, reference, genes, unit)
+        check_alone(predictor, reference, genes, unit, resolution)
         training, chosen, unit = [], list(predictor.genes), predictor.unit
     else:
         training = _training(sdata, targets, reference, keys)
@@ -170,8 +177,7 @@ def predict(
     _compare_libraries(targets, predictor, training, chosen, unit)
     if output_path is None:
         warn_of_shapes(sdata, targets.regions)
-    for slide in (*targets.slides, *training):
-        slide.check(predictor.needs, predictor.provenance.get("training_mpp"))
+    targets, training = _at_one_resolution(targets, training, predictor, resolution)
     if predictor.fitted or reference is not None:
         decision = by_one_model(targets, training, predictor)
     else:
@@ -185,13 +191,27 @@ def predict(
     described = partial(manifest, predictor, targets.slides, training, plan, **how)
     with quiet(not plan.progress), open_run(home, plan, described) as run:
         slides = run.sections([*targets.slides, *training])
-        targets, training = targets.with_journal(slides[: len(targets.slides)]), slides[len(targets.slides) :]
+        targets, training = targets.of(slides[: len(targets.slides)]), slides[len(targets.slides) :]
         results = carry_out(decision, predictor, targets, training, run)
         write_results(place, targets, results, plan, run.size.rows)
 
 
 def _path(output_path: str | Path | None) -> Path | None:
     return None if output_path is None else Path(output_path)
+
+
+def _at_one_resolution(
+    targets: Targets, training: list[Slide], predictor: Predictor, resolution: str | float
+) -> tuple[Targets, list[Slide]]:
+    """Targets and training sections that show what both resolve, and nothing finer."""
+    if predictor.fitted:
+        own = for_model(targets.slides, predictor.needs, predictor.provenance)
+    else:
+        own = common([*targets.slides, *training], predictor.needs, resolution)
+    slides = read_at([*targets.slides, *training], own)
+    for slide in slides:
+        slide.check(predictor.needs)
+    return targets.of(slides[: len(targets.slides)]), slides[len(targets.slides) :]
 
 
 def _training(sdata: SpatialData, targets: Targets, reference: Sections | None, keys: Mapping) -> list[Slide]:

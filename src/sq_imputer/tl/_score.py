@@ -231,6 +231,7 @@ class Spots:
 def _measured(sdata: SpatialData, key: str, record: dict, keys: Mapping) -> Spots:
     """The rows with counts that the table predicts, and the genes that were measured."""
     slide = with_depth_of(Slide.from_sdata(sdata, **{**as_seen(record), **keys}), sdata, key)
+    slide = slide.at(record.get("resolution"))
     if not slide.measured.any():
         raise BadInput(
             f"nothing was measured at shapes '{slide.keys['shapes_key']}', so their prediction cannot be scored. Score "
@@ -326,7 +327,7 @@ def _references(reference: Sections | None, keys: Mapping, fit: dict, genes: lis
             f"reference is {listed(slide.section for slide in slides)}, but '{fit['model']}' was fitted on other "
             f"counts: {listed(fit['training_sections'])}. Pass these, so that the baselines are fitted on the same."
         )
-    return [slide.with_genes(genes, fit["unit"]) for slide in slides]
+    return [slide.at(fit.get("resolution")).with_genes(genes, fit["unit"]) for slide in slides]
 
 
 def _baselines(

@@ -1,0 +1,123 @@
+"""At which resolution sections are read together: what one shows more finely than another is no feature of both.
+
+Two numbers of a section are compared, in µm per pixel: what its image resolves, by its spectrum, and what the model's
+crop asks for. A scan finer than the crop is as good as the crop.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sq_imputer.errors import BadInput, listed
+
+if TYPE_CHECKING:
+    from sq_imputer.contract import Needs
+    from sq_imputer.section.slide import Slide
+
+ALIKE = 1.5  # times coarser: sections are read as they are, and a fitted model takes them
+FINEST, COARSEST = 0.05, 100.0  # µm per pixel that can be asked for
+
+
+def check_resolution(resolution) -> None:
+    """Check that what a verb was given is `"auto"` or µm per pixel."""
+    if isinstance(resolution, str) and resolution == "auto":
+        return
+    number = isinstance(resolution, int | float | np.number) and not isinstance(resolution, bool)
+    if not number or not FINEST <= resolution <= COARSEST:
+        raise BadInput(
+            f"resolution is {resolution!r}; expected 'auto', or µm per pixel from {FINEST:g} to {COARSEST:g}."
+        )
+
+
+def shown(slide: Slide, needs: Needs) -> float:
+    """µm per pixel of what a model sees of a section as it is: what the image resolves, or what the crop asks for."""
+    return max(slide.resolved_mpp, needs.crop.mpp)
+
+
+def common(slides: Sequence[Slide], needs: Needs, resolution: str | float = "auto") -> float | None:
+    """The resolution at which sections are read together; None: each as it is.
+
+    Parameters
+    ----------
+    slides
+        The sections, to fit on and to predict.
+    needs
+        What the model asks to see.
+    resolution
+        `"auto"`: the coarsest of all, where they are not alike. Or µm per pixel.
+
+    Raises
+    ------
+    BadInput
+        If a section does not resolve what was asked for.
+    """
+    check_resolution(resolution)
+    if resolution != "auto":
+        coarse = {s.section: s.resolved_mpp for s in slides if s.resolved_mpp > ALIKE * resolution}
+        if coarse:
+            least = np.ceil(100 * max(coarse.values()) / ALIKE) / 100
+            raise BadInput(
+                f"resolution is {resolution:g} µm per pixel, and sections {listed(coarse)} resolve no more than "
+                f"{max(coarse.values()):.3g}. Pass resolution={least:g} or more, 'auto', or leave them out."
+            )
+        return float(resolution)
+    if len({slide.frame.pyramid.levels[0].name for slide in slides if slide.frame.pyramid}) < 2:
+        return None
+    seen = [shown(slide, needs) for slide in slides]
+    if max(seen) <= ALIKE * min(seen):
+        return None
+    coarse, fine = slides[int(np.argmax(seen))], slides[int(np.argmin(seen))]
+    warnings.warn(
+        f"section '{coarse.section}' resolves {coarse.resolved_mpp:.3g} µm per pixel and '{fine.section}' "
+        f"{fine.resolved_mpp:.3g}: all are read at {max(seen):.3g}, which shows less of the finer ones. Pass "
+        "resolution= to say another, or leave the coarsest out.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return max(seen)
+
+
+def known(slides: Sequence[Slide], resolution: float | None) -> dict:
+    """What a fitted model keeps of it: the resolution that was read at, and what its sections resolve."""
+    return {"resolution": resolution, "resolved_mpp": [slide.resolved_mpp for slide in slides]}
+
+
+def trained(provenance: Mapping, needs: Needs) -> float | None:
+    """µm per pixel of what a model saw where it was fitted; None if that is not known."""
+    resolved = provenance.get("resolved_mpp") or [provenance.get("training_mpp") or 0.0]
+    own = max(provenance.get("resolution") or 0.0, *resolved)
+    return max(own, needs.crop.mpp) if own else None
+
+
+def for_model(slides: Sequence[Slide], needs: Needs, provenance: Mapping) -> float | None:
+    """The resolution at which a fitted model reads sections; None: as they are.
+
+    Raises
+    ------
+    BadInput
+        If a section does not resolve what the model was fitted on.
+    """
+    own = trained(provenance, needs)
+    if own is None:
+        return None
+    worst = max(slides, key=lambda slide: slide.resolved_mpp)
+    if worst.resolved_mpp > ALIKE * own:
+        raise BadInput(
+            f"section '{worst.section}' resolves {worst.resolved_mpp:.3g} µm per pixel (its pixels are "
+            f"{worst.frame.pixel.mpp:.3g}, from {worst.frame.pixel.source}), and the model was fitted at {own:.3g}: "
+            f"its features mean nothing there; expected at most {ALIKE:g} times coarser. Fit it at a resolution that "
+            f"both have: tl.fit(..., resolution={worst.resolved_mpp:.2g}), or pass its name and reference=. Or pass "
+            "image_key= of a finer image, or mpp= if this one is wrong."
+        )
+    finer = own > ALIKE * min(shown(slide, needs) for slide in slides)
+    return provenance.get("resolution") or (own if finer else None)
+
+
+def read_at(slides: Iterable[Slide], resolution: float | None) -> list[Slide]:
+    """Sections that show nothing finer; those that share rows or features share them still."""
+    done: dict[int, Slide] = {}
+    return [slide.at(resolution, done) for slide in slides]
