@@ -8,7 +8,7 @@ import pytest
 import spatialdata
 
 import sq_imputer as sqi
-from sq_imputer.section.regions import find_regions
+from sq_imputer.section.regions import find_regions, slides_of
 
 
 @pytest.fixture
@@ -84,3 +84,10 @@ def test_of_images_of_one_place_the_finest_is_taken_and_said(planted):
     with pytest.warns(UserWarning, match="'fine' is taken, the finest of the images of this place .others: 'he'."):
         slide = sqi.Slide.from_sdata(sdata)
     assert slide.keys["image_key"] == "fine" and slide.frame.pixel.mpp == pytest.approx(0.5)
+
+
+def test_patients_may_be_called_as_their_sections(joined):
+    obs = joined.tables["table"].obs
+    assert {one.group for one in slides_of(joined, "region", {}).values()} == {"unknown"}
+    obs["patient"] = obs["region"].astype(str)
+    assert [one.group for one in slides_of(joined, "region", {}).values()] == ["spots-a", "spots-b"]

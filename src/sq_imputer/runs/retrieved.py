@@ -40,7 +40,7 @@ def check_patient(target: Slide, model: str, groups: Sequence[str], sections: Se
             f"'{model}' makes a prediction of reference spots, and these have patient '{target.group}' of section "
             f"'{target.section}' among them: sections {listed(theirs)}. Leave these out of the reference; or pass "
             "allow_same_patient=True, which the provenance then says; or, if they are of other individuals, name these "
-            "by patient_key= or sdata.attrs['patient']."
+            "by patient_key=, a column of obs, or by sdata.attrs['patient'] where obs has no column 'patient'."
         )
 
 

@@ -99,9 +99,11 @@ class Place:
         if table is None or self.overwrite or _same_panel(table, genes, unit):
             return
         held = f"{table.n_vars} genes in {listed(units(table))}"
+        same = [] if list(table.var_names) == list(genes) else [f"genes=list(sdata.tables['{self.key}'].var_names)"]
+        same += [] if units(table) == {unit} else [f"unit={one!r}" for one in units(table)]
         raise BadInput(
             f"tables['{self.key}'] holds another panel or unit: {held}, now {len(genes)} in '{unit}'. Pass key_added= "
-            f"another name, genes=list(sdata.tables['{self.key}'].var_names) for the same panel, or overwrite=True."
+            f"another name, {' and '.join(same)} for the same, or overwrite=True; a fitted model has its own."
         )
 
     def check_space(self, n_rows: int, predictor: Predictor, n_genes: int) -> None:

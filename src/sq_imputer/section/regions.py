@@ -55,9 +55,14 @@ def slides_of(sdata: SpatialData, sections: str | Mapping, keys: Mapping) -> dic
     slides = {}
     for name, own in find_regions(sdata, sections, keys).items():
         slide = Slide.from_sdata(sdata, section=name, **own)
-        unknown = slide.group == name and "patient" not in sdata.attrs  # then all of one patient, as far as is known
-        slides[name] = replace(slide, group="unknown") if unknown else slide
+        named = "patient" in sdata.attrs or (slide.counts is not None and _names_patients(sdata, own))
+        slides[name] = slide if named else replace(slide, group="unknown")  # all of one patient, as far as is known
     return slides
+
+
+def _names_patients(sdata: SpatialData, keys: Mapping) -> bool:
+    table = sdata.tables.get(keys.get("table_key", "table"))
+    return table is not None and keys.get("patient_key", "patient") in table.obs
 
 
 def _keys(name, one) -> dict:

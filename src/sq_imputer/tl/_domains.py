@@ -130,7 +130,10 @@ def domains(
     if use not in USES:
         raise BadInput(f"use is '{use}'; expected one of {listed(USES)}.")
     if method == "leiden" and find_spec("igraph") is None:
-        raise BadInput("method 'leiden' needs igraph, which is not installed: pip install igraph, or method='kmeans'.")
+        raise BadInput(
+            "method 'leiden' needs igraph, which is not installed: pip install igraph, or pass method='kmeans' and "
+            "n_domains=."
+        )
     whole = named_objects(sdata)
     for one in whole.values():
         check_table(one, key)
