@@ -154,3 +154,9 @@ def test_a_case_that_scores_its_training_rows_is_refused(slides, ridge):
     training = (slides[0].take(np.arange(len(slides[0]))),)
     with pytest.raises(sqi.BadInput, match=rf"{len(case.rows)} of {len(case.rows)} rows that are scored are among"):
         bench.run([replace(case, training=training)], {"mine": ridge}, n_genes=6)
+
+
+def test_a_case_that_trains_on_next_to_nothing_says_so(slides, ridge, genes=("NUC1", "STR1")):
+    few = replace(slides[0], measured=np.arange(len(slides[0])) < 5)
+    with pytest.warns(UserWarning, match="case 'P2': models are fitted on 5 measured rows of sections 'P1'"):
+        bench.run(bench.leave_one_out([few, slides[1]])[1:], {"ridge": ridge}, genes=list(genes))

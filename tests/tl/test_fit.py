@@ -133,3 +133,13 @@ def test_a_model_says_what_it_is_of(patients, spy, genes):
         f"spy of 4 genes ({named}, ... (4 in all)) in log1p_cp10k, fitted on {n_rows} rows of 'P1', 'P2', 'P3', "
         "at 1.25 µm per pixel"
     )
+
+
+def test_a_fit_on_next_to_nothing_says_so(section, spy, genes):
+    table = section.tables["table"]
+    section.tables["table"] = table[:6].copy()
+    with pytest.warns(UserWarning, match="'spy' is fitted on 6 measured rows of sections 'P1'; .* says little"):
+        sqi.tl.fit(section, "spy", genes=genes)
+    section.tables["table"] = table[:, genes[:3]].copy()
+    with pytest.warns(UserWarning, match="give a panel of 3 genes .* where 50 were asked for"):
+        sqi.tl.fit(section, "spy", genes=50)

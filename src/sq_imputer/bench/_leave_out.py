@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.errors import BadInput
+from sq_imputer.errors import BadInput, listed
 from sq_imputer.genes.panel import choose_genes
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.train import Plan
 from sq_imputer.scores import metrics
 from sq_imputer.scores import tables as scoring
-from sq_imputer.scores.splits import by_section, folds, strips, told_apart
+from sq_imputer.scores.splits import LEAST_TRAIN, by_section, folds, strips, told_apart
 from sq_imputer.section.keys import verb
 from sq_imputer.section.regions import slides_of
 from sq_imputer.section.resolution import common
@@ -177,6 +178,7 @@ def outcomes(
     done: dict[float | None, dict] = {}  # a section that is in several cases is read once
     for case in cases:
         _check_apart(case)
+        _warn_of_little(case)
         panel = choose_genes(case.training, n_genes) if genes is None else list(genes)
         tested = [panel[k] for k in case.test.which(panel)]
         known = [(slide, panel) for slide in case.training] + [(case.test, tested)]
@@ -200,6 +202,19 @@ def _check_run(cases: Sequence[Case], models: Mapping[str, Predictor]) -> None:
         raise BadInput("no cases; make some with leave_one_out(slides) or strips_of(slide).")
     if not isinstance(models, Mapping) or not all(isinstance(model, Predictor) for model in models.values()):
         raise BadInput("models is no dict of predictors; expected such as {'ridge': get_model('ridge')()}.")
+
+
+def _warn_of_little(case: Case) -> None:
+    """Say where a fit learns from next to nothing, before it is made."""
+    n_rows = sum(int(slide.measured.sum()) for slide in case.training)
+    if n_rows < LEAST_TRAIN:
+        warnings.warn(
+            f"case '{case.name}': models are fitted on {n_rows} measured rows of sections "
+            f"{listed(slide.section for slide in case.training)}; fewer than {LEAST_TRAIN} say little. Pass "
+            "sections that have more.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _check_apart(case: Case) -> None:

@@ -177,26 +177,36 @@ def warn_of_little(decision: Decision, training: Sequence[Slide], genes: Sequenc
     """
     if not decision.fits or not training:
         return
-    if len(genes) < FEW_GENES and (asked is None or isinstance(asked, Integral)) and (asked or FEW_GENES) > len(genes):
-        _warn(
-            f"the training sections give a panel of {len(genes)} genes ({listed(genes)}) where {asked or 'more'} were "
-            "asked for: a model learns next to nothing of them. Pass genes= by name, or sections with more counts."
-        )
+    warn_of_panel(genes, asked)
     measured = [int(slide.measured.sum()) for slide in training]
     found = []
     for name, parts in decision.fits.items():
         n_rows = sum(measured[j] if rows is None else len(rows) for j, rows in parts)
         found.append((n_rows, sum(measured[j] for j, _ in parts), name, listed(training[j].section for j, _ in parts)))
     n_rows, whole, name, where = min(found)
-    if n_rows < FEW_ROWS:
-        _warn(
-            f"the model '{name}' is fitted on {n_rows} measured rows of sections {where}; one of fewer than {FEW_ROWS} "
-            "says little. Pass sections that have more."
-        )
-    elif n_rows < LEAST_LEFT * whole:
+    warn_of_rows(f"the model '{name}'", n_rows, where)
+    if FEW_ROWS <= n_rows < LEAST_LEFT * whole:
         _warn(
             f"'{name}' of section {where} is fitted on {n_rows} of {whole} measured rows: the others are predicted or "
             "lie within buffer_um of these. Pass a smaller buffer_um, or more folds."
+        )
+
+
+def warn_of_panel(genes: Sequence[str], asked) -> None:
+    """Say where a panel that was chosen, of what was asked for (names, a number, or None), has next to nothing."""
+    if len(genes) < FEW_GENES and (asked is None or isinstance(asked, Integral)) and (asked or FEW_GENES) > len(genes):
+        _warn(
+            f"the training sections give a panel of {len(genes)} genes ({listed(genes)}) where {asked or 'more'} were "
+            "asked for: a model learns next to nothing of them. Pass genes= by name, or sections with more counts."
+        )
+
+
+def warn_of_rows(what: str, n_rows: int, where: str) -> None:
+    """Say that something is fitted on next to no measured rows of some sections."""
+    if n_rows < FEW_ROWS:
+        _warn(
+            f"{what} is fitted on {n_rows} measured rows of sections {where}; one of fewer than {FEW_ROWS} says "
+            "little. Pass sections that have more."
         )
 
 

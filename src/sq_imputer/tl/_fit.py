@@ -3,9 +3,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sq_imputer.errors import listed
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import quiet
+from sq_imputer.runs.checks import warn_of_panel, warn_of_rows
 from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model, shelf_of
 from sq_imputer.runs.totals import share_of
 from sq_imputer.section.keys import verb
@@ -87,6 +89,9 @@ def fit(
     own = common(slides, fresh.needs, resolution)
     slides = read_at(slides, own)
     chosen = pick_genes(slides, genes)
+    n_rows = sum(int(slide.measured.sum()) for slide in slides)
+    warn_of_panel(chosen, genes)
+    warn_of_rows(f"'{fresh.card.name}'", n_rows, listed(slide.section for slide in slides))
     with quiet(not plan.progress):
         fresh.fit([slide.with_genes(chosen, unit) for slide in slides], plan)
     fresh.provenance["library_genes"] = [len(slide.var_names) for slide in slides]
