@@ -10,6 +10,7 @@ TRIANGLE = 6**-0.5  # standard deviation, in new pixels, of the filter by which 
 BLURS = (0.1, 12.0)  # standard deviations of a blur that are told apart, in pixels
 STARTS = (0.3, 0.8, 2.0, 5.0)
 FLOOR = -25.0  # log power of what is nothing
+BLOCK = 8
 BLANK = 0.25  # variance, in gray values of 8 bits, below which a tile shows nothing
 LEAST = 32  # pixels along a tile that has a spectrum to speak of
 COPIES, COPIED = 8, 0.3  # most pixels that are copies of one; change between them, to that between others
@@ -53,6 +54,21 @@ def copies(tiles: np.ndarray) -> int:
         if (phases[:, -2] < COPIED * phases[:, -1]).mean() > 0.5:
             found = times
     return found
+
+
+def blocks(tiles: np.ndarray, corners: np.ndarray) -> float:
+    """How far the edges of the blocks of 8 pixels that JPEG codes stand out: 0 where nothing was compressed.
+
+    Parameters
+    ----------
+    tiles
+        `(n, S, S)` gray values.
+    corners
+        `(n, 2)` where they begin in the picture, as (y, x).
+    """
+    aligned = [np.roll(_changes(tile, BLOCK), x % BLOCK) for tile, (_, x) in zip(tiles, corners, strict=True)]
+    change = np.mean(aligned, axis=0)
+    return float(max(0.0, change.max() / (np.median(change) + 1e-6) - 1))
 
 
 def _changes(tile: np.ndarray, times: int, axis: int = 1) -> np.ndarray:

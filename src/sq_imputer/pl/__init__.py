@@ -7,6 +7,7 @@ from sq_imputer.pl._domains import domains
 from sq_imputer.pl._explain import explain
 from sq_imputer.pl._genes_correlation import genes_correlation
 from sq_imputer.pl._leaderboard import leaderboard
+from sq_imputer.pl._quality import quality
 from sq_imputer.pl._skill import skill
 
-__all__ = ["compare", "domains", "explain", "genes_correlation", "leaderboard", "skill"]
+__all__ = ["compare", "domains", "explain", "genes_correlation", "leaderboard", "quality", "skill"]

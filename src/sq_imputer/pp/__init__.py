@@ -4,7 +4,8 @@ from sq_imputer.pp._crops import crops
 from sq_imputer.pp._embed import embed
 from sq_imputer.pp._grid import grid
 from sq_imputer.pp._pixel_size import pixel_size
+from sq_imputer.pp._quality import quality
 from sq_imputer.pp._straighten import straighten
 from sq_imputer.pp._tissue import tissue
 
-__all__ = ["crops", "embed", "grid", "pixel_size", "straighten", "tissue"]
+__all__ = ["crops", "embed", "grid", "pixel_size", "quality", "straighten", "tissue"]

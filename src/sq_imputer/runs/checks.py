@@ -14,6 +14,7 @@ from sq_imputer.genes.names import alike
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.runs.decide import FEW_ROWS, LEAVE_OUT
 from sq_imputer.runs.retrieved import check_patient
+from sq_imputer.section.looks import looks_of, unlike
 from sq_imputer.section.resolution import trained
 
 FEW_GENES = 5  # a panel of fewer, where more were asked for, is an accident
@@ -160,6 +161,18 @@ def warn_of_genes(targets: Targets, genes: Sequence[str], unit: str, n_library: 
                 f"the table of section '{slide.section}' has {len(slide.var_names)} genes, those of the training "
                 f"sections had {least} or more: counts per 10,000 are of another library, and 'measured' is in another "
                 "unit than the prediction. Predict with the full table."
+            )
+
+
+def warn_of_looks(slides: Sequence[Slide], training: Sequence[Slide], provenance: Mapping) -> None:
+    """Name in what sections differ from those that a model is, or was, fitted on: light, stains, compression."""
+    others = [slide.looks for slide in training] or looks_of(provenance.get("looks"))
+    for slide in slides if others else ():
+        found = unlike(slide.looks, others)
+        if found:
+            _warn(
+                f"the scan of section '{slide.section}' is unlike those of the training sections: {'; '.join(found)}. "
+                "Features scaled within each section (per_section) take some of it out; see pp.quality."
             )
 
 

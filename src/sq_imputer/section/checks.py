@@ -13,7 +13,7 @@ from zarr.storage import LocalStore
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.pixels.chunks import backing
 from sq_imputer.pixels.plan import FAR, Touched
-from sq_imputer.section.resolved import resolved
+from sq_imputer.section.looks import Looks, look
 
 if TYPE_CHECKING:
     import zarr
@@ -160,13 +160,12 @@ class Checked:
 
     def __init__(self) -> None:
         self._done = set()
-        self._resolved: float | None = None
+        self._looks: Looks | None = None
 
-    def resolved(self, frame: Frame, centers_px: np.ndarray) -> float:
-        """µm per pixel that an image resolves around some points, measured once."""
-        if self._resolved is None:
-            self._resolved = resolved(frame, centers_px) if frame.pyramid else frame.pixel.mpp
-        return self._resolved
+    def looks(self, frame: Frame, centers_px: np.ndarray) -> Looks:
+        """What an image is like around some points, measured once."""
+        self._looks = self._looks or look(frame, centers_px)
+        return self._looks
 
     def size(self, frame: Frame, needs: Needs) -> None:
         """Check that the crops of a model fit into an image, and warn if it is much coarser than they are.

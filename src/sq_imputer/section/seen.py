@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sq_imputer.encoders import Encoder
+    from sq_imputer.section.looks import Looks
 
 MIN_ROWS_FOR_MOMENTS = 20
 
@@ -47,8 +48,13 @@ class Seen:
     @property
     def resolved_mpp(self) -> float:
         """µm per pixel that the image truly resolves, by its spectrum around the rows: its pixel, or more."""
+        return self.looks.resolved_mpp
+
+    @property
+    def looks(self) -> Looks:
+        """What the scan is like around the rows. Reads up to 32 tiles, once."""
         whole = self._parent[0] if self._parent else self
-        return whole.checked.resolved(whole.frame, whole.centers_px)
+        return whole.checked.looks(whole.frame, whole.centers_px)
 
     def features(self, encoder: str, spec: CropSpec, *, neighbors: int = 0, device: str = "auto") -> np.ndarray:
         """Features of the crops of all rows, computed once per slide, encoder and spec.

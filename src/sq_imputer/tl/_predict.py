@@ -15,6 +15,7 @@ from sq_imputer.runs.checks import (
     check_unseen,
     warn_of_genes,
     warn_of_little,
+    warn_of_looks,
     warn_of_shapes,
 )
 from sq_imputer.runs.decide import by_one_model, by_own_spots
@@ -177,8 +178,9 @@ def predict(
     _compare_libraries(targets, predictor, training, chosen, unit)
     if output_path is None:
         warn_of_shapes(sdata, targets.regions)
-    targets, training = _at_one_resolution(targets, training, predictor, resolution)
-    if predictor.fitted or reference is not None:
+    elsewhere = predictor.fitted or reference is not None
+    targets, training = _at_one_resolution(targets, training, predictor, resolution, elsewhere)
+    if elsewhere:
         decision = by_one_model(targets, training, predictor)
     else:
         buffer_um = predictor.needs.crop.extent_um if buffer_um is None else buffer_um
@@ -201,7 +203,7 @@ def _path(output_path: str | Path | None) -> Path | None:
 
 
 def _at_one_resolution(
-    targets: Targets, training: list[Slide], predictor: Predictor, resolution: str | float
+    targets: Targets, training: list[Slide], predictor: Predictor, resolution: str | float, elsewhere: bool
 ) -> tuple[Targets, list[Slide]]:
     """Targets and training sections that show what both resolve, and nothing finer."""
     if predictor.fitted:
@@ -211,6 +213,8 @@ def _at_one_resolution(
     slides = read_at([*targets.slides, *training], own)
     for slide in slides:
         slide.check(predictor.needs)
+    if elsewhere:
+        warn_of_looks(targets.slides, training, predictor.provenance)
     return targets.of(slides[: len(targets.slides)]), slides[len(targets.slides) :]
 
 

@@ -1,13 +1,16 @@
-"""What the image of a section resolves."""
+"""What a scan is like: what it resolves, its light and its stains."""
 
 from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from PIL import Image
 from spatialdata.transformations import Identity, Scale
 
-from sq_imputer.section.resolved import resolved
+from sq_imputer.section.looks import Looks, look, looks_of, unlike
 from sq_imputer.section.slide import Slide
 
 
@@ -49,4 +52,24 @@ def test_it_does_not_hang_on_turns_and_mirrors(planted, sharp):
 
 def test_what_shows_nothing_or_no_rows_is_as_its_pixels_are(planted, sharp):
     assert drawn(planted, np.full_like(sharp, 230), 1.0).resolved_mpp == 1.0
-    assert resolved(drawn(planted, sharp, 1.0).frame, np.empty((0, 2))) == 1.0
+    assert look(drawn(planted, sharp, 1.0).frame, np.empty((0, 2))).resolved_mpp == 1.0
+
+
+KNOWN = {"mpp": 0.5, "resolved_mpp": 0.5, "white": (240.0, 235.0, 240.0), "blocks": 0.1}
+LOOKS = Looks(**KNOWN, hematoxylin=(0.75, 0.58, 0.32), eosin=(0.3, 0.83, 0.46))
+
+
+def test_what_differs_from_all_others_is_named():
+    assert unlike(LOOKS, [LOOKS]) == []
+    dark = replace(LOOKS, white=(150.0, 140.0, 150.0), eosin=(0.8, 0.5, 0.3), blocks=0.9)
+    said = unlike(dark, [LOOKS])
+    assert [one.split()[1] for one in said] == ["light", "eosin", "of"] and "(240, 235, 240)" in said[0]
+    assert unlike(dark, [LOOKS, dark]) == []
+
+
+def test_what_a_provenance_keeps_is_read_back():
+    unknown = replace(LOOKS, eosin=(np.nan,) * 3)
+    kept = json.loads(json.dumps(asdict(unknown)).replace("NaN", "null"))
+    [back] = looks_of([kept, {"mpp": 1.0}, None])
+    assert back.white == LOOKS.white and np.isnan(back.eosin).all()
+    assert unlike(back, [LOOKS]) == [] and looks_of(None) == []
