@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sq_imputer.device import BatchSize, one_thread, pick_device
+from sq_imputer.device import BatchSize, one_thread, pick_device, threads_kept
 from sq_imputer.errors import BadInput, OutOfMemory
 
 
@@ -58,6 +58,17 @@ def test_one_thread_is_for_the_moment_only(fails):
             if fails:
                 raise RuntimeError
         assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_other_libraries_tell_openmp_does_not_stay():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with threads_kept():
+            torch.set_num_threads(3)  # as numba does
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
 

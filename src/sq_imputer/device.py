@@ -150,3 +150,20 @@ def one_thread() -> Iterator[None]:
     torch.get_num_threads()  # the first call in a thread sets its number
     with _openmp().limit(limits=1):
         yield
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """Leave torch the number of threads that it had, whatever runs inside.
+
+    A parallel function of numba (0.68, in scanpy's graphs of neighbors) gives OpenMP as many threads as there are
+    processors, in spite of OMP_NUM_THREADS: torch's small steps are ten times slower then where processors are shared.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            _openmp().limit(limits=before)  # stays so: only as a context would it be taken back

@@ -38,6 +38,12 @@ def _console():
     return Console(stderr=True)
 
 
+def say(text: str, *, shown: bool = True) -> None:
+    """One line of what is about to be done, unless bars are not to be shown."""
+    if shown and not _quiet.get():
+        print(printable(text), file=sys.stderr)
+
+
 class Bar:
     """A progress bar that shows itself once its steps have taken more than a moment, and leaves nothing behind.
 

@@ -109,7 +109,7 @@ def compare(
 
 def _folded(made: Mapping) -> bool:
     """Whether each block was predicted by one model of its own: their borders show, most of all in the spread."""
-    return int(made.get("n_folds", 0)) > 1 and int(made.get("repeats", 1)) == 1
+    return int(made.get("n_folds", 0)) > 1 and int(made.get("n_repeats", 1)) == 1
 
 
 def _axes(ax, n_genes: int, n_panels: int, aspect: float) -> np.ndarray:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.contract import Prediction
+from sq_imputer.predictor.calibrate import n_folds
 from sq_imputer.progress import track
 from sq_imputer.runs.crossed import Crossed
+from sq_imputer.runs.repeated import together, widened
 from sq_imputer.runs.retrieved import pool
 from sq_imputer.runs.slots import Result
 
 if TYPE_CHECKING:
     from sq_imputer.predictor.base import Predictor
-    from sq_imputer.runs.decide import Decision, Told
+    from sq_imputer.runs.decide import Ask, Decision, Told
     from sq_imputer.runs.run import Piece, Run
     from sq_imputer.runs.targets import Targets
     from sq_imputer.section.slide import Slide
@@ -54,31 +56,34 @@ def carry_out(
             slide = targets.slides[ask.section]
             slide = slide if anchor is None else replace(slide, anchor=training[anchor])
             piece = run.ask(ask.name, model, slide, ask.rows)
-            answers[ask.section].add(piece, name, model, digest)
+            answers[ask.section].add(piece, ask, model, digest)
             if name in decision.crossed:
                 crossed.note(name, piece, model, training[ask.section], run.plan)
     for answer in answers:
-        answer.pieces = [crossed.resized(name, piece) for name, piece in zip(answer.fits, answer.pieces, strict=True)]
+        answer.pieces = [crossed.resized(ask.fit, piece) for ask, piece in zip(answer.asks, answer.pieces, strict=True)]
     predictions, bank = _pooled([piece for answer in answers for piece in answer.pieces])
-    return [
-        _result(told, slide, answer, predictions, bank)
-        for told, slide, answer in zip(decision.told, targets.slides, answers, strict=True)
-    ]
+    results = []
+    for k, (told, slide, answer) in enumerate(zip(decision.told, targets.slides, answers, strict=True)):
+        counted = answer.model.measures_error or n_folds(answer.model, run.plan)
+        crosses = any(ask.fit in decision.crossed for ask in answer.asks)
+        truth = training[k].expression if told.folds is not None and counted and crosses else None
+        results.append(_result(told, slide, answer, predictions, bank, truth))
+    return results
 
 
 @dataclass
 class Answer:
-    """What was said of one section, by which fits and weights, and the last of the models."""
+    """What was said of one section, when asked what, by which weights, and the last of the models."""
 
     pieces: list[Piece] = field(default_factory=list)
-    fits: list[str] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list)
     hashes: list[str] = field(default_factory=list)
     model: Predictor | None = None
 
-    def add(self, piece: Piece, name: str, model: Predictor, digest: str) -> None:
+    def add(self, piece: Piece, ask: Ask, model: Predictor, digest: str) -> None:
         """Add what a model says of some rows; of earlier models only the hash is kept."""
         self.pieces.append(piece)
-        self.fits.append(name)
+        self.asks.append(ask)
         self.hashes.append(digest)
         self.model = model
 
@@ -91,9 +96,9 @@ def _pooled(pieces: Sequence[Piece]) -> tuple[dict[int, Prediction], dict[str, n
     return {id(piece): prediction for piece, prediction in zip(pieces, predictions, strict=True)}, bank
 
 
-def _result(told: Told, slide: Slide, answer: Answer, predictions: dict[int, Prediction], bank) -> Result:
-    import torch
-
+def _result(
+    told: Told, slide: Slide, answer: Answer, predictions: dict[int, Prediction], bank, truth: np.ndarray | None
+) -> Result:
     known = {"weights_sha256": answer.hashes[0]}
     if told.leave_out == "block":  # several models, each fitted on a part of this section
         known = {
@@ -103,5 +108,25 @@ def _result(told: Told, slide: Slide, answer: Answer, predictions: dict[int, Pre
             "rows": [int(slide.measured.sum())],
             "weights_sha256": answer.hashes,
         }
-    parts, rows = zip(*[(predictions[id(p)], torch.from_numpy(p.rows)) for p in answer.pieces], strict=True)
-    return Result(Prediction.gather(parts, rows), bank, answer.model, told, known)
+    found = [(predictions[id(piece)], piece.rows) for piece in answer.pieces]
+    if told.folds is not None:
+        found = _averaged(told, found, [ask.repeat for ask in answer.asks], truth)
+    return Result(_gathered(found), bank, answer.model, told, known)
+
+
+def _averaged(told: Told, found: list[tuple], repeats: Sequence[int], truth: np.ndarray | None) -> list[tuple]:
+    """One prediction of the rows of all partitions, and that of the rows that nobody measured, if there are any."""
+    inside = told.fold >= 0
+    rows, said = np.flatnonzero(inside), []
+    for repeat in range(told.folds.shape[1]):
+        said.append(_gathered([f for f, r in zip(found, repeats, strict=True) if r == repeat and inside[f[1][0]]]))
+    one = together(said, None if truth is None else truth[rows], told.fold[rows])
+    width = 0 if one.neighbors is None else one.neighbors.shape[1]
+    return [(one, rows), *((widened(part, width), r) for part, r in found if not inside[r[0]])]
+
+
+def _gathered(found: Sequence[tuple[Prediction, np.ndarray]]) -> Prediction:
+    import torch
+
+    parts, rows = zip(*found, strict=True)
+    return Prediction.gather(parts, [torch.from_numpy(r) for r in rows])

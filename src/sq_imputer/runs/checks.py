@@ -12,6 +12,7 @@ import numpy as np
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.genes.names import alike
 from sq_imputer.genes.units import LOG1P_CP10K
+from sq_imputer.progress import say
 from sq_imputer.runs.decide import FEW_ROWS, LEAVE_OUT
 from sq_imputer.runs.retrieved import check_patient
 from sq_imputer.section.looks import looks_of, unlike
@@ -41,6 +42,24 @@ def check_leave_out(leave_out: str | None, reference) -> None:
         raise BadInput(
             f"leave_out is '{leave_out}', but reference says what the model is fitted on. Leave out one of the two."
         )
+
+
+def check_repeats(n_repeats: int, decision: Decision, n_folds: int, *, shown: bool) -> None:
+    """Partitions are repeated where a section is predicted in blocks; how much that costs is said."""
+    if n_repeats == 1:
+        return
+    parts = sum(told.leave_out == "block" for told in decision.told)
+    if not parts:
+        raise BadInput(
+            f"n_repeats is {n_repeats}, but nothing here is predicted in blocks of its own section: "
+            f"{listed(dict.fromkeys(told.how for told in decision.told))}. Leave it out."
+        )
+    whose = "" if parts == 1 else f" of {parts} sections each"
+    say(
+        f"{n_repeats} partitions into {n_folds} blocks{whose}: {len(decision.fits)} models are fitted, which takes "
+        f"about {n_repeats} times as long as one partition.",
+        shown=shown,
+    )
 
 
 def check_alone(predictor: Predictor, reference, genes, unit: str | None, resolution: str | float = "auto") -> None:

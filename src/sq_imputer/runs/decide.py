@@ -30,17 +30,22 @@ class Ask:
     section: int
     rows: np.ndarray | None
     name: str
+    repeat: int = 0  # the partition that the fit belongs to
 
 
 @dataclass(frozen=True)
 class Told:
-    """What the provenance of a section says of how it was predicted."""
+    """What the provenance of a section says of how it was predicted.
+
+    `fold` `(n,)` is of the first partition; `folds` `(n, repeats)` of all, where there are several.
+    """
 
     how: str
     training: list[str]
     bank_from: str
     leave_out: str = ""
     fold: np.ndarray | None = None
+    folds: np.ndarray | None = None
     buffer_um: float = 0.0
     shares_patient: bool = False
     anchor: int | None = None
@@ -73,7 +78,13 @@ def by_one_model(targets: Targets, training: Sequence[Slide], predictor: Predict
 
 
 def by_own_spots(
-    targets: Targets, measured: Sequence[Slide], *, leave_out: str | None, n_folds: int, buffer_um: float
+    targets: Targets,
+    measured: Sequence[Slide],
+    *,
+    leave_out: str | None,
+    n_folds: int,
+    buffer_um: float,
+    n_repeats: int = 1,
 ) -> Decision:
     """Every section by what is measured in the object, and never by the very spot that is predicted.
 
@@ -88,6 +99,8 @@ def by_own_spots(
         patient where there are several, else the block.
     n_folds, buffer_um
         Blocks of a section, and how near to a block training rows are left out.
+    n_repeats
+        Partitions of a section into blocks.
     """
     decision = Decision()
     groups = {slide.group for slide in measured}
@@ -97,7 +110,7 @@ def by_own_spots(
         if target.keys["shapes_key"] != own.keys["shapes_key"]:
             _elsewhere(decision, k, targets, measured)
         elif way == "block":
-            _in_blocks(decision, k, targets, n_folds, buffer_um)
+            _in_blocks(decision, k, targets, n_folds, buffer_um, n_repeats)
         else:
             _from_others(decision, k, targets, measured, way)
     return decision
@@ -140,20 +153,13 @@ def _elsewhere(decision: Decision, k: int, targets: Targets, measured: Sequence[
     decision.told.append(Told(how, names, "all measured spots of this section", shares_patient=True, anchor=k))
 
 
-def _in_blocks(decision: Decision, k: int, targets: Targets, n_folds: int, buffer_um: float) -> None:
+def _in_blocks(decision: Decision, k: int, targets: Targets, n_folds: int, buffer_um: float, n_repeats: int) -> None:
     """Out of fold where measured; by a model fitted on everything measured of the section elsewhere."""
     slide = targets.slides[k]
-    rows = np.flatnonzero(slide.measured)
-    fold = np.full(len(slide), -1)
     bank_from = f"other spatial blocks of this section, beyond {buffer_um:g} um"
-    for number, split in enumerate(folds(slide.xy_um[rows], n_folds, buffer_um=buffer_um)):
-        name, out = _named(f"fold-{number}", k, targets), rows[split.test]
-        fold[out] = number
-        decision.fits[name] = [(k, rows[split.train])]
-        decision.asks.append(Ask(name, k, out, name))
+    each = [_partition(decision, k, targets, n_folds, buffer_um, repeat) for repeat in range(n_repeats)]
+    fold = each[0]
     blocks = [_named(f"fold-{number}", k, targets) for number in range(fold.max() + 1)]
-    if len(blocks) >= FEWEST_BLOCKS:
-        decision.crossed |= {name: [other for other in blocks if other != name] for name in blocks}
     rest = np.flatnonzero(~slide.measured)
     if len(rest):
         name = _named(ALL, k, targets)
@@ -163,7 +169,26 @@ def _in_blocks(decision: Decision, k: int, targets: Targets, n_folds: int, buffe
         decision.asks.append(Ask(name, k, rest, _named("rest", k, targets)))
         bank_from += "; at spots that were not measured, all measured spots of this section"
     known = {"leave_out": "block", "fold": fold, "buffer_um": buffer_um, "shares_patient": True}
-    decision.told.append(Told("out of fold", [slide.section], bank_from, **known))
+    how = "out of fold"
+    if n_repeats > 1:
+        how, known["folds"] = f"out of fold, mean of {n_repeats} partitions", np.column_stack(each)
+    decision.told.append(Told(how, [slide.section], bank_from, **known))
+
+
+def _partition(decision: Decision, k: int, targets: Targets, n_folds: int, buffer_um: float, repeat: int) -> np.ndarray:
+    """The fits and asks of one partition into blocks; the block `(n,)` of every row, -1 where nothing is measured."""
+    slide = targets.slides[k]
+    rows, fold, blocks = np.flatnonzero(slide.measured), np.full(len(slide), -1), []
+    ending = f"-repeat-{repeat}" if repeat else ""
+    for number, split in enumerate(folds(slide.xy_um[rows], n_folds, buffer_um=buffer_um, turn=repeat)):
+        name, out = _named(f"fold-{number}{ending}", k, targets), rows[split.test]
+        fold[out] = number
+        blocks.append(name)
+        decision.fits[name] = [(k, rows[split.train])]
+        decision.asks.append(Ask(name, k, out, name, repeat))
+    if len(blocks) >= FEWEST_BLOCKS:
+        decision.crossed |= {name: [other for other in blocks if other != name] for name in blocks}
+    return fold
 
 
 def _from_others(decision: Decision, k: int, targets: Targets, measured: Sequence[Slide], way: str) -> None:

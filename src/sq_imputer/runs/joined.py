@@ -29,17 +29,8 @@ LONG = ("genes", "bank")  # of the provenance, which the column is without: name
 # what the provenance says of each section, where there are several
 OF_SECTION = (
     *("section", *PLACES, "mpp", "mpp_source", "mpp_sources", "image_fingerprint", "how", "leave_out"),
-    *(
-        "training_sections",
-        "n_folds",
-        "buffer_um",
-        "shares_patient",
-        "weights_sha256",
-        "fingerprints",
-        "sections",
-        "groups",
-        "rows",
-    ),
+    *("training_sections", "n_folds", "n_repeats", "buffer_um", "shares_patient", "weights_sha256", "fingerprints"),
+    *("sections", "groups", "rows"),
 )
 
 

@@ -8,6 +8,8 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sq_imputer.encoders import encoder_card
 from sq_imputer.encoders._shelf import Shelf, Weights, weights_of
 from sq_imputer.errors import BadInput, MissingKey, listed
@@ -35,6 +37,13 @@ def records(table: AnnData) -> dict[str, dict]:
     """Provenance of the predictions in a table, by layer; empty if `tl.predict` did not write it."""
     found = pythonic(table.uns.get("sq_imputer", {}))
     return {name: record for name, record in found.items() if name in table.layers and isinstance(record, dict)}
+
+
+def folds_of(table: AnnData, layer: str | None) -> np.ndarray | None:
+    """Folds `(n, repeats)` of a prediction, -1 where a row was not measured; None where nothing is in folds."""
+    if f"{layer}_folds" in table.obsm and records(table)[layer].get("n_repeats", 1) > 1:
+        return np.asarray(table.obsm[f"{layer}_folds"])
+    return table.obs[[f"{layer}_fold"]].to_numpy() if f"{layer}_fold" in table.obs else None
 
 
 def check_table(sdata: SpatialData, key: str, argument: str = "key") -> AnnData:

@@ -38,7 +38,8 @@ OBSM = {
     "neighbors": ("_neighbors", -1),
     "weights": ("_neighbor_weights", 0),
 }
-ENDINGS = ("_std", *(ending for ending, _ in OBSM.values() if ending))
+FOLDS = "_folds"  # behind the name of a layer, in obsm: the block of every row in each of several partitions
+ENDINGS = ("_std", FOLDS, *(ending for ending, _ in OBSM.values() if ending))
 
 
 @dataclass
@@ -236,7 +237,7 @@ def _over(table: AnnData, layer: str, parts: dict) -> dict:
         obs.setdefault(f"{layer}_fold", np.full(len(table), -1))
     if f"{layer}{joined.BANK}" in table.obs:
         obs.setdefault(f"{layer}{joined.BANK}", joined.bank_column(dict.fromkeys(BANK, ()), len(table)))
-    for ending, blank in OBSM.values():
+    for ending, blank in (*OBSM.values(), (FOLDS, -1)):
         if layer + ending in table.obsm and layer + ending not in obsm:
             obsm[layer + ending] = np.full_like(np.asarray(table.obsm[layer + ending]), blank)
     var = {name: np.nan for name in names if name in table.var} | parts["var"]
@@ -269,6 +270,8 @@ def _parts(target: Slide, result: Result, layer: str, plan: Plan, batch_size: in
         obs[f"{layer}_fold"] = told.fold
     obs["total_counts"] = target.depth
     obsm = {"spatial": target.xy_um}
+    if told.folds is not None:
+        obsm[f"{layer}{FOLDS}"] = told.folds
     for name, (ending, _) in OBSM.items():
         if getattr(prediction, name) is not None:
             obsm[layer + ending] = getattr(prediction, name).numpy()
@@ -307,6 +310,7 @@ def _provenance(target: Slide, result: Result, plan: Plan, batch_size: int) -> d
         "leave_out": told.leave_out,
         "training_sections": told.training,
         "n_folds": int(told.fold.max() + 1) if told.leave_out == "block" else 0,
+        "n_repeats": 1 if told.folds is None else told.folds.shape[1],
         "buffer_um": float(told.buffer_um),
         "shares_patient": bool(told.shares_patient),
         "seed": int(plan.seed),

@@ -15,6 +15,7 @@ from sq_imputer.errors import BadInput, check_number, listed
 from sq_imputer.places import APART_UM, grades, order
 
 LEAST_TRAIN = 10  # rows; below, a fit says nothing whatever the model
+GOLDEN_TURN = np.pi * (3 - 5**0.5)  # of its multiples no two have the same direction, and few ones lie far apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +65,11 @@ def strips(xy_um, n_strips: int, *, axis: int = 0) -> np.ndarray:
     return labels
 
 
-def spatial_blocks(xy_um, n_blocks: int) -> np.ndarray:
+def spatial_blocks(xy_um, n_blocks: int, *, turn: int = 0) -> np.ndarray:
     """Labels `(n,)` of compact blocks with equally many spots, to within one: the longer side is cut, again and again.
 
     Nothing is random, and neither the order of the rows nor rounding matters (`sq_imputer.places`): of sides that
-    are equally long x is cut.
+    are equally long x is cut. Another `turn` (0, 1, ...) is another partition, whose borders have other directions.
 
     Raises
     ------
@@ -76,6 +77,7 @@ def spatial_blocks(xy_um, n_blocks: int) -> np.ndarray:
         If coordinates are not finite `(n, 2)`, or there are fewer spots than blocks.
     """
     xy = _points(xy_um, n_blocks, "blocks")
+    xy = _turned(xy, turn)
     sizes = [len(part) for part in np.array_split(np.arange(len(xy)), n_blocks)]
     labels, grade = np.empty(len(xy), dtype=int), grades(xy)
 
@@ -95,14 +97,23 @@ def spatial_blocks(xy_um, n_blocks: int) -> np.ndarray:
     return labels
 
 
-def check_folds(n_folds: int, buffer_um: float | None) -> None:
+def _turned(xy: np.ndarray, turn: int) -> np.ndarray:
+    """Places turned about the origin, by as many golden angles; none is as they are, to the last bit."""
+    if not turn:
+        return xy
+    cos, sin = np.cos(turn * GOLDEN_TURN), np.sin(turn * GOLDEN_TURN)
+    return xy @ np.array([[cos, sin], [-sin, cos]])
+
+
+def check_folds(n_folds: int, buffer_um: float | None, n_repeats: int = 1) -> None:
     """Raise `BadInput` unless spatial folds can be made with these arguments; a buffer of None is chosen later."""
     check_number("n_folds", n_folds, 2, whole=True)
+    check_number("n_repeats", n_repeats, 1, whole=True)
     if buffer_um is not None:
         check_number("buffer_um", buffer_um)
 
 
-def folds(xy_um, n_folds: int = 5, *, buffer_um: float, blocks=None) -> list[Split]:
+def folds(xy_um, n_folds: int = 5, *, buffer_um: float, blocks=None, turn: int = 0) -> list[Split]:
     """Spatial blocks of one section, each tested once; spots within `buffer_um` of a tested one are not trained on.
 
     Parameters
@@ -115,6 +126,8 @@ def folds(xy_um, n_folds: int = 5, *, buffer_um: float, blocks=None) -> list[Spl
         Distance between tested and trained centers. The crop's extent keeps their pixels apart.
     blocks
         `(n,)` labels to use instead of `n_folds` blocks, as from `strips`.
+    turn
+        Which partition into `n_folds` blocks, as `spatial_blocks` takes it.
 
     Raises
     ------
@@ -127,7 +140,7 @@ def folds(xy_um, n_folds: int = 5, *, buffer_um: float, blocks=None) -> list[Spl
             f"n_folds is {n_folds} and there are {len(xy_um)} measured spots; expected more spots than folds. Pass a "
             "smaller n_folds, or have the model fitted on other sections."
         )
-    labels = spatial_blocks(xy_um, n_folds) if blocks is None else np.asarray(blocks)
+    labels = spatial_blocks(xy_um, n_folds, turn=turn) if blocks is None else np.asarray(blocks)
     xy, names = np.asarray(xy_um, dtype=float), np.unique(labels)
     if len(labels) != len(xy) or len(names) < 2:
         raise BadInput(

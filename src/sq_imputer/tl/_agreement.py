@@ -11,7 +11,7 @@ import numpy as np
 from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, MissingKey, check_number, listed
 from sq_imputer.places import grades, ranks
-from sq_imputer.runs.sections import check_table, records
+from sq_imputer.runs.sections import check_table, folds_of, records
 from sq_imputer.runs.views import views_of
 from sq_imputer.section import read
 from sq_imputer.section.keys import verb
@@ -69,8 +69,8 @@ def agreement(
     and sizes) and `shuffled`. Those of several sections are made together, as the domains were. Columns: section,
     predictor, ari (adjusted Rand index), nmi (normalized mutual information), ari_high and nmi_high (the 95th
     percentile of the draws of a random control), ari_folds (of domains and the folds of the prediction: every fold was
-    predicted by another model, and domains that agree with them more than random regions do are made by that; NaN
-    where nothing is out of fold), n_domains, n_spots.
+    predicted by another model, and domains that agree with them more than random regions do are made by that; of
+    several partitions the one that agrees most; NaN where nothing is out of fold), n_domains, n_spots.
 
     Raises
     ------
@@ -115,10 +115,11 @@ def _of_section(
             f"the {there.sum()} spots of section '{name}' with labels and domains have one label; two or more are "
             "needed. Pass other labels=, or sections= that have some."
         )
-    fold = _folds(table, domain)[there]
+    folds = folds_of(table, params_of(table, domain).get("layer"))
+    folds = [] if folds is None else [fold for fold in folds[there].T if len(np.unique(fold)) > 1]
     rows = [_row(predictor, truth, labels) for predictor, labels in made.items()]
-    rows[0]["ari_folds"] = _scores(fold, codes[there])[0] if len(np.unique(fold)) > 1 else np.nan
-    rows += _random(truth[there], codes[there], fold, table.obsm["spatial"][there], n_random, seed)
+    rows[0]["ari_folds"] = _with_folds(folds, codes[there])
+    rows += _random(truth[there], codes[there], folds, table.obsm["spatial"][there], n_random, seed)
     return [{"section": name, **row} for row in rows]
 
 
@@ -142,10 +143,9 @@ def _maker(
     return make
 
 
-def _folds(table: AnnData, domain: str) -> np.ndarray:
-    """The folds of the prediction that domains are of; zeros where there are none."""
-    name = f"{params_of(table, domain).get('layer')}_fold"
-    return table.obs[name].to_numpy() if name in table.obs else np.zeros(table.n_obs, dtype=int)
+def _with_folds(folds: Sequence[np.ndarray], labels: np.ndarray) -> float:
+    """Highest adjusted Rand index of labels and the folds of one partition; NaN if there is none."""
+    return max((_scores(fold, labels)[0] for fold in folds), default=np.nan)
 
 
 def _labels(sdata: SpatialData, table: AnnData, labels: str | Series) -> np.ndarray:
@@ -189,11 +189,10 @@ def _scores(truth: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return float(adjusted_rand_score(truth, labels)), float(normalized_mutual_info_score(truth, labels))
 
 
-def _random(truth, labels: np.ndarray, fold, xy: np.ndarray, n_random: int, seed: int) -> list[dict]:
+def _random(truth, labels: np.ndarray, folds, xy: np.ndarray, n_random: int, seed: int) -> list[dict]:
     """Rows of the random controls: means, and 95th percentiles, of draws of the sizes of the domains."""
     rng = np.random.default_rng(seed)
     sizes = np.unique(labels, return_counts=True)[1]
-    several = len(np.unique(fold)) > 1
     made = {
         "random regions": lambda: random_regions(xy, sizes, rng),
         "shuffled": lambda: rng.permutation(labels),
@@ -204,7 +203,7 @@ def _random(truth, labels: np.ndarray, fold, xy: np.ndarray, n_random: int, seed
         scores = np.array([_scores(truth, one) for one in drawn])
         (ari, nmi), high = scores.mean(axis=0), np.percentile(scores, 95, axis=0)
         found = {"ari_high": high[0], "nmi_high": high[1], "n_domains": len(sizes), "n_spots": len(truth)}
-        found["ari_folds"] = np.mean([_scores(fold, one)[0] for one in drawn]) if several else np.nan
+        found["ari_folds"] = np.mean([_with_folds(folds, one) for one in drawn])
         rows.append({"predictor": name, "ari": ari, "nmi": nmi, **found})
     return rows
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sq_imputer.device import threads_kept
 from sq_imputer.errors import BadInput, check_number
 from sq_imputer.places import order as order_of
 from sq_imputer.section.lattice import pitch
@@ -94,7 +96,8 @@ def cluster(
     spots = _joint([[block[order] for block in parts] for parts, order in zip(features, orders, strict=True)], settings)
     lattice = sp.block_diag([neighbors(places) for places in sorted_xy], format="csr")
     if settings.method == "leiden":
-        labels, settings = _leiden(spots, lattice, settings)
+        with threads_kept():
+            labels, settings = _leiden(spots, lattice, settings)
     else:
         labels = _mixture(spots, lattice, settings)
     for _ in range(settings.smooth):
@@ -113,8 +116,11 @@ def _by_content(features: Sequence[Sequence[np.ndarray]]) -> list[int]:
 
 def neighbors(xy: np.ndarray) -> csr_matrix:
     """Adjacency `(n, n)`, 0 or 1, of spots beside each other: Delaunay edges of no more than `REACH` pitches."""
-    import squidpy as sq
     from anndata import AnnData
+
+    with warnings.catch_warnings():  # docrep's, of keywords in squidpy's own documentation
+        warnings.simplefilter("ignore", SyntaxWarning)
+        import squidpy as sq
 
     reach = REACH * pitch(xy)
     # the two diagonals of a square tie: a shear far above rounding and far below jitter says which is the edge

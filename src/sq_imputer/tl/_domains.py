@@ -119,9 +119,10 @@ def domains(
     -----
     Out of fold, every block of spots was predicted by another model, and domains may end where the blocks do, along
     straight lines (`ari_folds` of :func:`sq_imputer.tl.agreement`): a warning says so. What `reference` sections, or
-    other sections of the object, predict has no such folds. Neither the order of
-    the rows nor the order or the names of the sections decide about domains. Leiden is a heuristic with a seed: another
-    seed, one section more, or values that differ by more than rounding may give other domains, the more so the weaker
+    other sections of the object, predict has no such folds; the mean over several partitions
+    (`tl.predict(..., n_repeats=5)`) has them but faintly. Neither the order of the rows nor the order or the names of
+    the sections decide about domains. Leiden is a heuristic with a seed: another seed, one section more, or values that
+    differ by more than rounding may give other domains, the more so the weaker
     these are; several seeds show how far to trust them.
     """
     settings = Settings(method, n_domains, resolution, n_pcs, spatial_weight, smooth, seed)
@@ -265,12 +266,13 @@ def _views(whole: Mapping[str, SpatialData], key: str, sections, shapes: str | N
 
 def _warn_of_folds(sections: Sequence[Section], use: str) -> None:
     """Domains of what several models predicted, each its block, are drawn along the blocks."""
-    folded = [one.name for one in sections if use in ("prediction", "both") and one.record["n_folds"] > 1]
+    shown = [one for one in sections if use in ("prediction", "both")]
+    folded = [one.name for one in shown if one.record["n_folds"] > 1 and one.record.get("n_repeats", 1) == 1]
     if folded:
         warnings.warn(
             f"domains of sections {listed(folded)} are of out-of-fold predictions, in which every spatial block is "
-            "another model's, and may follow the blocks. Predict from other sections (reference= or sections=), or see "
-            "tl.agreement for how far they do.",
+            "another model's, and may follow the blocks. Predict from other sections (reference= or sections=), or by "
+            "the mean over several partitions (n_repeats=5); tl.agreement tells how far they do.",
             UserWarning,
             stacklevel=4,
         )

@@ -12,6 +12,7 @@ from sq_imputer.runs.carry_out import carry_out
 from sq_imputer.runs.checks import (
     check_alone,
     check_leave_out,
+    check_repeats,
     check_unseen,
     warn_of_genes,
     warn_of_little,
@@ -58,6 +59,7 @@ def predict(
     layer_added: str | None = None,
     overwrite: bool = False,
     n_folds: int = 5,
+    n_repeats: int = 1,
     buffer_um: float | None = None,
     allow_same_patient: bool = False,
     config: Mapping | object | None = None,
@@ -106,6 +108,9 @@ def predict(
         Replace the layer, or a table of other genes or shapes, under these names.
     n_folds
         Spatial blocks, for out-of-fold prediction.
+    n_repeats
+        Partitions into blocks, whose borders have other directions. The prediction is the mean over them, and takes as
+        many times longer. With 1 every block is one model's own and the borders show: domains follow them.
     buffer_um
         Training rows nearer than this to a row of the block are left out of its fold; the side of the model's crop if
         left out.
@@ -157,7 +162,7 @@ def predict(
     reference spots a prediction was made of.
     """
     plan = Plan.of(plan, seed=seed, device=device, progress=progress)
-    check_folds(n_folds, buffer_um)
+    check_folds(n_folds, buffer_um, n_repeats)
     check_leave_out(leave_out, reference)
     predictor = resolve_model(model, config)
     check_resolution(resolution)
@@ -178,19 +183,24 @@ def predict(
     _compare_libraries(targets, predictor, training, chosen, unit)
     if output_path is None:
         warn_of_shapes(sdata, targets.regions)
+<<<<<<< HEAD
     elsewhere = predictor.fitted or reference is not None
     targets, training = _at_one_resolution(targets, training, predictor, resolution, elsewhere)
     if elsewhere:
+=======
+    targets, training = _at_one_resolution(targets, training, predictor, resolution)
+    blocks = {"leave_out": leave_out, "n_folds": n_folds, "buffer_um": buffer_um, "n_repeats": n_repeats}
+    if predictor.fitted or reference is not None:
+>>>>>>> 4d1537e (Average out-of-fold predictions over several partitions of a section)
         decision = by_one_model(targets, training, predictor)
     else:
-        buffer_um = predictor.needs.crop.extent_um if buffer_um is None else buffer_um
-        how = {"leave_out": leave_out, "n_folds": n_folds, "buffer_um": buffer_um}
-        decision = by_own_spots(targets, training, **how)
+        blocks["buffer_um"] = predictor.needs.crop.extent_um if buffer_um is None else buffer_um
+        decision = by_own_spots(targets, training, **blocks)
     warn_of_little(decision, training, chosen, genes)
     training = [slide.with_genes(chosen, unit) for slide in training]
     check_unseen(decision, targets, training, predictor, allow_same_patient)
-    how = {"genes": chosen, "unit": unit, "n_folds": n_folds, "buffer_um": buffer_um, "leave_out": leave_out}
-    described = partial(manifest, predictor, targets.slides, training, plan, **how)
+    check_repeats(n_repeats, decision, n_folds, shown=plan.progress)
+    described = partial(manifest, predictor, targets.slides, training, plan, genes=chosen, unit=unit, **blocks)
     with quiet(not plan.progress), open_run(home, plan, described) as run:
         slides = run.sections([*targets.slides, *training])
         targets, training = targets.of(slides[: len(targets.slides)]), slides[len(targets.slides) :]

@@ -15,7 +15,7 @@ from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
 from sq_imputer.runs.checks import warn_of_picture
-from sq_imputer.runs.sections import check_table, read_sections, records
+from sq_imputer.runs.sections import check_table, folds_of, read_sections, records
 from sq_imputer.runs.totals import with_depth_of
 from sq_imputer.runs.views import names_of, sections_of, views_of
 from sq_imputer.scores import metrics
@@ -199,7 +199,7 @@ def scored(
     slide, rows, genes = spots.slide, spots.rows, spots.genes
     predicted = {name: np.asarray(table.layers[name])[np.ix_(spots.at, spots.columns)] for name in models}
     if fit is not None:
-        fold = table.obs[f"{models[0]}_fold"].to_numpy()[spots.at] if fit["n_folds"] else None
+        fold = folds_of(table, models[0])[spots.at] if fit["n_folds"] else None
         training = None if fit["n_folds"] else _references(reference, keys, fit, genes)
         predicted |= _baselines(spots, fold, fit["buffer_um"], training, Plan(seed=seed, device=device))
     measured, depth = _as_predicted(table, spots), slide.depth[rows]
@@ -306,12 +306,16 @@ def _one_fit(found: dict[str, dict]) -> dict:
     """How all of these models were fitted, which is how the baselines are to be."""
     first = next(iter(found.values()))
     for name, record in found.items():
-        if (record["n_folds"], record["fingerprints"]) != (first["n_folds"], first["fingerprints"]):
+        if _fitted_on(record) != _fitted_on(first):
             raise BadInput(
                 f"'{next(iter(found))}' ({first['how']}) and '{name}' ({record['how']}) were not fitted on the same "
                 "rows, so no baseline compares with both. Pass models= of one kind, or baselines=False."
             )
     return {**first, "buffer_um": max(record["buffer_um"] for record in found.values())}
+
+
+def _fitted_on(record: Mapping) -> tuple:
+    return record["n_folds"], record.get("n_repeats", 1), record["fingerprints"]
 
 
 def _references(reference: Sections | None, keys: Mapping, fit: dict, genes: list[str]) -> list[Slide]:
@@ -331,30 +335,37 @@ def _references(reference: Sections | None, keys: Mapping, fit: dict, genes: lis
 
 
 def _baselines(
-    spots: Spots, fold: np.ndarray | None, buffer_um: float, training: list[Slide] | None, plan: Plan
+    spots: Spots, folded: np.ndarray | None, buffer_um: float, training: list[Slide] | None, plan: Plan
 ) -> dict[str, np.ndarray]:
-    """Predictions of the three baselines, fitted as the model was: on the other folds, or on its training sections."""
+    """Predictions of the three baselines, fitted as the model was: on the other folds, or on its training sections.
+
+    `folded` `(n, repeats)`: where the model is the mean over several partitions, so are they.
+    """
     slide, rows, model = spots.slide, spots.rows, get_model("ridge")
     for one in (slide, *(training or ())):
         one.checked.skip(model().needs)  # the image may be coarser than its crops: it is fitted on that very image
-    out = {name: np.empty((len(rows), len(spots.genes)), dtype=np.float32) for name in BASELINES}
+    out = {name: np.zeros((len(rows), len(spots.genes)), dtype=np.float32) for name in BASELINES}
+    share = 1 if folded is None else 1 / folded.shape[1]
 
     def fill(places, training: list[Slide], which: np.ndarray) -> None:
         y = np.concatenate([s.expression[s.depth > 0] for s in training])
         depth = np.concatenate([s.depth[s.depth > 0] for s in training])
         ridge = model().fit(training, plan)
-        out["mean"][places] = metrics.mean_only(y, len(which))
-        out["depth only"][places] = metrics.depth_only(y, depth, slide.depth[which])
-        out["ridge on texture"][places] = ridge.predict(slide, rows=which, device=plan.device).mean.numpy()
+        said = ridge.predict(slide, rows=which, device=plan.device).mean.numpy()
+        out["mean"][places] += share * metrics.mean_only(y, len(which))
+        out["depth only"][places] += share * metrics.depth_only(y, depth, slide.depth[which])
+        out["ridge on texture"][places] += share * said
 
     if training is not None:
         fill(slice(None), training, rows)
         return out
-    inside, beyond = np.flatnonzero(fold >= 0), np.flatnonzero(fold < 0)
-    splits = folds(slide.xy_um[rows[inside]], buffer_um=buffer_um, blocks=fold[inside])
+    inside, beyond = np.flatnonzero(folded[:, 0] >= 0), np.flatnonzero(folded[:, 0] < 0)
+    xy = slide.xy_um[rows[inside]]
+    splits = [split for fold in folded[inside].T for split in folds(xy, buffer_um=buffer_um, blocks=fold)]
     for split in track(splits, "baselines", len(splits)):
         fill(inside[split.test], [slide.take(rows[inside[split.train]])], rows[inside[split.test]])
     if len(beyond):  # as the model: fitted on all that was measured then
+        share = 1
         fill(beyond, [slide.take(rows[inside])], rows[beyond])
     return out
 

@@ -1,0 +1,103 @@
+"""Several partitions of a section into blocks: what is said of a row in each of them, put together.
+
+Every row is predicted once in each partition, by a model that has not seen it. The mean of these means has no borders
+where one partition has them. Its standard deviation has the shape of the law of total variance, and the size of the
+errors that the mean makes in other blocks, by the rule of `sq_imputer.predictor.calibrate`: the mean of several models
+errs less than each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sq_imputer.contract import Prediction
+from sq_imputer.predictor.calibrate import size, sized
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# R partitions, n rows, G genes, K neighbors
+
+
+def together(said: Sequence[Prediction], truth: np.ndarray | None, fold: np.ndarray) -> Prediction:
+    """One prediction of what several partitions say of the same rows.
+
+    Parameters
+    ----------
+    said
+        R predictions of n rows. Of models that retrieve they count one bank.
+    truth
+        `(n, G)` what was measured; None where the standard deviation is not to be given the size of errors.
+    fold
+        `(n,)` blocks of the first partition: the errors of a block never size its own standard deviation.
+
+    Returns
+    -------
+    Mean over partitions of mean and `ood`; standard deviation as said above; as many samples as one partition has, in
+    turn from each and stretched with the standard deviation; every neighbor once, its weights summed and divided by R.
+    The embedding is that of the first partition: axes of different models have nothing in common.
+    """
+    import torch
+
+    means = torch.stack([one.mean for one in said])
+    mean = means.mean(dim=0)
+    found = {"mean": mean, "embedding": said[0].embedding}
+    if said[0].std is not None:
+        within = torch.stack([one.std for one in said]).square().mean(dim=0)
+        found["std"] = std = (within + means.var(dim=0, correction=0)).sqrt()
+        factor = torch.ones_like(std) if truth is None else _factors(mean - torch.from_numpy(truth), std, fold)
+        found["std"] = sized(std, factor, torch.zeros_like(factor))
+        if said[0].samples is not None:
+            turns = [said[j % len(said)].samples[:, j] for j in range(said[0].samples.shape[1])]
+            found["samples"] = mean[:, None] + factor[:, None] * (torch.stack(turns, dim=1) - mean[:, None])
+    if said[0].ood is not None:
+        found["ood"] = torch.stack([one.ood for one in said]).mean(dim=0)
+    if said[0].neighbors is not None:
+        neighbors = torch.cat([one.neighbors for one in said], dim=1)
+        weights = torch.cat([one.weights for one in said], dim=1) / len(said)
+        found["neighbors"], found["weights"] = once(neighbors, weights)
+    return Prediction(**found)
+
+
+def _factors(error: Tensor, std: Tensor, fold: np.ndarray) -> Tensor:
+    """What the standard deviation of every row is multiplied by, `(n, G)`: by errors in the blocks of other rows."""
+    import torch
+
+    factors, none = torch.empty_like(std), torch.zeros(std.shape[1])
+    for block in np.unique(fold):
+        own = torch.from_numpy(fold == block)
+        factors[own] = size(error[~own], std[~own], none, of_mean=False)[0]
+    return factors
+
+
+def once(neighbors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Neighbors and weights `(n, K)` in which none comes twice: weights are summed, the heaviest is first, -1 last."""
+    import torch
+
+    order = torch.argsort(neighbors, dim=1, stable=True)
+    neighbors, weights = neighbors.gather(1, order), weights.gather(1, order)
+    new = torch.ones_like(neighbors, dtype=torch.bool)
+    new[:, 1:] = neighbors[:, 1:] != neighbors[:, :-1]
+    place = new.long().cumsum(dim=1) - 1
+    merged = torch.zeros_like(weights).scatter_add(1, place, weights)
+    names = torch.full_like(neighbors, -1).scatter(1, place, neighbors)
+    order = torch.argsort(torch.where(names < 0, -1.0, merged), dim=1, descending=True, stable=True)
+    return names.gather(1, order), merged.gather(1, order)
+
+
+def widened(prediction: Prediction, width: int) -> Prediction:
+    """The prediction with lists of `width` neighbors, filled up with -1 of weight 0."""
+    from dataclasses import replace
+
+    import torch
+
+    if prediction.neighbors is None:
+        return prediction
+    more = (0, width - prediction.neighbors.shape[1])
+    pad = torch.nn.functional.pad
+    return replace(
+        prediction, neighbors=pad(prediction.neighbors, more, value=-1), weights=pad(prediction.weights, more)
+    )
