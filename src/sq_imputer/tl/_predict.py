@@ -183,15 +183,10 @@ def predict(
     _compare_libraries(targets, predictor, training, chosen, unit)
     if output_path is None:
         warn_of_shapes(sdata, targets.regions)
-<<<<<<< HEAD
     elsewhere = predictor.fitted or reference is not None
     targets, training = _at_one_resolution(targets, training, predictor, resolution, elsewhere)
-    if elsewhere:
-=======
-    targets, training = _at_one_resolution(targets, training, predictor, resolution)
     blocks = {"leave_out": leave_out, "n_folds": n_folds, "buffer_um": buffer_um, "n_repeats": n_repeats}
-    if predictor.fitted or reference is not None:
->>>>>>> 4d1537e (Average out-of-fold predictions over several partitions of a section)
+    if elsewhere:
         decision = by_one_model(targets, training, predictor)
     else:
         blocks["buffer_um"] = predictor.needs.crop.extent_um if buffer_um is None else buffer_um
