@@ -156,6 +156,12 @@ def test_the_lattice_of_a_named_technology_turned_in_the_image(printed, technolo
     assert (found.mpp, found.source) == (pytest.approx(MPP), f"lattice pitch of '{technology}' in 'spots'")
 
 
+@pytest.mark.parametrize("most", [len(ARRAY), len(ARRAY) - 1, len(ARRAY) // 2])
+def test_the_lattice_is_measured_alike_where_not_all_of_its_spots_are_looked_at(printed, monkeypatch, most):
+    monkeypatch.setattr("sq_imputer.section.pixel_size.MOST_SPOTS", most)
+    assert pixel_size(printed("st", 40), "he", technology="st").mpp == pytest.approx(MPP)
+
+
 def test_without_any_source_the_error_says_how_to_give_it(printed):
     with pytest.raises(
         BadInput, match=r"image 'he'.*\(it has 'global'\).*Pass mpp= .*technology= \(one of 'visium', 'st'"
