@@ -66,6 +66,21 @@ def test_the_page_on_units_quotes_the_same():
     assert found == {model: [f"{value:.3f}"[1:] for value in values] for model, values in pearson.items()}
 
 
+def test_the_page_on_splits_quotes_what_partitions_are_worth():
+    page = (ROOT / "docs" / "concepts" / "splits.md").read_text()
+    columns = (
+        "ari folds",
+        "ari folds, random regions",
+        "ari measured",
+        "ari measured, random regions",
+        "pearson",
+        "mean z2",
+    )
+    for section, found in FIGURES["repeats"].items():
+        for n, row in found.items():
+            assert f"| {section}, {n} | {' | '.join(f'{row[column]:.2f}' for column in columns)} |" in page
+
+
 def calibrated(case: str, model: str, row: dict) -> str:
     inside = " | ".join(f"{row[f'in {level}%']:.1%}" for level in (50, 80, 95))
     squares = f"{row['mean z2']:.2f} ({row['10 %']:.2f} to {row['90 %']:.2f})"
