@@ -1,37 +1,106 @@
-"""To another patient: models fitted on her2st C2 to C5, tested on B4 of patient B (shallow: median 648 UMI).
+"""To another patient and to another resolution: models fitted on her2st C, each as it is and read at one resolution.
 
-python benchmarks/transfer.py [--data FOLDER] [--models ridge mlp nsl stem mclstexp]
+    python benchmarks/transfer.py [--data FOLDER] [--cases B4 A1 C3] [--models ridge mlp nsl stem mclstexp]
+
+Fitted on C2 to C5 (.69 µm per pixel), tested on B4 of patient B (as fine; shallow: median 648 UMI) and on A1 of
+patient A (3.2 µm per pixel). Fitted on C2, C4, C5, tested on C3 that was downsampled to 3.2: how much is lost against
+reading both at 3.2. "as it is" reads each image as it is, as the package did before; "auto" at the coarsest resolution
+that they have in common. Ridge "no scaling" takes its features as they are, not scaled within each section.
+"classical" is ridge on means, standard deviations and gradients of colors in crops of 3.1 µm per pixel of both.
 """
 
 from __future__ import annotations
 
 import argparse
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import frozen
 import numpy as np
+import pandas as pd
 import torch
 from accuracy import models, summary
+from coarse import coarser
 
-from sq_imputer import bench
+import sq_imputer as sqi
+from sq_imputer import Slide, bench
+from sq_imputer.encoders import Encoder, EncoderCard, register_encoder
 from sq_imputer.predictor.train import Plan
+
+CASES = {"B4": ("C2", "C3", "C4", "C5"), "A1": ("C2", "C3", "C4", "C5"), "C3": ("C2", "C4", "C5")}
+MPP = 3.2
+CLASSICAL = EncoderCard(
+    name="classical",
+    dim=12,
+    size_px=48,
+    mpp=3.125,
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+    license="BSD-3-Clause",
+    commercial=True,
+    gated=False,
+    any_size=True,
+    note="Means, deviations, gradients and correlations of colors.",
+)
+
+
+class Classical(Encoder):
+    """Means, deviations and gradients of three colors, and how these go together."""
+
+    def encode(self, crops: torch.Tensor) -> torch.Tensor:
+        x = -torch.log((crops.float() + 1) / 256)
+        mean, sd = x.mean(dim=(2, 3)), x.std(dim=(2, 3))
+        edges = (x.diff(dim=2).abs().mean(dim=(2, 3)) + x.diff(dim=3).abs().mean(dim=(2, 3))) / 2
+        z = (x - mean[..., None, None]).flatten(2) / (sd[..., None] + 1e-3)
+        pairs = torch.stack([(z[:, i] * z[:, j]).mean(1) for i, j in ((0, 1), (1, 2), (0, 2))], 1)
+        return torch.cat([mean, sd, edges, pairs], dim=1)
+
+
+def chosen(names: list[str]) -> dict[str, sqi.Predictor]:
+    """The models, ridge without scaling, and the classical one."""
+    found = {name: model for name, model in models(names).items() if name != "ridge no context"}
+    ridge = sqi.get_model("ridge")
+    if "ridge" in names:
+        found["ridge no scaling"] = ridge(replace(ridge.Config(), per_section=False))
+    views = {"encoders": ("classical",), "size_px": 48, "context_um": (400.0,)}
+    return found | {"classical": ridge(replace(ridge.Config(), **views))}
+
+
+def cases(names: list[str], data: Path | None) -> Iterator[bench.Case]:
+    needed = dict.fromkeys([*(one for name in names for one in CASES[name]), *names])
+    sections = sqi.datasets.her2st(None if data is None else data / "her2st", tuple(needed))
+    slides = {name: Slide.from_sdata(sdata, section=name) for name, sdata in sections.items()}
+    for name in names:
+        test = slides[name]
+        if name == "C3":
+            test = Slide.from_sdata(coarser(sections[name], MPP), section=f"C3 at {MPP:g}")
+        rows = np.flatnonzero(np.nan_to_num(test.depth) > 0)
+        yield bench.Case(f"C to {test.section}", tuple(slides[k] for k in CASES[name]), test, rows, name == "C3")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=None, help="folder with her2st; or SQ_IMPUTER_DATA")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--models", nargs="+", default=["ridge", "mlp", "nsl", "stem", "mclstexp"])
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    training = frozen.read("her2st", args.data)
-    test = next(slide for slide in frozen.read("tuning", args.data) if slide.section == "B4")
-    case = bench.Case("C to B4", tuple(training), test, np.flatnonzero(np.nan_to_num(test.depth) > 0), False)
-    print(
-        summary(
-            bench.run([case], models(args.models), n_genes=250, plan=Plan(device=args.device)), (50, 250)
-        ).to_string()
-    )
+    warnings.simplefilter("ignore", UserWarning)  # that resolutions differ is what is measured
+    register_encoder(CLASSICAL, lambda card, weights, revision: Classical(card, {"name": card.name}))
+    run = {"n_genes": 250, "plan": Plan(device=args.device, progress=False)}
+    for case in cases(args.cases, args.data):
+        for read in (None, "auto"):
+            table = summary(bench.run([case], chosen(args.models), resolution=read, **run), (50, 250))
+            print(f"\n{case.name}, {'as it is' if read is None else 'auto'}")
+            print(_short(table).to_string(), flush=True)
+
+
+def _short(table: pd.DataFrame) -> pd.DataFrame:
+    """Means alone: there is one section, so no interval."""
+    kept = [name for name in table if not name.startswith("mse")]
+    return table[kept].map(lambda text: str(text).split(" ")[0])
 
 
 if __name__ == "__main__":

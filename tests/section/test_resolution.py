@@ -63,14 +63,15 @@ def test_what_is_finer_than_crops_does_not_count(slides):
     assert common([slides["fine"], slides["coarse"]], Needs(CropSpec(400, 128))) is None
 
 
-@pytest.mark.parametrize("wrong", ["fine", 0, -1.0, True, None, 1e3, float("nan")])
+@pytest.mark.parametrize("wrong", ["fine", 0, -1.0, True, [1.0], 1e3, float("nan")])
 def test_it_is_auto_or_a_number(slides, wrong):
-    with pytest.raises(BadInput, match=r"resolution is .*expected 'auto', or µm per pixel"):
+    with pytest.raises(BadInput, match=r"resolution is .*expected 'auto', None for each"):
         common([slides["fine"]], NEEDS, wrong)
 
 
 def test_more_than_a_section_resolves_is_refused_with_what_it_does(slides):
-    assert common(slides.values(), NEEDS, 4.0) == 4.0
+    assert common(slides.values(), NEEDS, 4.0) == 4.0 and common(slides.values(), NEEDS, None) is None
+    assert common(read_at(slides.values(), 4.0), NEEDS) == 4.0  # what they are read at already
     with pytest.raises(BadInput, match=r"'coarse' resolve no more than 3.*Pass resolution=2"):
         common(slides.values(), NEEDS, 1.0)
 

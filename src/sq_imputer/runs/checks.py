@@ -62,7 +62,7 @@ def check_repeats(n_repeats: int, decision: Decision, n_folds: int, *, shown: bo
     )
 
 
-def check_alone(predictor: Predictor, reference, genes, unit: str | None, resolution: str | float = "auto") -> None:
+def check_alone(predictor: Predictor, reference, genes, unit: str | None, resolution="auto") -> None:
     """A fitted model has its training sections, its genes, its unit and its resolution."""
     name = predictor.card.name
     if reference is not None:
@@ -78,7 +78,7 @@ def check_alone(predictor: Predictor, reference, genes, unit: str | None, resolu
             f"({listed(predictor.genes, 3)}). Leave out genes=, or fit the genes wanted."
         )
     own = trained(predictor.provenance, predictor.needs)
-    if resolution != "auto" and own is not None and abs(resolution / own - 1) > 0.01:
+    if resolution not in ("auto", None) and own is not None and abs(resolution / own - 1) > 0.01:
         raise BadInput(
             f"resolution is {resolution:g} µm per pixel, but this '{name}' was fitted at {own:.3g}. Leave out "
             f"resolution=, or fit one by tl.fit(..., resolution={resolution:g})."

@@ -24,13 +24,14 @@ FINEST, COARSEST = 0.05, 100.0  # µm per pixel that can be asked for
 
 
 def check_resolution(resolution) -> None:
-    """Check that what a verb was given is `"auto"` or µm per pixel."""
-    if isinstance(resolution, str) and resolution == "auto":
+    """Check that what a verb was given is `"auto"`, None or µm per pixel."""
+    if resolution is None or (isinstance(resolution, str) and resolution == "auto"):
         return
     number = isinstance(resolution, int | float | np.number) and not isinstance(resolution, bool)
     if not number or not FINEST <= resolution <= COARSEST:
         raise BadInput(
-            f"resolution is {resolution!r}; expected 'auto', or µm per pixel from {FINEST:g} to {COARSEST:g}."
+            f"resolution is {resolution!r}; expected 'auto', None for each as it is, or µm per pixel "
+            f"from {FINEST:g} to {COARSEST:g}."
         )
 
 
@@ -39,7 +40,7 @@ def shown(slide: Slide, needs: Needs) -> float:
     return max(slide.resolved_mpp, needs.crop.mpp)
 
 
-def common(slides: Sequence[Slide], needs: Needs, resolution: str | float = "auto") -> float | None:
+def common(slides: Sequence[Slide], needs: Needs, resolution: str | float | None = "auto") -> float | None:
     """The resolution at which sections are read together; None: each as it is.
 
     Parameters
@@ -49,7 +50,8 @@ def common(slides: Sequence[Slide], needs: Needs, resolution: str | float = "aut
     needs
         What the model asks to see.
     resolution
-        `"auto"`: the coarsest of all, where they are not alike. Or µm per pixel.
+        `"auto"`: the coarsest of all, where they are not alike; or what they are read at already. Or µm per pixel, or
+        None: each as it is.
 
     Raises
     ------
@@ -57,6 +59,8 @@ def common(slides: Sequence[Slide], needs: Needs, resolution: str | float = "aut
         If a section does not resolve what was asked for.
     """
     check_resolution(resolution)
+    if resolution is None:
+        return None
     if resolution != "auto":
         coarse = {s.section: s.resolved_mpp for s in slides if s.resolved_mpp > ALIKE * resolution}
         if coarse:
@@ -66,6 +70,9 @@ def common(slides: Sequence[Slide], needs: Needs, resolution: str | float = "aut
                 f"{max(coarse.values()):.3g}. Pass resolution={least:g} or more, 'auto', or leave them out."
             )
         return float(resolution)
+    read = {slide.frame.resolution for slide in slides}
+    if len(read) == 1 and None not in read:
+        return read.pop()
     if len({slide.frame.pyramid.levels[0].name for slide in slides if slide.frame.pyramid}) < 2:
         return None
     seen = [shown(slide, needs) for slide in slides]

@@ -32,7 +32,7 @@ def fit(
     unit: str = LOG1P_CP10K,
     config: Mapping | object | None = None,
     weights: Weights | None = None,
-    resolution: str | float = "auto",
+    resolution: str | float | None = "auto",
     plan: Plan | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -62,8 +62,8 @@ def fit(
         those of the features that the sections keep (:func:`sq_imputer.pp.embed`), else of the Hugging Face Hub.
     resolution
         µm per pixel: crops show nothing finer, of any section. `"auto"`: the coarsest that the sections resolve, by
-        their spectra, where they differ by more than 1.5 times; else each is read as it is. A model says no
-        more of a section that resolves less than it was fitted at, so pass that of the coarsest to be predicted.
+        their spectra, where they differ by more than 1.5 times; else each is read as it is. None: as it is. A model
+        says nothing of a section that resolves less than it was fitted at: pass that of the coarsest to be predicted.
     plan
         How to train: device, epochs, seed, early stopping.
     seed, device, progress

@@ -64,7 +64,7 @@ def predict(
     allow_same_patient: bool = False,
     config: Mapping | object | None = None,
     weights: Weights | None = None,
-    resolution: str | float = "auto",
+    resolution: str | float | None = "auto",
     plan: Plan | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -124,8 +124,8 @@ def predict(
         fit.
     resolution
         µm per pixel: crops show nothing finer, of any section. `"auto"`: the coarsest that the sections resolve, by
-        their spectra, where they differ by more than 1.5 times; else each is read as it is. A fitted model has
-        its own, and refuses sections that resolve less.
+        their spectra, where they differ by more than 1.5 times; else each is read as it is. None: as it is. A
+        fitted model has its own, and refuses sections that resolve less.
     plan
         How to train, and the device to run on.
     seed, device, progress
@@ -208,7 +208,7 @@ def _path(output_path: str | Path | None) -> Path | None:
 
 
 def _at_one_resolution(
-    targets: Targets, training: list[Slide], predictor: Predictor, resolution: str | float, elsewhere: bool
+    targets: Targets, training: list[Slide], predictor: Predictor, resolution: str | float | None, elsewhere: bool
 ) -> tuple[Targets, list[Slide]]:
     """Targets and training sections that show what both resolve, and nothing finer."""
     if predictor.fitted:
