@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sq_imputer.encoders._cards import BUILTIN, EncoderCard
 from sq_imputer.errors import BadInput, MissingKey, listed
@@ -12,9 +13,18 @@ from sq_imputer.errors import BadInput, MissingKey, listed
 if TYPE_CHECKING:
     from sq_imputer.encoders._base import Encoder
 
-__all__ = ["Encoder", "EncoderCard", "encoder_card", "get_encoder", "list_encoders", "register_encoder"]
+__all__ = [
+    "Encoder",
+    "EncoderCard",
+    "encoder_card",
+    "from_callable",
+    "get_encoder",
+    "list_encoders",
+    "register_encoder",
+]
 
 _registered: dict[str, tuple[EncoderCard, Callable[..., Encoder]]] = {}
+_brought: set[str] = set()  # names of functions of the user, which may be replaced
 
 
 def __getattr__(name: str):
@@ -46,7 +56,10 @@ def encoder_card(name: str) -> EncoderCard:
         from sq_imputer.encoders._timm import timm_card
 
         return timm_card(name)
-    raise MissingKey(f"no encoder '{name}'; there are {listed(list_encoders(), 20)}, and 'timm:<any timm model>'.")
+    raise MissingKey(
+        f"no encoder '{name}'; there are {listed(list_encoders(), 20)}, and 'timm:<any timm model>'. One of your own "
+        "is known after encoders.from_callable(function, name)."
+    )
 
 
 def _build_timm(card: EncoderCard, weights=None, revision=None) -> Encoder:
@@ -79,6 +92,54 @@ def register_encoder(card: EncoderCard, build: Callable[..., Encoder] | None = N
     return card
 
 
+def from_callable(
+    function: Callable[[Any], Any],
+    name: str,
+    *,
+    size_px: int = 224,
+    mpp: float = 0.5,
+    transform: Callable[[Any], Any] | None = None,
+) -> EncoderCard:
+    """Make an encoder of a torch module or a function, for this process; it is known by its name from then on.
+
+    Called again for the same name, it takes the place of the one before. A model that was fitted on its features asks
+    for it by name when it is loaded, and checks weights and canary (`docs/encoders.md`).
+
+    Parameters
+    ----------
+    function
+        A torch module: called with a `(B, 3, S, S)` uint8 tensor, in `eval` mode, without gradients, on the device of
+        the verb. Any other function: with a NumPy array of this kind. It gives `(B, D)`.
+    name
+        What the encoder is called: letters, digits, `_`, `-` and `.`.
+    size_px
+        Side `S` of the crops that it takes, in pixels.
+    mpp
+        Resolution that it was made for, in µm per pixel.
+    transform
+        Called with the crops before the function: normalization, for instance.
+
+    Returns
+    -------
+    Its card; `card.name` is what `Config.encoders` and `pp.embed` take, `card.dim` was found by one call.
+
+    Raises
+    ------
+    BadInput
+        If the name is that of another kind of encoder, or the function does not give `(B, D)`.
+    """
+    from sq_imputer.encoders._own import Own, card_of
+
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+        raise BadInput(f"name is {name!r}; expected letters, digits, '_', '-' and '.'.")
+    if name in BUILTIN or name in _registered.keys() - _brought:
+        raise BadInput(f"an encoder named '{name}' exists already; pass another name.")
+    card = card_of(function, name, size_px, mpp, transform)
+    _registered[name] = (card, lambda card, weights, revision: Own(card, function, transform))
+    _brought.add(name)
+    return card
+
+
 def get_encoder(name: str, *, weights: str | Path | None = None, revision: str | None = None) -> Encoder:
     """A frozen encoder, ready to be called with uint8 crops.
 
@@ -99,11 +160,19 @@ def get_encoder(name: str, *, weights: str | Path | None = None, revision: str |
         If timm or the weights are missing, or the weights do not fit.
     """
     card = encoder_card(name)
+    if (name == "texture" or name in _brought) and (weights is not None or revision is not None):
+        raise BadInput(f"encoder '{name}' has no weights to pass; leave out weights= and revision=.")
     if name == "texture":
-        if weights is not None or revision is not None:
-            raise BadInput("encoder 'texture' has no weights; leave out weights= and revision=.")
         from sq_imputer.encoders.texture import Texture
 
-        return Texture()
+        return _with_canary(Texture())
     build = _registered[name][1] if name in _registered else _build_timm
-    return build(card, weights, revision)
+    return _with_canary(build(card, weights, revision))
+
+
+def _with_canary(encoder: Encoder) -> Encoder:
+    """The encoder, whose provenance says what it gives of the canary."""
+    from sq_imputer.encoders._canary import sung
+
+    encoder.provenance = {**encoder.provenance, "canary": sung(encoder)}
+    return encoder

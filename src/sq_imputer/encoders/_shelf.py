@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sq_imputer import encoders
+from sq_imputer.encoders import _canary
 from sq_imputer.errors import BadInput, listed
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 Weights = str | Path | Mapping[str, str | Path]
 MadeBy = Mapping[str, Any]  # provenance of an encoder
 # what of it says where the weights were found and what ran them, but does not change features beyond rounding
-ASIDE = ("name", "source", "file", "timm", "torch", "batch_size")
+ASIDE = ("name", "source", "file", "timm", "torch", "batch_size", "canary")
 
 
 def identity(made_by: MadeBy) -> dict[str, Any]:
@@ -27,11 +28,18 @@ def identity(made_by: MadeBy) -> dict[str, Any]:
 
 def same(one: MadeBy, other: MadeBy) -> bool:
     """Whether features by two encoders of one name can stand side by side; what is not known fits everything."""
-    return not one or not other or identity(one) == identity(other)
+    if not one or not other:
+        return True
+    return identity(one) == identity(other) and _canary.alike(one.get("canary"), other.get("canary"))
 
 
-def told(made_by: MadeBy) -> str:
-    """The identity of an encoder in a message: "weights 0123456789ab (w.safetensors)", "revision 2"."""
+def told(made_by: MadeBy, beside: MadeBy | None = None) -> str:
+    """The identity of an encoder in a message: "weights 0123456789ab (w.safetensors)", "revision 2".
+
+    Beside another of the same identity, also what tells them apart: the first features of the canary.
+    """
+    if beside is not None and identity(made_by) == identity(beside):
+        return f"{told(made_by)} ({_canary.told(made_by.get('canary'))} of the canary)"
     if made_by.get("sha256"):
         file = f" ({made_by['file']})" if made_by.get("file") else ""
         return f"weights {made_by['sha256'][:12]}{file}"
@@ -121,9 +129,9 @@ class Shelf:
         if name in self.weights or _of_code(name):
             return False
         raise BadInput(
-            f"the features of encoder '{name}' kept with {whose} were made by {told(made_by)}, those of {known[1]} by "
-            f"{told(known[0])}. Pass weights= to compute them anew with one file, or embed again by "
-            f"pp.embed(sdata, '{name}', weights=...)."
+            f"the features of encoder '{name}' kept with {whose} were made by {told(made_by, known[0])}, those of "
+            f"{known[1]} by {told(known[0], made_by)}. Pass weights= to compute them anew with one file, or embed "
+            f"again by pp.embed(sdata, '{name}', weights=...)."
         )
 
     def made_by(self, name: str) -> MadeBy:
@@ -143,7 +151,8 @@ class Shelf:
         known = self._known.setdefault(name, (made_by, whose))
         if not same(known[0], made_by):
             raise BadInput(
-                f"encoder '{name}': {whose} has {told(made_by)}, but {known[1]} has {told(known[0])}. "
+                f"encoder '{name}': {whose} has {told(made_by, known[0])}, but {known[1]} has "
+                f"{told(known[0], made_by)}. "
                 + ("Fit the model again." if _of_code(name) else "Pass weights= of that file, or fit and embed again.")
             )
 

@@ -23,8 +23,8 @@ def of_sources(sources: Sequence[Source], needs: Needs, device: str) -> dict[str
             other, first = found.setdefault(name, (source.section, made_by))
             if not same(first, made_by):
                 raise BadInput(
-                    f"features of encoder '{name}' are by {told(first)} in section '{other}', and by {told(made_by)} "
-                    f"in section '{source.section}'. Embed both again by pp.embed, with one file."
+                    f"features of encoder '{name}' are by {told(first, made_by)} in section '{other}', and by "
+                    f"{told(made_by, first)} in section '{source.section}'. Embed both again by pp.embed, with one."
                 )
     return {name: made_by for name, (_, made_by) in found.items()}
 
@@ -43,9 +43,9 @@ def check(predictor: Model, source: Source, device: str) -> None:
         first = fitted.get(name, {})
         if not same(first, made_by):
             raise BadInput(
-                f"'{predictor.card.name}' was fitted on features of encoder '{name}' by {told(first)}, and those of "
-                f"section '{source.section}' are by {told(made_by)}. Embed the section again by pp.embed, with the "
-                "encoder of the fit; or fit again."
+                f"'{predictor.card.name}' was fitted on features of encoder '{name}' by {told(first, made_by)}, and "
+                f"those of section '{source.section}' are by {told(made_by, first)}. Embed the section again by "
+                "pp.embed, with the encoder of the fit; or fit again."
             )
 
 

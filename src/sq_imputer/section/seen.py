@@ -141,8 +141,8 @@ class Seen:
             made_by = self._made_by((name, spec, needs.neighbors))
             if not same(found.setdefault(name, made_by), made_by):
                 raise BadInput(
-                    f"section '{self.section}' has features of encoder '{name}' by {told(found[name])} and by "
-                    f"{told(made_by)}. Embed it again by pp.embed, with one."
+                    f"section '{self.section}' has features of encoder '{name}' by {told(found[name], made_by)} "
+                    f"and by {told(made_by, found[name])}. Embed it again by pp.embed, with one."
                 )
         return found
 

@@ -1,0 +1,145 @@
+"""Encoders that a user brings, and the canary that tells one from another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import sq_imputer as sqi
+from sq_imputer import encoders
+from sq_imputer.contract import CropSpec
+from sq_imputer.encoders import _canary, from_callable, get_encoder
+from sq_imputer.encoders._shelf import same, told
+from sq_imputer.errors import BadInput, MissingKey
+
+SPEC = CropSpec(50.0, 40)
+CONFIG = {"extent_um": 50.0, "size_px": 40, "context_um": (), "encoders": ("mine",)}
+PANEL = ["NUC1", "NUC2", "GLD1", "STR1"]
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch):
+    monkeypatch.setattr(encoders, "_registered", {})
+    monkeypatch.setattr(encoders, "_brought", set())
+
+
+def colors(crops: np.ndarray) -> np.ndarray:
+    assert isinstance(crops, np.ndarray) and crops.dtype == np.uint8
+    return np.concatenate([crops.mean((2, 3)), crops.std((2, 3))], axis=1)
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 5, 8, 8), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def scaled(crops):
+    return crops.float() / 255
+
+
+def truth(section, spec=SPEC) -> np.ndarray:
+    return colors(sqi.pp.crops(section, spec)[:])
+
+
+def test_a_function_of_arrays_is_an_encoder(section):
+    sqi.pp.embed(section, colors, name="mine", spec=SPEC)
+    table = section["table"]
+    np.testing.assert_allclose(table.obsm["X_mine"], truth(section), rtol=1e-5)
+    record = table.uns["sq_imputer"]["embeddings"]["X_mine"]
+    assert record["encoder"] == "mine" and len(record["provenance"]["canary"]) == 6
+
+
+def test_a_module_is_asked_in_eval_mode_for_transformed_crops(section):
+    module = network()
+    sqi.pp.embed(section, module, name="net", transform=scaled, spec=SPEC)
+    crops = torch.from_numpy(sqi.pp.crops(section, SPEC)[:])
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(section["table"].obsm["X_net"]), module.eval()(scaled(crops)))
+
+
+def test_shapes_without_a_table_get_one_of_which_the_features_are_x(section):
+    sqi.pp.grid(section, spacing_um=150.0)
+    assert sqi.pp.embed(section, colors, name="mine", spec=SPEC, shapes_key="grid") is None
+    table = section["mine_features"]
+    expected = colors(sqi.pp.crops(section, SPEC, shapes_key="grid")[:])
+    np.testing.assert_allclose(table.X, expected, rtol=1e-5)
+    assert list(table.var_names) == [f"mine_{k}" for k in range(6)] and table.obsm["spatial"].shape == (len(table), 2)
+    assert table.uns["spatialdata_attrs"]["region"] == "grid"
+    with pytest.raises(BadInput, match="mine_features"):
+        sqi.pp.embed(section, colors, name="mine", spec=SPEC, shapes_key="grid")
+    sqi.pp.embed(section, colors, name="mine", spec=SPEC, shapes_key="grid", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda crops: crops.mean(), r"shape \(\) for 2 crops; expected \(2, D\): pool them"),
+        (lambda crops: 1 / 0, "could not be asked .ZeroDivisionError.*uint8 array of shape .2, 3, 224, 224"),
+        ("resnet", "is a str; expected a torch module or a function"),
+        (nn.Flatten, "is a type; expected a torch module or a function"),
+    ],
+)
+def test_what_is_no_encoder_is_refused(function, said):
+    with pytest.raises(BadInput, match=said):
+        from_callable(function, "mine")
+
+
+def test_names_are_those_of_an_encoder_and_of_functions_only(section):
+    for name, said in (("a b", "expected letters"), ("", "expected letters"), ("uni", "exists already")):
+        with pytest.raises(BadInput, match=said):
+            from_callable(colors, name)
+    with pytest.raises(BadInput, match="name= and transform= are of a module or a function; leave them out for 'text"):
+        sqi.pp.embed(section, "texture", name="mine")
+    from_callable(colors, "mine")
+    with pytest.raises(BadInput, match="'mine' has no weights to pass"):
+        get_encoder("mine", weights="w.safetensors")
+
+
+def test_a_model_asks_for_the_encoder_of_its_fit_and_no_other(section, tmp_path):
+    from_callable(network(), "mine", size_px=40, transform=scaled)
+    other = sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=12)["P1"]
+    sqi.tl.fit(section, "ridge", genes=PANEL, config=CONFIG).save(tmp_path)
+    from_callable(network(1), "mine", size_px=40, transform=scaled)
+    with pytest.raises(BadInput, match="encoder 'mine': .* has weights .* but the fit of the model has weights"):
+        sqi.tl.predict(other, tmp_path)
+    from_callable(network(), "mine", size_px=40, transform=lambda crops: scaled(crops).flip(1))  # blue first
+    with pytest.raises(BadInput, match="of the canary"):
+        sqi.tl.predict(other, tmp_path)
+    encoders._registered.clear()
+    with pytest.raises(MissingKey, match="no encoder 'mine'.*from_callable"):
+        sqi.tl.predict(other, tmp_path)
+    from_callable(network(), "mine", size_px=40, transform=scaled)
+    sqi.tl.predict(other, tmp_path)
+    assert np.isfinite(other["imputed"].layers["ridge"]).all()
+
+
+def test_the_canary_is_the_same_at_every_size_in_batches_and_in_half_precision():
+    module = network().eval()
+    assert _canary.picture(224).shape == (3, 224, 224) and _canary.picture(40).dtype == np.uint8
+    np.testing.assert_array_equal(_canary.picture(112), _canary.picture(224)[:, ::2, ::2])
+    crops = scaled(torch.from_numpy(np.stack([_canary.picture(224)] * 3)))
+    with torch.no_grad():
+        alone, many = module(crops[:1])[0].tolist(), module(crops)[2].tolist()
+        half = module.bfloat16()(crops[:1].bfloat16())[0].tolist()
+    assert _canary.alike(alone, many) and _canary.alike(alone, half)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x.flip(1), lambda x: (x - 0.5) / 0.2, lambda x: x.transpose(2, 3) * 1.05],
+    ids=["blue first", "another normalization", "brighter"],
+)
+def test_the_canary_tells_other_preprocessing(change):
+    from_callable(network(), "one", transform=scaled)
+    from_callable(network(), "other", transform=lambda crops: change(scaled(crops)))
+    one, other = (get_encoder(name).provenance for name in ("one", "other"))
+    assert one["sha256"] == other["sha256"] and not same(one, other)
+    assert "of the canary" in told(one, other) and told(one, other) != told(other, one)
+
+
+def test_a_record_that_holds_no_numbers_fits_everything():
+    for strange in (None, "abc", [], [[1.0]], ["a"], [float("nan")]):
+        assert _canary.alike(strange, [1.0, 2.0]) and isinstance(_canary.told(strange), str)
+    assert not _canary.alike([1.0], [1.0, 2.0])
