@@ -166,7 +166,8 @@ def test_models_and_features_are_not_made_again(stored, spy, how, monkeypatch):
     sqi.tl.predict(stored, "ridge", **again)
     views, rows = 2, len(stored.shapes["spots"])
     assert 0 < first < views * rows
-    assert sum(encoded) <= views * rows + journal.ROWS
+    canaries = encoded.count(1)  # one picture of a run is no row
+    assert sum(encoded) - canaries <= views * rows + journal.ROWS
 
 
 def test_a_damaged_model_in_the_journal_is_fitted_again(stored, spy, how, whole):
