@@ -104,7 +104,7 @@ def find_shapes(sdata: SpatialData, shapes_key: str | None, table_key: str | Non
         why = f"table '{table_key}' annotates" if annotated(sdata, table_key) else "sdata has"
         raise MissingKey(
             f"shapes_key is not given and {why} {len(candidates)} shapes elements: {listed(candidates)}. "
-            "Pass shapes_key=, one of them."
+            "Pass shapes_key=, one of them; verbs with sections= take all."
         )
     return candidates[0]
 
