@@ -66,6 +66,17 @@ def test_the_page_on_units_quotes_the_same():
     assert found == {model: [f"{value:.3f}"[1:] for value in values] for model, values in pearson.items()}
 
 
+def test_readme_quotes_what_a_first_try_gives():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    alone, other = (FIGURES["first hours"]["ridge"][name] for name in ("C2", "C2 to C3"))
+    shown = {name: [f"{row[k]:.3f}"[1:] for k in row] for name, row in (("alone", alone), ("other", other))}
+    assert (
+        "`ridge` {} (given depth {}) over its 250 genes, hardly more than depth alone ({})".format(*shown["alone"])
+        in text
+    )
+    assert "on C3, the next cut: {} ({}), depth alone {} (".format(*shown["other"]) in text
+
+
 def test_the_page_on_splits_quotes_what_partitions_are_worth():
     page = (ROOT / "docs" / "concepts" / "splits.md").read_text()
     columns = (
