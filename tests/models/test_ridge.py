@@ -16,6 +16,7 @@ from sklearn.preprocessing import KernelCenterer
 import sq_imputer as sqi
 from sq_imputer.encoders import Encoder, EncoderCard, register_encoder
 from sq_imputer.models import ridge
+from sq_imputer.predictor.parts import Labels
 from sq_imputer.testing import check_predictor
 
 PLAN = sqi.Plan(device="cpu", progress=False)
@@ -167,7 +168,7 @@ def sections(arrays, *where: tuple[str, str], n: int = 30):
 )
 def test_whole_patients_else_sections_else_blocks_are_left_out(arrays, where, sizes) -> None:
     sources = sections(arrays, *where)
-    masks = ridge._left_out(sources)
+    masks = ridge._left_out(Labels.of(sources))
     assert [int(mask.sum()) for mask in masks] == sizes
     np.testing.assert_array_equal(np.sum(masks, axis=0), 1)
     groups = np.repeat([source.group for source in sources], 30)
@@ -178,7 +179,7 @@ def test_whole_patients_else_sections_else_blocks_are_left_out(arrays, where, si
 
 def test_blocks_that_are_left_out_hold_together_in_space(arrays) -> None:
     source = sections(arrays, ("P1", "A"), n=100)[0]
-    for mask in ridge._left_out([source]):
+    for mask in ridge._left_out(Labels.of([source])):
         assert np.ptp(source.xy_um[mask], axis=0).prod() < 0.5 * np.ptp(source.xy_um, axis=0).prod()
 
 
@@ -233,7 +234,7 @@ def test_sums_give_the_fits_and_errors_of_rows(arrays, kernel) -> None:
     model = ridge.Model(config(kernel=kernel)).fit(arrays(y, features=x), PLAN)
     source = arrays(y, features=x)
     mapped = model.map(next(model.seen(source, 90)).features).double().numpy()
-    folds = [ridge._Fold(model, [source], mask) for mask in ridge._left_out([source])]
+    folds = [ridge._Fold(model, [source], mask) for mask in ridge._left_out(Labels.of([source]))]
     whole = ridge._Sums.over(row for fold in folds for row in fold.rows())
     for fold in folds:
         inside = whole - fold.sums

@@ -112,12 +112,21 @@ def test_whole_sections_or_individuals_are_left_out_where_there_are_several(sour
 
     for sources, parts in (
         ([made("A", "P"), made("B", "P"), made("C", "P")], [[1, 2], [0, 2], [0, 1]]),
-        ([made("A", "P"), made("B", "P"), made("C", "Q")], [[2], [0, 1]]),
+        ([made("A", "P"), made("B", "P"), made("C", "Q")], [[2], [2], [0, 1], [0, 1]]),
     ):
         monkeypatch.setattr(Mean, "fits", [])
         Mean().fit(sources, PLAN)
         assert [len(fit) for fit in Mean.fits] == [3, *map(len, parts)]
-        assert all(measured.all() for fit in Mean.fits for measured in fit)
+        for number, fit in enumerate(Mean.fits):
+            of_half = len(parts) == 4 and number in (2, 4)  # of two parts, half of each is fitted too
+            assert {int(measured.sum()) for measured in fit} == {200 if of_half else 400}
+
+
+def test_errors_of_fits_on_one_of_two_parts_are_lessened_by_what_half_of_the_rows_add(source, monkeypatch) -> None:
+    sections = [replace(source, section=name) for name in "AB"]
+    before = Mean().fit(sections, PLAN).std_factor
+    monkeypatch.setattr(calibrate, "share_left", lambda *errors: 0.64)
+    np.testing.assert_allclose(Mean().fit(sections, PLAN).std_factor, 0.8 * before, rtol=0.01)
 
 
 def test_few_rows_are_fitted_all_the_same(arrays) -> None:

@@ -36,11 +36,12 @@ from torch import Tensor
 
 from sq_imputer.contract import Batch, Needs, Prediction, Source, Views
 from sq_imputer.predictor.base import Predictor
+from sq_imputer.predictor.parts import LEAST_HALVED, Labels, share_left
 from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
 from sq_imputer.ranges import one_of, within
-from sq_imputer.scores.splits import spatial_blocks
+from sq_imputer.scores.splits import half_of, spatial_blocks, whole_parts
 
 # B rows, N training rows, F features, M landmarks, D features after the map, G genes
 
@@ -110,11 +111,17 @@ class Model(Predictor):
     def optimize(self, sources: Sequence[Source], plan: Plan) -> None:
         """Solve for the weights; the penalty is chosen by leaving training data out."""
         self._fit_map(sources, plan.seed)
-        folds = [_Fold(self, sources, mask) for mask in _left_out(sources)]
+        labels = Labels.of(sources)
+        masks = _left_out(labels)
+        folds = [_Fold(self, sources, mask) for mask in masks]
         whole = reduce(_Sums.__add__, (fold.sums for fold in folds))
         alpha = self.config.alpha or _best_alpha(whole, folds)
         fit = _Fit(whole, alpha)
-        self.noise.copy_(self._noise(whole, folds, alpha, fit).sqrt())
+        noise = self._noise(whole, folds, alpha, fit)
+        if len(folds) == 2 and min(map(np.sum, masks)) >= LEAST_HALVED:
+            parts = [_Fold(self, sources, half_of(labels.sections, labels.xy_um, mask)) for mask in masks]
+            noise = noise * self._share_left(folds, parts, alpha)
+        self.noise.copy_(noise.sqrt())
         for name in ("mapped_mean", "penalty", "weight", "posterior"):
             getattr(self, name).copy_(getattr(fit, name))
         self.history |= {"alpha": alpha}
@@ -136,6 +143,16 @@ class Model(Predictor):
                 noise = noise + (square / (1 + outside)[:, None]).sum(dim=0)
         self.history = {"left_out_mse": float((error / whole.n).mean())}
         return noise / whole.n
+
+    def _share_left(self, folds: Sequence[_Fold], parts: Sequence[_Fold], alpha: float) -> float:
+        """Share of the error of fits on one of two folds that all rows leave, by that of fits on half of each."""
+        error, of_half = 0.0, 0.0
+        for fold, other, part in zip(folds, folds[::-1], parts[::-1], strict=True):
+            of_other, of_part = _Fit(other.sums, alpha), _Fit(part.sums, alpha)
+            for mapped, y in fold.rows():
+                error = error + (of_other(mapped) - y).pow(2).sum(dim=0)
+                of_half = of_half + (of_part(mapped) - y).pow(2).sum(dim=0)
+        return share_left(error, of_half, self.expression_std)
 
     def _fit_map(self, sources: Sequence[Source], seed: int) -> None:
         """Set the feature map from training rows."""
@@ -179,18 +196,12 @@ class Model(Predictor):
         return Prediction(mean=mean, std=self.noise * spread.sqrt()[:, None])
 
 
-def _left_out(sources: Sequence[Source]) -> list[np.ndarray]:
+def _left_out(labels: Labels) -> list[np.ndarray]:
     """Masks over all measured rows: each individual left out in turn, else each section, else each of five blocks."""
-    rows = [np.flatnonzero(source.measured) for source in sources]
-    groups = np.concatenate(
-        [np.full(len(r), source.group, dtype=object) for source, r in zip(sources, rows, strict=True)]
-    )
-    sections = np.concatenate([np.full(len(r), k) for k, r in enumerate(rows)])
-    labels = groups if len(set(groups)) > 1 else sections
-    if len(set(labels)) == 1:
-        xy = np.concatenate([source.xy_um[r] for source, r in zip(sources, rows, strict=True)])
-        labels = spatial_blocks(xy, min(5, len(labels)))
-    return [labels == label for label in dict.fromkeys(labels.tolist())]
+    parts = whole_parts(labels.groups, labels.sections)
+    if parts is None:
+        parts = spatial_blocks(labels.xy_um, min(5, len(labels.xy_um)))
+    return [parts == part for part in range(parts.max() + 1)]
 
 
 def _batches(model: Model, sources: Sequence[Source], mask: np.ndarray) -> Iterator[Batch]:

@@ -9,7 +9,9 @@ training data in turn, fitted without, and predicted; with their errors :math:`e
     \mathrm{sd} = c\,s, \quad c^2 = \overline{(e / s)^2} \qquad \text{or} \qquad
     \mathrm{sd}^2 = s^2 + \sigma^2, \quad \sigma^2 = \overline{e^2 - s^2}
 
-the latter where :math:`s` is that of the mean alone (`Predictor.std_of_mean`). This costs a fit per fold. A closed form
+the latter where :math:`s` is that of the mean alone (`Predictor.std_of_mean`). This costs a fit per fold. Where there
+are but two parts, a fit has only half of the rows of that on all, and larger errors: by how much is learned from fits
+on half of these rows again (`sq_imputer.predictor.parts.share_left`), which is taken off. A closed form
 that knows its left-out errors (ridge) follows the same rule by itself (`Predictor.measures_error`).
 """
 
@@ -23,8 +25,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.contract import Marks, Model, Source
+from sq_imputer.predictor.parts import LEAST_HALVED, Labels, share_left
 from sq_imputer.progress import track
-from sq_imputer.scores.splits import left_out
+from sq_imputer.scores.splits import half_of, left_out
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,18 +74,23 @@ def measure(predictor: Model, sources: Sequence[Source], plan: Plan) -> None:
         return
     stopped = predictor.history["epochs"] if predictor.history.get("validation") else plan.epochs
     plan = replace(plan, epochs=stopped, validation=0.0, calibration=0)
-    share = min(1.0, MOST / sum(int(test.sum()) for _, tests in folds for test in tests))
-    errors, stds, name = [], [], predictor.card.name
-    for trains, tests in track(folds, f"{name}: error on left-out rows", len(folds), shown=plan.progress):
+    share = min(1.0, MOST / sum(int(test.sum()) for _, tests, *_ in folds for test in tests))
+    fits = [(train, tests, k) for trains, tests, *half in folds for k, train in enumerate((trains, *half))]
+    found: list[list] = [[], []]  # by fits on what is not left out, and on half of that
+    for trains, tests, k in track(
+        fits, f"{predictor.card.name}: error on left-out rows", len(fits), shown=plan.progress
+    ):
         fresh = type(predictor)(predictor.config)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is to be said was said of the fit on all rows
             fresh.fit([Part(s, train) for s, train in zip(sources, trains, strict=True) if train.any()], plan)
-        for error, std in _left_out(fresh, sources, tests, share, plan):
-            if std is None:
-                return
-            errors.append(error), stds.append(std)
-    error, std = torch.cat(errors), torch.cat(stds)
+        found[k] += _left_out(fresh, sources, tests, share, plan)
+        if any(std is None for _, std in found[k]):
+            return
+    error, std = (torch.cat(parts) for parts in zip(*found[0], strict=True))
+    if found[1]:
+        of_half = torch.cat([half for half, _ in found[1]]).square().mean(dim=0)
+        error = error * share_left(error.square().mean(dim=0), of_half, predictor.expression_std.cpu()) ** 0.5
     factor, added = size(error, std, predictor.expression_std.cpu(), of_mean=predictor.std_of_mean)
     predictor.std_factor.copy_(factor), predictor.std_added.copy_(added)
     predictor.history = {**predictor.history, "calibration": {"folds": len(folds), "rows": len(error)}}
@@ -114,23 +122,26 @@ def sized(std: Tensor, factor: Tensor, added: Tensor) -> Tensor:
     return (factor * std).square().add(added.square()).sqrt() if added.any() else factor * std
 
 
-def _parts(sources: Sequence[Source], folds: int, buffer_um: float) -> list[tuple[list[np.ndarray], list[np.ndarray]]]:
-    """For every fold which rows of each source are trained on and which are left out, as masks over all its rows."""
-    rows = [np.flatnonzero(source.measured) for source in sources]
-    whose = [np.full(len(r), source.group, dtype=object) for source, r in zip(sources, rows, strict=True)]
-    section = [np.full(len(r), number) for number, r in enumerate(rows)]
-    xy = np.concatenate([source.xy_um[r] for source, r in zip(sources, rows, strict=True)])
-    ends = np.cumsum([len(r) for r in rows])[:-1]
+def _parts(sources: Sequence[Source], folds: int, buffer_um: float) -> list[tuple[list[np.ndarray], ...]]:
+    """For every fold which rows of each source are trained on, and which are left out, as masks over all its rows.
+
+    Where there are but two, so that a fit has one of them, half of its rows come third.
+    """
+    labels = Labels.of(sources)
+    splits = left_out(*labels, folds, buffer_um=buffer_um)
+    few = min((int(split.train.sum()) for split in splits), default=0) < LEAST_HALVED
     found = []
-    for split in left_out(np.concatenate(whose), np.concatenate(section), xy, folds, buffer_um=buffer_um):
-        found.append([_masks(sources, rows, np.split(chosen, ends)) for chosen in (split.train, split.test)])
+    for split in splits:
+        half = [] if few or len(splits) > 2 else [half_of(labels.sections, labels.xy_um, split.train)]
+        found.append(tuple(_masks(sources, chosen) for chosen in (split.train, split.test, *half)))
     return found
 
 
-def _masks(sources: Sequence[Source], rows: list[np.ndarray], chosen: list[np.ndarray]) -> list[np.ndarray]:
-    masks = [np.zeros(len(source), dtype=bool) for source in sources]
-    for mask, r, c in zip(masks, rows, chosen, strict=True):
-        mask[r[c]] = True
+def _masks(sources: Sequence[Source], chosen: np.ndarray) -> list[np.ndarray]:
+    masks = [source.measured.copy() for source in sources]
+    ends = np.cumsum([mask.sum() for mask in masks])[:-1]
+    for mask, part in zip(masks, np.split(chosen, ends), strict=True):
+        mask[mask] = part
     return masks
 
 

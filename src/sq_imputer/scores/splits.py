@@ -224,6 +224,25 @@ def by_section(sections: Sequence[str], groups: Sequence[str], *, share_patient:
     return splits
 
 
+def whole_parts(groups, sections) -> np.ndarray | None:
+    """Numbers `(n,)` of individuals where rows have several, else of sections; None where all are of one section."""
+    for labels in (groups, sections):
+        names = {label: number for number, label in enumerate(dict.fromkeys(np.asarray(labels).tolist()))}
+        if len(names) > 1:
+            return np.array([names[label] for label in np.asarray(labels).tolist()])
+    return None
+
+
+def half_of(sections, xy_um, rows: np.ndarray) -> np.ndarray:
+    """Half of `rows`, both masks `(n,)`: a compact half of those of every section."""
+    sections, xy = np.asarray(sections), np.asarray(xy_um, dtype=float)
+    half = np.zeros(len(rows), dtype=bool)
+    for section in dict.fromkeys(sections[rows].tolist()):
+        own = np.flatnonzero(rows & (sections == section))
+        half[own[spatial_blocks(xy[own], min(len(own), 2)) == 0]] = True
+    return half
+
+
 def left_out(groups, sections, xy_um, n_folds: int, *, buffer_um: float) -> list[Split]:
     """Folds in which every training row is left out once, to measure an error: of at most `n_folds`.
 
@@ -241,15 +260,14 @@ def left_out(groups, sections, xy_um, n_folds: int, *, buffer_um: float) -> list
     buffer_um
         Distance between trained and left-out centers of one section.
     """
-    groups, sections, xy = np.asarray(groups), np.asarray(sections), np.asarray(xy_um, dtype=float)
-    if n_folds < 2 or len(groups) < 4:
+    xy = np.asarray(xy_um, dtype=float)
+    if n_folds < 2 or len(xy) < 4:
         return []
-    for labels in (groups, sections):
-        names = list(dict.fromkeys(labels.tolist()))
-        if len(names) > 1:
-            fold = np.array([names.index(label) for label in labels.tolist()]) % n_folds
-            splits = [Split(f"fold {k}", fold != k, fold == k) for k in range(min(n_folds, len(names)))]
-            return [split for split in splits if split.train.sum() > 1]
+    whole = whole_parts(groups, sections)
+    if whole is not None:
+        fold = whole % n_folds
+        splits = [Split(f"fold {k}", fold != k, fold == k) for k in range(fold.max() + 1)]
+        return [split for split in splits if split.train.sum() > 1]
     n_folds = min(n_folds, len(xy) // 2)
     try:
         return folds(xy, n_folds, buffer_um=buffer_um)
