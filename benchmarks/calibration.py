@@ -31,6 +31,7 @@ from scipy.stats import norm
 import sq_imputer as sqi
 from sq_imputer import bench
 from sq_imputer.genes.panel import choose_genes
+from sq_imputer.predictor.calibrate import unsized
 from sq_imputer.scores.splits import folds
 
 LEVELS = (0.5, 0.8, 0.95)
@@ -87,10 +88,10 @@ def tested(cases: list[bench.Case], model: sqi.Predictor, n_genes: int, plan: sq
     for case in cases:
         fitted = type(model)(model.config).fit([slide.with_genes(genes) for slide in case.training], plan)
         said = fitted.predict(case.test, rows=case.rows, device=plan.device)
-        factor = fitted.std_factor.cpu().numpy()
-        by_itself = by_itself and (factor != 1).any()
+        raw = unsized(said.std, fitted.std_factor.cpu(), fitted.std_added.cpu()).numpy()
+        by_itself = by_itself and bool((fitted.std_factor != 1).any())
         truth = case.test.with_genes(genes).expression[case.rows]
-        parts.append((said.mean.numpy(), said.std.numpy(), truth, said.std.numpy() / factor))
+        parts.append((said.mean.numpy(), said.std.numpy(), truth, raw))
     mean, std, truth, raw = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
     return Tested(mean, std, truth), Tested(mean, raw, truth) if by_itself else None
 

@@ -20,6 +20,7 @@ class Config:
     form: str = one_of("round", ("round", "flat"))
     note: object = None
     epochs: int = 3
+    calibration: int = 0
     lr: float = 0.0
 
 
@@ -37,6 +38,7 @@ class Config:
         ({"sides": (3.0, -1.0)}, "sides is -1.0; expected a number above 0."),
         ({"form": "square"}, "form is 'square'; expected one of 'round', 'flat'."),
         ({"epochs": 0}, "epochs is 0; expected a whole number of 1 or more."),
+        ({"calibration": 1}, "calibration is 1; expected a whole number of 0 or more, but not 1."),
         ({"lr": -1.0}, "lr is -1.0; expected a number of 0 or more."),
     ],
 )

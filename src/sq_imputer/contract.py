@@ -291,6 +291,7 @@ class Model(Protocol):
     std_of_mean: bool
     measures_error: bool
     draws_by_name: bool
+    fewest_rows: int
     expression_std: Tensor
     std_factor: Tensor
     std_added: Tensor

@@ -14,10 +14,9 @@ is the difference :math:`f(x) - f(b)` that it explains:
 A model that sees wider contexts sees the same tissue in several views: a cell is covered in all of them, and gradients
 of all are added up where they overlap. What a context says from outside the crop is in no map; `texture` mirrors crops.
 
-Gradients are offered where every step from pixels to prediction is differentiable. The `texture` encoder is not: its
-shares above thresholds have no gradient, and a map without them would be wrong silently. A ridge that is linear in it
-is taken apart exactly instead (:func:`feature_groups`); a model that retrieves is explained by its neighbors
-(:func:`sq_imputer.tl.retrieved`), as it jumps where they change.
+Gradients are offered where every step from pixels to prediction is differentiable. Those of `texture` are not, shares
+above thresholds: a ridge that is linear in it is taken apart exactly instead (:func:`feature_groups`). A model that
+retrieves jumps where its neighbors change, and is explained by these (:func:`sq_imputer.tl.retrieved`).
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class Sight:
     scale: Tensor | None = None
 
     @classmethod
-    def of(cls, predictor: Predictor, genes: Sequence[str] | None = None, moments: tuple | None = None) -> Sight:
+    def of(cls, predictor: Predictor, genes=None, moments=None, encoder_of=get_encoder) -> Sight:
         """A predictor seen through its pixels.
 
         Parameters
@@ -81,10 +80,12 @@ class Sight:
         predictor
             A fitted predictor of crops.
         genes
-            Names of some of its genes; all if left out.
+            Some of its genes; all if left out.
         moments
             Mean and standard deviation `(F,)` of the section's features (`slide.moments(predictor.needs)`), for models
             that scale within sections; those of the training rows if left out.
+        encoder_of
+            Gives an encoder by name.
 
         Raises
         ------
@@ -105,10 +106,9 @@ class Sight:
         columns = tuple(predictor.genes.index(gene) for gene in genes)
         if not predictor.needs.encoders:
             return cls((predictor,), columns)
-        device = predictor.feature_mean.device
-        mean, std = moments or (predictor.feature_mean, predictor.feature_std)
-        mean, std = (torch.as_tensor(values, dtype=torch.float32, device=device) for values in (mean, std))
-        encoders = tuple(map(get_encoder, predictor.needs.encoders))
+        known, where = moments or (predictor.feature_mean, predictor.feature_std), predictor.feature_mean.device
+        mean, std = (torch.as_tensor(values, dtype=torch.float32, device=where) for values in known)
+        encoders = tuple(map(encoder_of, predictor.needs.encoders))
         return cls((predictor,), columns, encoders, mean, torch.where(std > 1e-6, std, 1.0))
 
     @property

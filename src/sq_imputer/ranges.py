@@ -13,12 +13,13 @@ from sq_imputer.errors import BadInput, listed
 
 @dataclass(frozen=True)
 class Range:
-    """What a field may be: a number from `least` to `most`, neither `above` nor `below` itself, or one of `choices`."""
+    """What a field may be: a number from `least` to `most`, beyond `above` and `below`, not `but`; or a choice."""
 
     least: float = -math.inf
     most: float = math.inf
     above: float = -math.inf
     below: float = math.inf
+    but: float = math.nan
     choices: tuple[str, ...] = ()
     whole: bool = False
 
@@ -29,10 +30,12 @@ class Range:
                 raise BadInput(f"{name} is {value!r}; expected one of {listed(self.choices)}.")
             return
         number = isinstance(value, Integral if self.whole else Real) and not isinstance(value, bool)
-        if not (number and self.least <= value <= self.most and self.above < value < self.below):
+        if not (number and self.least <= value <= self.most and self.above < value < self.below and value != self.but):
             raise BadInput(f"{name} is {value!r}; expected a {'whole ' * self.whole}number {self}.")
 
     def __str__(self) -> str:
+        if math.isfinite(self.but):
+            return f"of {self.least:g} or more, but not {self.but:g}"
         if math.isfinite(self.above):
             return f"above {self.above:g}"
         if math.isfinite(self.below):
@@ -41,7 +44,14 @@ class Range:
 
 
 def within(
-    default: Any, least: float = -math.inf, most: float = math.inf, *, above=-math.inf, below=math.inf, whole=None
+    default: Any,
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    above=-math.inf,
+    below=math.inf,
+    but=math.nan,
+    whole=None,
 ) -> Any:
     """A field of a config that is a number of a range; None is allowed where it is the default.
 
@@ -53,11 +63,13 @@ def within(
         Smallest and largest number.
     above, below
         Numbers that the field is larger and smaller than.
+    but
+        A number that it is not.
     whole
         Whether it is a whole number; if left out, as the default is.
     """
     whole = isinstance(default, int) if whole is None else whole
-    return field(default=default, metadata={"range": Range(least, most, above, below, whole=whole)})
+    return field(default=default, metadata={"range": Range(least, most, above, below, but, whole=whole)})
 
 
 def one_of(default: str, choices: Sequence[str]) -> Any:
@@ -72,6 +84,7 @@ HARNESS = {
     "epochs": Range(1, whole=True),
     "batch_size": Range(1, whole=True),
     "validation": Range(0, below=1),
+    "calibration": Range(0, but=1, whole=True),
     "dropout": Range(0, below=1),
 }
 

@@ -122,6 +122,17 @@ def test_batches_are_of_one_section_for_models_that_ask_for_it(sources, memory_m
     assert sorted(len(batch) for batch in epochs[0]) == (even if memory_mb else [4, 8, 14, 16, 16, 16, 16])
 
 
+def test_sections_with_too_few_rows_to_learn_from_are_named(sources, monkeypatch) -> None:
+    monkeypatch.setattr(OneSection, "fewest_rows", 2)
+    alone = [replace(source, measured=np.arange(len(source)) < 1) for source in sources]
+    names = [source.section for source in sources]
+    with pytest.warns(UserWarning, match=f"sections '{names[1]}' have fewer: nothing is learned from them"):
+        OneSection().fit([sources[0], alone[1]], replace(PLAN, epochs=1))
+    with pytest.raises(sqi.BadInput, match="2 rows or more of one section at a time, .* Fit on sections with more"):
+        OneSection().fit(alone, replace(PLAN, epochs=1))
+    Line().fit([sources[0], alone[1]], replace(PLAN, epochs=1))  # which mixes them
+
+
 @pytest.mark.parametrize("memory_mb", [2048, 0])
 def test_the_number_of_batches_of_one_section_is_known_beforehand(sources, memory_mb) -> None:
     model = OneSection().fit(sources, replace(PLAN, epochs=1))

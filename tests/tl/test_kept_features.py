@@ -126,6 +126,10 @@ def test_a_model_asks_for_the_weights_of_its_fit(patients, tinted, files):
     ):
         sqi.tl.predict(patients["P2"], model)
     sqi.tl.predict(patients["P2"], model, weights=str(files[0]))
+    how = {"model": model, "spots": patients["P2"].tables["table"].obs_names[:2], "grid": 2}
+    sqi.tl.explain(patients["P2"], PANEL[0], weights=files[0], **how)
+    with pytest.raises(sqi.BadInput, match="weights .*, but the fit of the model has weights"):
+        sqi.tl.explain(patients["P2"], PANEL[0], weights=files[1], key_added="again", **how)
     with pytest.raises(sqi.BadInput, match="weights is given, but encoders 'texture' have none"):
         sqi.tl.fit(patients["P1"], "ridge", weights=files[0])
     with pytest.raises(sqi.BadInput, match="weights is given, but the model reads pixels"):

@@ -56,7 +56,7 @@ class Config(Views):
     epochs: int = within(200, 1)
     batch_size: int = within(64, 1)
     validation: float = within(0.15, 0, below=1)
-    calibration: int = within(5, 0)
+    calibration: int = within(5, 0, but=1)
 
     @classmethod
     def small(cls) -> Config:

@@ -116,7 +116,7 @@ class Config(Views):
     steps: int = within(2000, 1)
     batch_size: int = within(64, 1)
     validation: float = within(0.0, 0, below=1)
-    calibration: int = within(3, 0)
+    calibration: int = within(3, 0, but=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

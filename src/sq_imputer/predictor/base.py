@@ -228,9 +228,9 @@ class Predictor(nn.Module, ABC):
             part = self.predict_step(batch)
             part.ood = self.applicability(summary(batch))
             if part.std is not None:
-                part.std = calibrate.sized(part.std, self.std_factor, self.std_added)
+                said, part.std = part.std, calibrate.sized(part.std, self.std_factor, self.std_added)
                 if part.samples is not None:
-                    part.samples = part.mean[:, None] + self.std_factor * (part.samples - part.mean[:, None])
+                    part.samples = calibrate.stretched(part.samples, part.mean, part.std, said)
         return part.cpu()
 
     def save(self, path: str | Path) -> None:

@@ -6,13 +6,17 @@ training data in turn, fitted without, and predicted; with their errors :math:`e
 
 .. math::
 
-    \mathrm{sd} = c\,s, \quad c^2 = \overline{(e / s)^2} \qquad \text{or} \qquad
+    \mathrm{sd}^2 = c^2 \tilde s^2, \quad \tilde s^2 = w\,s^2 + (1 - w)\,\overline{s^2}, \quad
+    c^2 = \overline{(e / \tilde s)^2} \qquad \text{or} \qquad
     \mathrm{sd}^2 = s^2 + \sigma^2, \quad \sigma^2 = \overline{e^2 - s^2}
 
-the latter where :math:`s` is that of the mean alone (`Predictor.std_of_mean`). This costs a fit per fold. Where there
-are but two parts, a fit has only half of the rows of that on all, and larger errors: by how much is learned from fits
-on half of these rows again (`sq_imputer.predictor.parts.share_left`), which is taken off. A closed form
-that knows its left-out errors (ridge) follows the same rule by itself (`Predictor.measures_error`).
+:math:`w`, one for all genes, is the one under which these errors are likeliest: the spread of few samples or neighbors
+is uncertain itself, and a few rows that are said to be certain would else size all others. The latter formula is for
+:math:`s` of the mean alone (`Predictor.std_of_mean`). This costs a fit per fold.
+
+Where there are but two parts, a fit has only half of the rows of that on all, and larger errors: by how much is learned
+from fits on half of these rows again, and taken off (`sq_imputer.predictor.parts.share_left`). A closed form that knows
+its left-out errors (ridge) follows the same rule by itself (`Predictor.measures_error`).
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 
 FOLDS = 5  # of models whose config does not say
 MOST = 1000  # left-out rows that are predicted: more make the size no more certain than genes and tissue leave it
+WEIGHTS = (1.0, 0.9, 0.75, 0.5, 0.25, 0.1)  # of what a model says, against its mean
 LEAST = 1e-2  # share of what a model says, and of the gene's spread, below which none is measured
 
 
@@ -113,13 +118,35 @@ def size(error: Tensor, std: Tensor, spread: Tensor, *, of_mean: bool) -> tuple[
     if of_mean:
         noise = (error.double().square() - std.double().square()).mean(dim=0).clamp_min(0).sqrt()
         return torch.ones_like(spread), torch.maximum(noise.float(), LEAST * spread)
-    factor = (error.double() / std.double()).square().mean(dim=0).sqrt().clamp_min(LEAST)
-    return factor.float(), torch.zeros_like(spread)
+    square, shape = error.double().square(), std.double().square()
+    shape = shape.clamp_min(1e-12 * shape.mean())
+    found = [_share(square, shape, weight) for weight in WEIGHTS]
+    weight, unit, _ = min(found, key=lambda one: one[2])
+    factor = (weight * unit).sqrt().clamp_min(LEAST)
+    added = ((1 - weight) * unit * shape.mean(dim=0)).sqrt()
+    return factor.float(), added.float()
+
+
+def _share(square: Tensor, shape: Tensor, weight: float) -> tuple[float, Tensor, float]:
+    """The weight, :math:`c^2` `(G,)` of that weight, and what errors so sized are surprised by, over all genes."""
+    variance = weight * shape + (1 - weight) * shape.mean(dim=0)
+    unit = (square / variance).mean(dim=0)
+    return weight, unit, float((variance.log() + unit.clamp_min(1e-12).log()).mean())
 
 
 def sized(std: Tensor, factor: Tensor, added: Tensor) -> Tensor:
     """A standard deviation `(n, G)` of the size that was measured."""
     return (factor * std).square().add(added.square()).sqrt() if added.any() else factor * std
+
+
+def unsized(std: Tensor, factor: Tensor, added: Tensor) -> Tensor:
+    """What a model says by itself, `(n, G)`, of a standard deviation that was sized."""
+    return (std.square() - added.square()).clamp_min(0).sqrt() / factor if added.any() else std / factor
+
+
+def stretched(samples: Tensor, mean: Tensor, std: Tensor, by_itself: Tensor) -> Tensor:
+    """Samples `(n, S, G)` that spread about the mean as a standard deviation does, instead of as they did."""
+    return mean[:, None] + (std / by_itself.clamp_min(1e-12))[:, None] * (samples - mean[:, None])
 
 
 def _parts(sources: Sequence[Source], folds: int, buffer_um: float) -> list[tuple[list[np.ndarray], ...]]:

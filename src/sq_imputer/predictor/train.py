@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -101,7 +102,7 @@ class Plan:
         Raises
         ------
         BadInput
-            If it is no plan, or says otherwise than an argument beside it.
+            If it is no plan, says otherwise than an argument beside it, or names a device that is not here.
         """
         if not isinstance(plan, cls | None):
             raise BadInput(f"plan is a {type(plan).__name__}; expected sq_imputer.Plan(...), or None.")
@@ -113,7 +114,9 @@ class Plan:
                     f"{name} is {value!r}, but Plan.{name} is {getattr(plan, name)!r}. Leave out {name}=, or set it in "
                     "the plan alone."
                 )
-        return replace(plan or cls(), **told)
+        found = replace(plan or cls(), **told)
+        pick_device(found.device)
+        return found
 
 
 class Rows:
@@ -192,6 +195,7 @@ def fit(predictor: Model, sources: Sequence[Source], plan: Plan) -> dict:
     The loss history: `train` and `validation`, one number per epoch, and `epochs`, how many the kept weights have seen.
     """
     rows = [np.flatnonzero(source.measured) for source in sources]
+    _check_alone(predictor, sources, rows)
     share = predictor.config.validation if plan.validation is None else plan.validation
     held = _hold_out(sources, rows, share, plan.seed)
     start = copy.deepcopy(predictor.state_dict())
@@ -207,6 +211,21 @@ def fit(predictor: Model, sources: Sequence[Source], plan: Plan) -> dict:
     predictor.load_state_dict(found, strict=False)
     predictor.cpu()
     return history
+
+
+def _check_alone(predictor: Model, sources: Sequence[Source], rows: Sequence[np.ndarray]) -> None:
+    """Say which sections have too few rows to learn from; raise `BadInput` if all have."""
+    few = [] if predictor.mixes_sections else [len(r) < predictor.fewest_rows for r in rows]
+    if not any(few):
+        return
+    names = listed(source.section for source, alone in zip(sources, few, strict=True) if alone)
+    told = (
+        f"'{predictor.card.name}' learns from {predictor.fewest_rows} rows or more of one section at a time, and "
+        f"sections {names} have fewer"
+    )
+    if all(few):
+        raise BadInput(f"{told}. Fit on sections with more measured rows.")
+    warnings.warn(f"{told}: nothing is learned from them.", UserWarning, stacklevel=2)
 
 
 def _calibrate(predictor: Model, sources: Sequence[Source], rows: Sequence[np.ndarray], plan: Plan) -> dict:

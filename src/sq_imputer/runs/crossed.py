@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.predictor.calibrate import n_folds, size, sized
+from sq_imputer.predictor.calibrate import n_folds, size, sized, stretched, unsized
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +64,7 @@ class Crossed:
         if std is None or not n_folds(model, plan):
             return
         truth = torch.from_numpy(np.asarray(slide.expression[piece.rows], dtype=np.float32))
-        std = (std.square() - model.std_added.cpu().square()).clamp_min(0).sqrt() / model.std_factor.cpu()
+        std = unsized(std, model.std_factor.cpu(), model.std_added.cpu())
         self.said[name] = Said(piece.prediction.mean - truth, std, model.expression_std.cpu(), model.std_of_mean)
 
     def resized(self, name: str, piece: Piece) -> Piece:
@@ -79,5 +79,5 @@ class Crossed:
         found = piece.prediction
         changes = {"std": sized(own.std, factor, added)}
         if found.samples is not None:
-            changes["samples"] = found.mean[:, None] + factor * (found.samples - found.mean[:, None])
+            changes["samples"] = stretched(found.samples, found.mean, changes["std"], found.std)
         return replace(piece, prediction=replace(found, **changes))

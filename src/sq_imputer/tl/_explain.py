@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import numpy as np
 from sq_imputer.contract import CropSpec
 from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput, MissingKey, check_number, listed, named
-from sq_imputer.runs.sections import resolve_model
+from sq_imputer.runs.sections import resolve_model, shelf_of
 from sq_imputer.runs.views import elements_of
 from sq_imputer.section import read
 from sq_imputer.section.image import spots_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from spatialdata import SpatialData
 
+    from sq_imputer.encoders._shelf import Weights
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.section.keys import SlideKeys
 
@@ -47,6 +49,7 @@ def explain(
     mpp: float | None = None,
     grid: int = 8,
     baseline: str = "tissue",
+    weights: Weights | None = None,
     key_added: str = "explanation",
     overwrite: bool = False,
     seed: int = 0,
@@ -83,6 +86,8 @@ def explain(
         Cells along a crop: of an occlusion, and of the tests.
     baseline
         What tissue is compared with: `"tissue"`, the mean color of the tissue in the crops, or `"glass"`.
+    weights
+        Weights of the model's encoders, as in :func:`sq_imputer.tl.fit`; they must be those of its fit.
     key_added
         Name of the image.
     overwrite
@@ -116,10 +121,12 @@ def explain(
     read.check_object(sdata)
     predictor = resolve_model(model).to(pick_device(device))
     genes = named("genes", genes)
-    maps.Sight.of(predictor, genes)
+    shelf = shelf_of(predictor, weights)
+    maps.Sight.of(predictor, genes, encoder_of=shelf.get)
     _check_arguments(predictor.needs.crop, method, mpp, grid, seed, batch_size, baseline)
     slides = [Slide.from_sdata(sdata, **keys)] if sections is None else [*slides_of(sdata, sections, keys).values()]
     slides = read_at(slides, for_model(slides, predictor.needs, predictor.provenance))
+    slides = [replace(slide, encoders=shelf) for slide in slides]
     parts = [(slide, rows) for slide in slides if len(rows := _rows(slide, spots, slides))]
     names = [key_added] if sections is None else elements_of(key_added, [slide.section for slide, _ in parts])
     for name in names:

@@ -51,7 +51,7 @@ class Work:
 
         needs, device = self.predictor.needs, str(self.predictor.expression_mean.device)
         own = self.slide.moments(needs, device=device) if needs.encoders and needs.per_section else None
-        self.sight: Sight = Sight.of(self.predictor, self.genes, own)
+        self.sight: Sight = Sight.of(self.predictor, self.genes, own, self.slide.encoders.get)
         overview = picture(self.slide.frame, OVERVIEW_PX)[0]
         self.glass = glass_below(overview)
         self.color = self._color(overview)
