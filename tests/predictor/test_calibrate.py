@@ -163,3 +163,18 @@ def test_the_size_is_saved_with_the_model(source, tmp_path) -> None:
 def test_folds_that_cannot_be(wrong: int, said: str) -> None:
     with pytest.raises(sqi.BadInput, match=said):
         Plan(calibration=wrong)
+
+
+def test_a_few_rows_that_are_called_certain_do_not_size_all_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(600, 3, generator=generator) * 2 + 0.5
+    error = truth * torch.randn(600, 3, generator=generator)
+    factor, added = calibrate.size(error, 0.1 * truth, torch.ones(3), of_mean=False)  # a shape that is right is kept
+    assert (added <= 0.35 * error.std(dim=0)).all() and torch.allclose(factor, torch.full((3,), 10.0), rtol=0.12)
+    certain = truth.clone()
+    certain[:12] = 0.01
+    factor, added = calibrate.size(error, certain, torch.ones(3), of_mean=False)
+    found = calibrate.sized(certain, factor, added)
+    torch.testing.assert_close((error / found).square().mean(dim=0), torch.ones(3), rtol=1e-3, atol=0)
+    assert 0.6 < (error / found)[12:].square().mean() < 1.1  # by the errors of certain rows alone it is 1e-3
+    torch.testing.assert_close(calibrate.unsized(found, factor, added), certain, rtol=1e-2, atol=1e-2)
