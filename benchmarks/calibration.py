@@ -4,8 +4,9 @@
         [--steps N] [--genes N] [--csv FILE] [--json benchmarks/figures.json] [--pictures FOLDER]
 
 C3: one section of her2st out of fold, in five blocks beyond a buffer of the crop's extent. C2+C3-C4: two sections of
-one tumor to a third. MOB1-MOB2: one section of a mouse to another. brain: five vertical strips of one section beyond
-the same buffer. Genes are chosen on the training rows of each case. z is (measured - predicted) / sd: its mean square
+one tumor to a third; others so named can be asked for. MOB1-MOB2: one section of a mouse to another. brain: five
+vertical strips of one section beyond the same buffer. Genes are chosen on the training rows of each case. z is
+(measured - predicted) / sd: its mean square
 is 1 where the standard deviation is right. 10 % and 90 % are quantiles over genes. Coverage is that of mean +- q sd
 with q of the normal distribution. Sharpness is the root mean square of sd in units of the gene's standard deviation
 over the tested rows: of two models that hold, the sharper one says more. Every model runs with its defaults, but for
@@ -158,7 +159,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=None, help="folder with her2st, ..., or frozen; or SQ_IMPUTER_DATA"
     )
-    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), help="of those above, or sections of her2st")
     parser.add_argument("--models", nargs="+", default=["ridge", "mlp", "mclstexp", "stem"])
     parser.add_argument("--genes", type=int, default=None, help="250 if left out, of the brain 100")
     parser.add_argument("--steps", type=int, default=None, help="training steps of stem")
