@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.contract import Prediction
-from sq_imputer.predictor.calibrate import size, sized
+from sq_imputer.predictor.calibrate import size, sized, stretched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,12 +47,11 @@ def together(said: Sequence[Prediction], truth: np.ndarray | None, fold: np.ndar
     found = {"mean": mean, "embedding": said[0].embedding}
     if said[0].std is not None:
         within = torch.stack([one.std for one in said]).square().mean(dim=0)
-        found["std"] = std = (within + means.var(dim=0, correction=0)).sqrt()
-        factor = torch.ones_like(std) if truth is None else _factors(mean - torch.from_numpy(truth), std, fold)
-        found["std"] = sized(std, factor, torch.zeros_like(factor))
+        std = (within + means.var(dim=0, correction=0)).sqrt()
+        found["std"] = std if truth is None else _sized(mean - torch.from_numpy(truth), std, fold)
         if said[0].samples is not None:
             turns = [said[j % len(said)].samples[:, j] for j in range(said[0].samples.shape[1])]
-            found["samples"] = mean[:, None] + factor[:, None] * (torch.stack(turns, dim=1) - mean[:, None])
+            found["samples"] = stretched(torch.stack(turns, dim=1), mean, found["std"], std)
     if said[0].ood is not None:
         found["ood"] = torch.stack([one.ood for one in said]).mean(dim=0)
     if said[0].neighbors is not None:
@@ -62,15 +61,15 @@ def together(said: Sequence[Prediction], truth: np.ndarray | None, fold: np.ndar
     return Prediction(**found)
 
 
-def _factors(error: Tensor, std: Tensor, fold: np.ndarray) -> Tensor:
-    """What the standard deviation of every row is multiplied by, `(n, G)`: by errors in the blocks of other rows."""
+def _sized(error: Tensor, std: Tensor, fold: np.ndarray) -> Tensor:
+    """Standard deviations `(n, G)` of the size of the errors in the blocks of other rows."""
     import torch
 
-    factors, none = torch.empty_like(std), torch.zeros(std.shape[1])
+    found, none = torch.empty_like(std), torch.zeros(std.shape[1])
     for block in np.unique(fold):
         own = torch.from_numpy(fold == block)
-        factors[own] = size(error[~own], std[~own], none, of_mean=False)[0]
-    return factors
+        found[own] = sized(std[own], *size(error[~own], std[~own], none, of_mean=False))
+    return found
 
 
 def once(neighbors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
