@@ -3,8 +3,9 @@
     python benchmarks/first_hours.py [--data FOLDER] [--models ridge] [--json benchmarks/figures.json]
 
 her2st C2 out of fold in spatial blocks; then fitted on C2 and tested on C3, a serial cut of the same tumor. Mean
-Pearson (and given depth) over the 250 genes that `tl.predict` chooses on C2, as `tl.score` has them, beside the depth-only
-baseline. Seconds are of the processor, with one thread; the first call of each section reads and describes its image.
+Pearson (and given depth) over the 250 genes that `tl.predict` chooses on C2, as `tl.score` has them, beside the
+depth-only baseline. Seconds are of the processor, with one thread; the first call of each section also reads and
+describes its image.
 """
 
 from __future__ import annotations
