@@ -32,7 +32,7 @@ def test_the_example_model_keeps_the_contract(example, monkeypatch):
     from sq_imputer.testing import check_predictor
 
     monkeypatch.setattr("sq_imputer.predictor.registry._registered", {})
-    assert check_predictor(register_model(example("bottleneck").Model))
+    assert check_predictor(register_model(example("narrow").Model))
 
 
 def test_the_page_on_extending_shows_every_check_and_what_it_states(example):

@@ -45,7 +45,7 @@ class Model(Predictor):
 
     Config = Config
     card = ModelCard(
-        name="bottleneck",
+        name="narrow",
         summary="A linear map through a few factors that all genes share.",
         paper="No publication of its own.",
         established="Reduced-rank regression.",
