@@ -1,4 +1,4 @@
-"""Bottleneck: expression through a few shared factors.
+"""Narrow: expression through a few shared factors.
 
 Features are mapped to `factors` numbers and these to all genes, so that genes with few counts borrow from the others.
 """
