@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sq_imputer.contract import CropSpec
+from sq_imputer.device import pick_device
 from sq_imputer.encoders import encoder_card, from_callable, get_encoder
 from sq_imputer.errors import BadInput
 from sq_imputer.section import read
@@ -88,6 +89,7 @@ def embed(
         )
     if not annotates:
         write.check_free(sdata, "tables", key_added, overwrite)
+    device = pick_device(device)
     encode = get_encoder(encoder, weights=weights, revision=revision)
     slide.checked.crops(slide.crops(spec))
     crops = reader(slide.frame, slide.centers_px, spec, encode, slide.names)
