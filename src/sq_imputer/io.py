@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sq_imputer.errors import BadInput, SqImputerError, listed
+from sq_imputer.errors import BadInput, SqImputerError, listed, named
 from sq_imputer.pixels.decode import decode
 from sq_imputer.pixels.levels import CHUNK, halvings
 from sq_imputer.section.lattice import TECHNOLOGIES, mpp_of_lattice
+from sq_imputer.section.opened import open_some
 from sq_imputer.store.commit import recover
 from sq_imputer.store.provenance import pythonic
+from sq_imputer.store.stream import open_lazily
 from sq_imputer.store.write import assign
 from sq_imputer.untrusted import check_store
 
@@ -43,7 +45,7 @@ _COLUMNS = {
 }
 
 
-def read_zarr(path: str | Path, *, lazy_tables: bool = False) -> SpatialData:
+def read_zarr(path: str | Path, *, lazy_tables: bool = False, elements: Sequence[str] | None = None) -> SpatialData:
     """Open a SpatialData store in a local folder, after a look at what it says of itself.
 
     Use it for stores of others. Before anything is opened, these are refused: codecs other than the usual ones (pickle
@@ -60,8 +62,16 @@ def read_zarr(path: str | Path, *, lazy_tables: bool = False) -> SpatialData:
         them the genes of the panel and the library size, in blocks. (SpatialData 0.7 and 0.8 refuse what
         `anndata.experimental.read_lazy` itself returns, since its `obs` is no data frame.)
 
+    elements
+        Names of the elements to open; all if left out. Tables are lazy then, and shapes come as circles, decoded some
+        thousand at a time: polygons as circles around their centers, as wide as squares of their area, which is all
+        that models see of them. For stores of millions of bins or cells. Save such an object elsewhere only if you
+        want circles.
+
     Raises
     ------
+    MissingKey
+        If there is no element of a name.
     BadInput
         If there is no SpatialData store (an AnnData store or an `.h5ad` file is none), something in it is refused, or
         it cannot be opened.
@@ -70,7 +80,11 @@ def read_zarr(path: str | Path, *, lazy_tables: bool = False) -> SpatialData:
 
     check_store(path)
     try:
+        if elements is not None:
+            return open_some(Path(path).resolve(), named("elements", elements))
         return _with_lazy_tables(Path(path)) if lazy_tables else spatialdata.read_zarr(path)
+    except SqImputerError:
+        raise
     except (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise BadInput(
             f"the store '{path}' is damaged: {type(error).__name__} {error}. If a program was killed while it wrote "
@@ -81,17 +95,11 @@ def read_zarr(path: str | Path, *, lazy_tables: bool = False) -> SpatialData:
 def _with_lazy_tables(path: Path) -> SpatialData:
     import spatialdata
     import zarr
-    from anndata import AnnData
-    from anndata.experimental import read_lazy
-    from anndata.io import read_elem
 
     sdata = spatialdata.read_zarr(path, selection=("images", "labels", "shapes", "points"))
     store = zarr.open_group(path, mode="r")
-    for key, group in store["tables"].groups() if "tables" in store else ():
-        lazy = read_lazy(path / "tables" / key)
-        heads = {name: read_elem(group[name]) for name in ("obs", "var", "uns") if name in group}
-        table = AnnData(X=lazy.X, layers=dict(lazy.layers), obsm=dict(lazy.obsm), **heads)
-        assign(sdata, "tables", key, table)
+    for key in store["tables"].group_keys() if "tables" in store else ():
+        assign(sdata, "tables", key, open_lazily(path / "tables" / key))
     return sdata
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,15 @@ from spatialdata.transformations import Identity, Scale, get_transformation, set
 
 from sq_imputer.contract import CropSpec
 from sq_imputer.encoders import get_encoder
+from sq_imputer.encoders._shelf import Shelf
+from sq_imputer.errors import BadInput
+from sq_imputer.pixels.dense import Dense
 from sq_imputer.pixels.pyramid import Pyramid
 from sq_imputer.section import features
 from sq_imputer.section.slide import Slide
 
 SPEC = CropSpec(40, 40)
+WAYS = (None, True, False)
 ROWS = np.arange(8)
 
 
@@ -59,7 +65,7 @@ def test_what_was_kept_is_used_instead_of_the_encoder(kept, counting):
     np.testing.assert_array_equal(slide.features("counting", SPEC), kept["table"].obsm["X_counting"])
     np.testing.assert_array_equal(slide.take([3]).features("counting", SPEC)[0], kept["table"].obsm["X_counting"][3])
     assert counting.seen == 0
-    assert slide.made_by["counting"] == {**counting.provenance, "batch_size": 64}
+    assert slide.made_by["counting"] == {**counting.provenance, "batch_size": 64, "dense": False}
     slide.features("counting", CropSpec(60, 40))
     assert counting.seen == 8
 
@@ -164,3 +170,26 @@ def test_what_was_kept_is_not_used_at_another_pixel_size(kept, counting):
     assert counting.seen == 8
     Slide.from_sdata(kept, mpp=1.0).features("counting", SPEC)
     assert counting.seen == 8
+
+
+def test_windows_are_described_together_unless_told_otherwise(planted, counting) -> None:
+    """The way decides no number beyond rounding at the borders of crops, and is known."""
+    spec, texture = CropSpec(40, 32), get_encoder("texture")
+    straight, turned = (Slide.from_sdata(planted.section(angle=angle)) for angle in (0, 30))
+    ways = {dense: features.reader(straight.frame, straight.centers_px, spec, texture, dense=dense) for dense in WAYS}
+    assert [isinstance(way, Dense) for way in ways.values()] == [True, True, False]
+    assert not isinstance(features.reader(turned.frame, turned.centers_px, spec, texture), Dense)
+    with pytest.raises(BadInput, match="dense=True, but encoder 'texture' sees crops alone where the image is turned"):
+        features.reader(turned.frame, turned.centers_px, spec, texture, dense=True)
+    with pytest.raises(BadInput, match="dense=True, but encoder 'counting'"):
+        features.reader(straight.frame, straight.centers_px, spec, get_encoder("counting"), dense=True)
+
+
+def test_kept_features_of_the_other_way_are_made_again(planted) -> None:
+    spec = CropSpec(40, 32)
+    slide = Slide.from_sdata(planted.section())
+    slide.features("texture", spec)
+    assert slide.made_by["texture"]["dense"]
+    alone = replace(slide, encoders=Shelf(dense=False))
+    alone.features("texture", spec)
+    assert not slide.made_by["texture"]["dense"]

@@ -13,6 +13,8 @@ from sq_imputer.encoders._windows import Boxes
 from sq_imputer.errors import BadInput
 from sq_imputer.surroundings import undisturbed
 
+AT_ONCE = 2048  # windows: every one of a large block together would take far more than the block
+
 
 class Encoder(ABC):
     """A frozen image encoder. Subclasses override `encode` and nothing else, unless they describe every place.
@@ -52,7 +54,8 @@ class Encoder(ABC):
     @torch.no_grad()
     def windows(self, images: Tensor, boxes: Boxes) -> Tensor:
         """`(n, dim)` float32 features of windows on `(B, 3, H, W)` uint8 images; only where `block` is not 0."""
-        return self.gather(self.maps(images), boxes).float()
+        maps = self.maps(images)
+        return torch.cat([self.gather(maps, part).float() for part in boxes.split(AT_ONCE)])
 
     @undisturbed()
     @torch.no_grad()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Weights = str | Path | Mapping[str, str | Path]
 MadeBy = Mapping[str, Any]  # provenance of an encoder
 # what of it says where the weights were found and what ran them, but does not change features beyond rounding
-ASIDE = ("name", "source", "file", "timm", "torch", "batch_size", "canary")
+ASIDE = ("name", "source", "file", "timm", "torch", "batch_size", "canary", "dense")
 
 
 def identity(made_by: MadeBy) -> dict[str, Any]:
@@ -91,10 +91,17 @@ class Shelf:
         Weights files by encoder, as :func:`weights_of` gives them.
     fitted
         Provenance of the encoders that a fitted model has seen, by name.
+    dense
+        Whether windows are described together; None: where the encoder can.
     """
 
-    def __init__(self, weights: Mapping[str, Path] | None = None, fitted: Mapping[str, MadeBy] | None = None) -> None:
-        self.weights = dict(weights or {})
+    def __init__(
+        self,
+        weights: Mapping[str, Path] | None = None,
+        fitted: Mapping[str, MadeBy] | None = None,
+        dense: bool | None = None,
+    ) -> None:
+        self.weights, self.dense = dict(weights or {}), dense
         self._built: dict[str, Encoder] = {}
         self._known = {name: (made_by, "the fit of the model") for name, made_by in (fitted or {}).items() if made_by}
         for name, file in self.weights.items():
@@ -123,6 +130,8 @@ class Shelf:
         """
         if name not in self._known and _of_code(name):
             self.get(name)
+        if self.dense is not None and made_by and made_by.get("dense", self.dense) != self.dense:
+            return False  # the other way was asked for
         known = self._known.setdefault(name, (made_by, whose)) if made_by else (made_by, whose)
         if same(known[0], made_by):
             return True

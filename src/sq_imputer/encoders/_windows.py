@@ -28,6 +28,11 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.image)
 
+    def split(self, most: int) -> list[Boxes]:
+        """The windows in portions of so many at most."""
+        parts = (x.split(most) for x in (self.image, self.low, self.high))
+        return [Boxes(*part) for part in zip(*parts, strict=True)]
+
     def parts(self, begin: Tensor, end: Tensor) -> Boxes:
         """Parts of every window, one after the other; `begin` and `end` `(k, 2)` are shares of its sides."""
         side = (self.high - self.low)[:, None]

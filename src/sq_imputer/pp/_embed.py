@@ -8,6 +8,7 @@ from sq_imputer.contract import CropSpec
 from sq_imputer.device import pick_device
 from sq_imputer.encoders import encoder_card, from_callable, get_encoder
 from sq_imputer.errors import BadInput
+from sq_imputer.pixels.dense import Dense
 from sq_imputer.section import read
 from sq_imputer.section.features import compute, in_rows, key, reader
 from sq_imputer.section.keys import verb
@@ -36,6 +37,7 @@ def embed(
     overwrite: bool = False,
     weights: str | Path | None = None,
     revision: str | None = None,
+    dense: bool | None = None,
     device: str = "auto",
     **keys: Unpack[SlideKeys],
 ) -> None:
@@ -64,6 +66,8 @@ def embed(
         Replace a table of this name. What `obsm` has of this name is always replaced.
     weights, revision
         A safetensors file, or a revision in the hub, as :func:`sq_imputer.encoders.get_encoder` takes them.
+    dense
+        Whether windows are described together, as in :func:`sq_imputer.tl.predict`.
     device
         Where the encoder runs.
     **keys
@@ -92,9 +96,9 @@ def embed(
     device = pick_device(device)
     encode = get_encoder(encoder, weights=weights, revision=revision)
     slide.checked.crops(slide.crops(spec))
-    crops = reader(slide.frame, slide.centers_px, spec, encode, slide.names)
+    crops = reader(slide.frame, slide.centers_px, spec, encode, slide.names, dense)
     values = compute(crops, encode, device=device, label=f"{encoder} of {slide.section}")
-    slide.remember(encoder, spec, values, encode.provenance)
+    slide.remember(encoder, spec, values, {**encode.provenance, "dense": isinstance(crops, Dense)})
     record = slide.record(encoder, spec)
     if annotates:
         _beside_counts(sdata, table_key, slide, key_added, values, record)

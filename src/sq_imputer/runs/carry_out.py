@@ -44,17 +44,10 @@ def carry_out(
     """
     answers, crossed = [Answer() for _ in targets.slides], Crossed(decision.crossed)
     for name in track(decision.fits, "models", len(decision.fits)):
-        sources = [training[j] if rows is None else training[j].take(rows) for j, rows in decision.fits[name]]
-        model = (
-            predictor
-            if predictor.fitted
-            else run.fit(name, predictor, sources, crossed.plan(name, predictor, run.plan))
-        )
+        model = fitted(decision, name, predictor, training, run, crossed)
         digest = model.sha256
         for ask in (ask for ask in decision.asks if ask.fit == name):
-            anchor = decision.told[ask.section].anchor
-            slide = targets.slides[ask.section]
-            slide = slide if anchor is None else replace(slide, anchor=training[anchor])
+            slide = seen_for(decision, ask, targets, training)
             piece = run.ask(ask.name, model, slide, ask.rows)
             answers[ask.section].add(piece, ask, model, digest)
             if name in decision.crossed:
@@ -69,6 +62,20 @@ def carry_out(
         truth = training[k].expression if told.folds is not None and counted and crosses else None
         results.append(_result(told, slide, answer, predictions, bank, truth))
     return results
+
+
+def fitted(decision: Decision, name: str, predictor: Predictor, training: Sequence[Slide], run: Run, crossed=None):
+    """The model of a fit: the one that is fitted already, or one like it."""
+    if predictor.fitted:
+        return predictor
+    sources = [training[j] if rows is None else training[j].take(rows) for j, rows in decision.fits[name]]
+    return run.fit(name, predictor, sources, crossed and crossed.plan(name, predictor, run.plan))
+
+
+def seen_for(decision: Decision, ask: Ask, targets: Targets, training: Sequence[Slide]) -> Slide:
+    """The section of an ask, whose features are scaled as those of the measured rows on its image are."""
+    slide, anchor = targets.slides[ask.section], decision.told[ask.section].anchor
+    return slide if anchor is None else replace(slide, anchor=training[anchor])
 
 
 @dataclass

@@ -17,10 +17,30 @@ def is_constant(values: np.ndarray) -> np.ndarray:
     One such column makes the p-values of all genes NaN that `squidpy.gr.spatial_autocorr` (1.8.2, 1.8.3) corrects for
     their number.
     """
-    if len(values) < 2:
-        return np.zeros(values.shape[1], dtype=bool)
-    varies = np.ptp(values, axis=0) > ROUNDING * np.abs(values).max(axis=0, initial=0)  # NaN is not more
-    return ~varies
+    spread = Spread()
+    spread.add(values)
+    return spread.constant
+
+
+class Spread:
+    """The same of a matrix that comes some rows at a time."""
+
+    def __init__(self) -> None:
+        self.n, self._low, self._high = 0, np.inf, -np.inf
+
+    def add(self, values: np.ndarray) -> None:
+        """Count rows `(n, G)` in."""
+        self.n += len(values)
+        self._low = np.minimum(self._low, values.min(axis=0, initial=np.inf))  # NaN stays
+        self._high = np.maximum(self._high, values.max(axis=0, initial=-np.inf))
+
+    @property
+    def constant(self) -> np.ndarray:
+        """`(G,)` which columns do not vary."""
+        if self.n < 2:
+            return np.zeros(np.shape(self._low), dtype=bool)
+        varies = self._high - self._low > ROUNDING * np.maximum(np.abs(self._low), np.abs(self._high))
+        return ~varies  # NaN is not more
 
 
 def warn_of_constants(layer: str, genes: Sequence[str], constant: np.ndarray) -> None:

@@ -17,6 +17,7 @@ from sq_imputer.device import BatchSize
 from sq_imputer.encoders._shelf import told
 from sq_imputer.errors import BadInput, SqImputerError
 from sq_imputer.places import summary
+from sq_imputer.progress import quiet, track
 from sq_imputer.store.journal import ALIKE, Journal, Part
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sq_imputer.runs.slots import Place
     from sq_imputer.section.slide import Slide
 
+AT_ONCE = 8192  # rows that are predicted at a time where not all are held in memory
 N_LOOKS = 16  # crops that identify the image
 
 
@@ -81,13 +83,27 @@ class Run:
         bank = predictor.bank() if predictor.retrieves else None
         if self.journal is None:
             return Piece(rows, self._predict(predictor, slide, rows), bank)
-        found = self.journal.parts(
-            f"rows-{name}",
-            _reading_order(predictor, slide, rows),
-            lambda some: _arrays(self._predict(predictor, slide, some)),
-        )
-        index, parts = zip(*found, strict=True)
+        index, parts = zip(*self._noted(name, predictor, slide, rows), strict=True)
         return Piece(rows, _gathered(parts, index), bank)
+
+    def answers(
+        self, name: str, predictor: Predictor, slide: Slide, rows: np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, Prediction]]:
+        """The same some rows at a time, with their numbers: for rows that are too many for memory."""
+        rows = np.arange(len(slide)) if rows is None else np.sort(rows)
+        if self.journal is None:
+            for start in track(range(0, len(rows), AT_ONCE), f"{predictor.card.name}", -(-len(rows) // AT_ONCE)):
+                some = rows[start : start + AT_ONCE]
+                with quiet():
+                    said = self._predict(predictor, slide, some)
+                yield some, said
+            return
+        for some, part in self._noted(name, predictor, slide, rows):
+            yield some, _prediction(part)
+
+    def _noted(self, name: str, predictor: Predictor, slide: Slide, rows: np.ndarray) -> Iterator:
+        order = _reading_order(predictor, slide, rows)
+        return self.journal.parts(f"rows-{name}", order, lambda some: _arrays(self._predict(predictor, slide, some)))
 
     def _predict(self, predictor: Predictor, slide: Slide, rows: np.ndarray) -> Prediction:
         return predictor.predict(slide, rows=rows, batch_size=self.size, device=self.plan.device)
@@ -179,8 +195,13 @@ def _arrays(prediction: Prediction) -> dict[str, np.ndarray]:
     return {name: part.numpy() for name, part in parts.items() if part is not None}
 
 
+def _prediction(part: dict[str, np.ndarray]) -> Prediction:
+    import torch
+
+    return Prediction(**{name: torch.from_numpy(values) for name, values in part.items()})
+
+
 def _gathered(parts: Sequence[dict[str, np.ndarray]], index: Sequence[np.ndarray]) -> Prediction:
     import torch
 
-    predictions = [Prediction(**{name: torch.from_numpy(part) for name, part in found.items()}) for found in parts]
-    return Prediction.gather(predictions, [torch.from_numpy(rows) for rows in index])
+    return Prediction.gather([_prediction(part) for part in parts], [torch.from_numpy(rows) for rows in index])

@@ -174,7 +174,7 @@ def resolve_model(model: str | Path | Predictor | type[Predictor], config=None) 
     raise BadInput(f"model is a {type(model).__name__}; expected a name, a folder, or a Predictor.")
 
 
-def shelf_of(predictor: Predictor, weights: Weights | None = None) -> Shelf:
+def shelf_of(predictor: Predictor, weights: Weights | None = None, dense: bool | None = None) -> Shelf:
     """The encoders of a run, with the weights that a verb was given; of a fitted model only those of its fit.
 
     Raises
@@ -183,7 +183,9 @@ def shelf_of(predictor: Predictor, weights: Weights | None = None) -> Shelf:
         If weights are not there, not for these encoders, or not those of the fit.
     """
     names = predictor.needs.encoders
-    shelf = Shelf(weights_of(weights, names), predictor.encoded if predictor.fitted else None)
+    if dense and not names:
+        raise BadInput(f"dense=True, but '{predictor.card.name}' reads pixels, crop by crop. Leave out dense=.")
+    shelf = Shelf(weights_of(weights, names), predictor.encoded if predictor.fitted else None, dense)
     if predictor.fitted and "texture" in names:
         shelf.get("texture")  # made of code alone: whether it still is that of the fit is known at once
     return shelf

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.contract import Prediction
+from sq_imputer.contract import CropSpec, Prediction
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.runs import joined
 from sq_imputer.runs.constants import is_constant, warn_of_constants
@@ -44,13 +44,13 @@ ENDINGS = ("_std", FOLDS, *(ending for ending, _ in OBSM.values() if ending))
 
 @dataclass
 class Result:
-    """A prediction for every row of a section, and how it came about.
+    """A prediction for every row of a section (None: it is written already), and how it came about.
 
     `bank` is the table of the reference spots that `prediction.neighbors` counts, for models that retrieve; `known`
     has the hash of its weights, or of those of several models, and what then replaces the provenance of `predictor`.
     """
 
-    prediction: Prediction
+    prediction: Prediction | None
     bank: dict[str, np.ndarray] | None
     predictor: Predictor
     told: Told
@@ -148,6 +148,11 @@ def units(table: AnnData) -> set[str]:
     return {record["unit"] for record in records(table).values()}
 
 
+def is_added_to(table: AnnData | None, targets: Targets, genes: Sequence[str], unit: str) -> bool:
+    """Whether a table has these rows and this panel, so that a prediction becomes a layer of it."""
+    return table is not None and list(table.obs_names) == targets.names and _same_panel(table, genes, unit)
+
+
 def write_results(place: Place, targets: Targets, results: Sequence[Result], plan: Plan, batch_size: int) -> None:
     """Put predictions into the table that :meth:`Place.check` found, or into a new one."""
     layer = place.layer
@@ -159,19 +164,18 @@ def write_results(place: Place, targets: Targets, results: Sequence[Result], pla
         parts["obs"][f"{layer}{joined.BANK}"] = joined.bank_column(results[0].bank, len(targets))
     old, predictor = place.table, results[0].predictor
     warn_of_constants(layer, predictor.genes, parts["var"][f"{layer}_constant"])
-    adds = old is not None and list(old.obs_names) == targets.names
-    adds = adds and _same_panel(old, predictor.genes, predictor.unit)
+    adds = is_added_to(old, targets, predictor.genes, predictor.unit)
     if adds:
         known = old.uns["sq_imputer"].get("embeddings", {})
         parts["uns"]["sq_imputer"]["embeddings"] = {**known, **parts["uns"]["sq_imputer"]["embeddings"]}
         parts = {"x": layer, **_over(old, layer, parts)}
     if place.output_path is not None:
-        table = with_parts(old, **parts) if adds else _new_table(targets, predictor, layer, parts)
+        table = with_parts(old, **parts) if adds else new_table(targets, predictor.genes, layer, parts)
         _write_elsewhere(place, targets.regions, table)
     elif adds:
         write.put_layers(place.sdata, place.key, **parts)
     else:
-        new = _new_table(targets, predictor, layer, parts)
+        new = new_table(targets, predictor.genes, layer, parts)
         write.write_element(place.sdata, "tables", place.key, new, overwrite=place.overwrite)
 
 
@@ -193,20 +197,21 @@ def _stacked(parts: Sequence[dict]) -> dict:
     return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in names}
 
 
-def _new_table(targets: Targets, predictor: Predictor, layer: str, parts: dict) -> AnnData:
+def new_table(targets: Targets, genes: Sequence[str], x: str | None, parts: dict) -> AnnData:
+    """A table of these rows and genes that annotates their shapes; `x` is the layer that `X` is a copy of."""
     import pandas as pd
 
     obs, var, layers = parts.pop("obs"), parts.pop("var"), parts.pop("layers")
     regions = targets.regions
     return write.new_table(
-        layers[layer],
+        None if x is None else layers[x],
         targets.names,
-        list(predictor.genes),
+        list(genes),
         region=regions[0] if len(regions) == 1 else targets.region_of_rows,
         instance_key="instance_id",
         instances=targets.instances,
         obs=pd.DataFrame(obs, index=targets.names),
-        var=pd.DataFrame(var, index=list(predictor.genes)),
+        var=pd.DataFrame(var, index=list(genes)),
         layers=layers,
         **parts,
     )
@@ -229,20 +234,31 @@ def _over(table: AnnData, layer: str, parts: dict) -> dict:
     """The parts, and blanks for what an earlier prediction of this name left and this one does not replace."""
     import pandas as pd
 
-    names = (f"{layer}_pearson", f"{layer}_pearson_given_depth")
-    layers, obs, obsm = dict(parts["layers"]), dict(parts["obs"]), dict(parts["obsm"])
-    if f"{layer}_std" in table.layers:
-        layers.setdefault(f"{layer}_std", np.full(table.shape, np.nan))
-    if f"{layer}_fold" in table.obs:
-        obs.setdefault(f"{layer}_fold", np.full(len(table), -1))
-    if f"{layer}{joined.BANK}" in table.obs:
-        obs.setdefault(f"{layer}{joined.BANK}", joined.bank_column(dict.fromkeys(BANK, ()), len(table)))
-    for ending, blank in (*OBSM.values(), (FOLDS, -1)):
-        if layer + ending in table.obsm and layer + ending not in obsm:
-            obsm[layer + ending] = np.full_like(np.asarray(table.obsm[layer + ending]), blank)
-    var = {name: np.nan for name in names if name in table.var} | parts["var"]
+    blanks, arrays = stale(table, layer), {"layers": {}, "obsm": {}}
+    for path, (width, dtype, blank) in blanks["arrays"].items():
+        slot, _, name = path.partition("/")
+        if name not in parts[slot]:
+            arrays[slot][name] = np.full((len(table), *width), blank, dtype)
+    whole = {slot: {**found, **parts[slot]} for slot, found in arrays.items()}
+    obs, var = {**blanks["obs"], **parts["obs"]}, {**blanks["var"], **parts["var"]}
     known = {"obs": pd.DataFrame(obs, index=table.obs_names), "var": pd.DataFrame(var, index=table.var_names)}
-    return {**parts, "layers": layers, "obsm": obsm, **known}
+    return {**parts, **whole, **known}
+
+
+def stale(table: AnnData, layer: str) -> dict:
+    """What an earlier prediction of this name left, blanked: columns, and width, type and blank of arrays by path."""
+    arrays = {}
+    if f"{layer}_std" in table.layers:
+        arrays[f"layers/{layer}_std"] = (table.n_vars,), np.float32, np.nan
+    for ending, blank in (*OBSM.values(), (FOLDS, -1)):
+        if layer + ending in table.obsm:
+            old = table.obsm[layer + ending]
+            arrays[f"obsm/{layer}{ending}"] = old.shape[1:], old.dtype, blank
+    names = (f"{layer}_pearson", f"{layer}_pearson_given_depth")
+    obs = {f"{layer}_fold": np.full(len(table), -1)} if f"{layer}_fold" in table.obs else {}
+    if f"{layer}{joined.BANK}" in table.obs:
+        obs[f"{layer}{joined.BANK}"] = joined.bank_column(dict.fromkeys(BANK, ()), len(table))
+    return {"arrays": arrays, "obs": obs, "var": {name: np.nan for name in names if name in table.var}}
 
 
 def _measured_layer(target: Slide, predictor: Predictor) -> np.ndarray:
@@ -256,37 +272,52 @@ def _measured_layer(target: Slide, predictor: Predictor) -> np.ndarray:
 
 def _parts(target: Slide, result: Result, layer: str, plan: Plan, batch_size: int) -> dict:
     """Layers, columns, arrays and provenance of one section; arrays of columns are as long as it has rows."""
-    prediction, predictor, told = result.prediction, result.predictor, result.told
-    layers = {"measured": _measured_layer(target, predictor), layer: prediction.mean.numpy()}
+    found = {"layers/measured": _measured_layer(target, result.predictor), **matrices(result.prediction, layer)}
+    layers, obsm = ({p[len(s) :]: v for p, v in found.items() if p.startswith(s)} for s in ("layers/", "obsm/"))
+    measured = np.isfinite(layers["measured"]).any(axis=1)
+    obs = columns(target, result.told, layer, measured, result.prediction.ood.numpy())
+    if result.told.folds is not None:
+        obsm[f"{layer}{FOLDS}"] = result.told.folds
+    kept = {}
+    for key, name, spec in feature_slots(result.predictor):
+        obsm[key] = target.features(name, spec, device=plan.device)
+        kept[key] = target.record(name, spec)
+    uns = {"sq_imputer": {layer: provenance(target, result, plan, batch_size), "embeddings": kept}}
+    var = {f"{layer}_constant": is_constant(layers[layer])}
+    return {"layers": layers, "obs": obs, "var": var, "obsm": {"spatial": target.xy_um, **obsm}, "uns": uns}
+
+
+def matrices(prediction: Prediction, layer: str) -> dict[str, np.ndarray]:
+    """The matrices of a prediction by their path in the table: "layers/stem", "obsm/stem_samples"."""
+    found = {f"layers/{layer}": prediction.mean.numpy()}
     if prediction.std is not None:
-        layers[f"{layer}_std"] = prediction.std.numpy()
-    named = {"section": target.section, "patient": target.group}
-    obs = {name: np.full(len(target), text, dtype=object) for name, text in named.items()}
-    obs |= {
-        "measured": target.measured & np.isfinite(layers["measured"]).any(axis=1),
-        f"{layer}_ood": prediction.ood.numpy(),
-    }
-    if told.fold is not None:
-        obs[f"{layer}_fold"] = told.fold
-    obs["total_counts"] = target.depth
-    obsm = {"spatial": target.xy_um}
-    if told.folds is not None:
-        obsm[f"{layer}{FOLDS}"] = told.folds
+        found[f"layers/{layer}_std"] = prediction.std.numpy()
     for name, (ending, _) in OBSM.items():
         if getattr(prediction, name) is not None:
-            obsm[layer + ending] = getattr(prediction, name).numpy()
-    kept = {}
-    for name in predictor.needs.encoders if predictor.needs.neighbors < 2 else ():
-        for spec in predictor.needs.views:
-            key = feature_key(name, spec, predictor.needs.crop)
-            obsm[key] = target.features(name, spec, device=plan.device)
-            kept[key] = target.record(name, spec)
-    uns = {"sq_imputer": {layer: _provenance(target, result, plan, batch_size), "embeddings": kept}}
-    var = {f"{layer}_constant": is_constant(layers[layer])}
-    return {"layers": layers, "obs": obs, "var": var, "obsm": obsm, "uns": uns}
+            found[f"obsm/{layer}{ending}"] = getattr(prediction, name).numpy()
+    return found
 
 
-def _provenance(target: Slide, result: Result, plan: Plan, batch_size: int) -> dict:
+def columns(target: Slide, told: Told, layer: str, measured: np.ndarray, ood: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns of `obs` of one section; `measured` says which rows have a value of the panel."""
+    named = {"section": target.section, "patient": target.group}
+    obs = {name: np.full(len(target), text, dtype=object) for name, text in named.items()}
+    obs |= {"measured": target.measured & measured, f"{layer}_ood": ood}
+    if told.fold is not None:
+        obs[f"{layer}_fold"] = told.fold
+    return {**obs, "total_counts": target.depth}
+
+
+def feature_slots(predictor: Predictor) -> list[tuple[str, str, CropSpec]]:
+    """Name in `obsm`, encoder and crop of the features that are kept beside a prediction."""
+    needs = predictor.needs
+    if needs.neighbors > 1:
+        return []
+    return [(feature_key(name, spec, needs.crop), name, spec) for name in needs.encoders for spec in needs.views]
+
+
+def provenance(target: Slide, result: Result, plan: Plan, batch_size: int) -> dict:
+    """How the prediction of one section came about."""
     predictor, told, bank = result.predictor, result.told, {}
     if predictor.retrieves:
         asked = told.leave_out == "section" or told.bank_from == "reference sections"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pandas import Index
 
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.section import read
@@ -41,10 +42,10 @@ class Targets:
     @property
     def names(self) -> list[str]:
         """Unique names of the rows; where sections share names, as barcodes do, with the section behind them."""
-        names = np.concatenate([slide.names.astype(str) for slide in self.slides])
-        if len(np.unique(names)) == len(names):
-            return list(names)
-        return [f"{name}-{slide.section}" for slide in self.slides for name in slide.names.astype(str)]
+        names = Index(np.concatenate([slide.names for slide in self.slides]))  # text already: nothing is copied
+        if names.is_unique:
+            return names.tolist()
+        return [f"{name}-{slide.section}" for slide in self.slides for name in slide.names]
 
     @property
     def regions(self) -> list[str]:

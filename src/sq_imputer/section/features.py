@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from sq_imputer.places import alike, summary
 from sq_imputer.progress import track
 from sq_imputer.store import journal as journal_of
 from sq_imputer.store.provenance import pythonic
+from sq_imputer.store.spilled import Spilled
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,11 +30,25 @@ if TYPE_CHECKING:
 
 
 def reader(
-    frame: Frame, centers_px: np.ndarray, spec: CropSpec, encoder: Encoder, names: np.ndarray | None = None
+    frame: Frame,
+    centers_px: np.ndarray,
+    spec: CropSpec,
+    encoder: Encoder,
+    names: np.ndarray | None = None,
+    dense: bool | None = None,
 ) -> Crops | Dense:
-    """How an encoder sees windows around points: together if it can and they are not turned, else as crops."""
+    """How an encoder sees windows around points: together if it can and they are not turned, else as crops.
+
+    Raises
+    ------
+    BadInput
+        If `dense` is True and that cannot be, or windows are too small for the encoder.
+    """
     straight = right_angled(frame.axes)
-    if encoder.block and straight is not None:
+    if dense and not (encoder.block and straight is not None):
+        why = "sees crops alone" if not encoder.block else "sees crops alone where the image is turned"
+        raise BadInput(f"dense=True, but encoder '{encoder.card.name}' {why}. Leave out dense=, or pass dense=False.")
+    if encoder.block and straight is not None and dense is not False:
         if spec.size_px < encoder.block:
             raise BadInput(
                 f"encoder '{encoder.card.name}' takes crops of {encoder.block} pixels or more a side, got "
@@ -53,13 +69,20 @@ def compute(
     label: str = "features",
     journal: Part | None = None,
     name: str = "features",
-) -> np.ndarray:
-    """Features `(n, dim)` of all windows, read in chunk order; what `journal` has as `name` is not computed again."""
+    scratch: Path | None = None,
+) -> np.ndarray | Spilled:
+    """Features `(n, dim)` of all windows, read in chunk order; what `journal` has as `name` is not computed again.
+
+    With a folder `scratch` they are in a file there instead of memory.
+    """
     together = isinstance(crops, Dense)
     encode = (_Gather if together else _Encode)(crops, encoder, size or BatchSize(64), pick_device(device), label)
+    shape = len(crops), encoder.card.dim
+    values = np.empty(shape, dtype=np.float32) if scratch is None else Spilled(scratch / name, shape)
     if journal is None:
-        return encode(np.arange(len(crops)))["features"]
-    values = np.empty((len(crops), encoder.card.dim), dtype=np.float32)
+        for rows, found in encode.parts(np.arange(len(crops))):
+            values[rows] = found
+        return values
     for rows, found in journal.parts(name, crops.groups(journal_of.ROWS) if together else crops.order, encode):
         values[rows] = found["features"]
     return values
@@ -74,11 +97,16 @@ class _Encode:
     def __call__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Features of these rows, which ascend."""
         values = np.empty((len(rows), self.encoder.card.dim), dtype=np.float32)
+        for index, found in self.parts(rows):
+            values[np.searchsorted(rows, index)] = found
+        return {"features": values}
+
+    def parts(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Numbers of some of these rows and their features, in the cheapest order."""
         batches = self.crops.batches(64, rows=rows)
         for index, pixels in track(batches, self.label, len(rows), size=lambda batch: len(batch[0])):
             parts = self.size.pieces(pixels, self._step, f"encoder '{self.encoder.card.name}' on {self.device}")
-            values[np.searchsorted(rows, index)] = np.concatenate(list(parts))
-        return {"features": values}
+            yield index, np.concatenate(list(parts))
 
     def _step(self, pixels: np.ndarray) -> np.ndarray:
         import torch
@@ -89,18 +117,16 @@ class _Encode:
 class _Gather(_Encode):
     """The same of windows that are described together."""
 
-    def __call__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Features of these rows, which ascend."""
+    def parts(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Numbers of some of these rows and their features, block by block."""
         import torch
 
         from sq_imputer.encoders._windows import Boxes
 
         device = "cpu" if self.device.startswith("mps") else self.device  # sums need float64
-        values = np.empty((len(rows), self.encoder.card.dim), dtype=np.float32)
         for part in track(self.crops.batches(rows), self.label, len(rows), size=lambda part: len(part.rows)):
             image, low, high, pixels = (torch.from_numpy(x).to(device) for x in part[1:])
-            values[np.searchsorted(rows, part.rows)] = self.encoder.windows(pixels, Boxes(image, low, high)).cpu()
-        return {"features": values}
+            yield part.rows, self.encoder.windows(pixels, Boxes(image, low, high)).cpu().numpy()
 
 
 def key(encoder: str, spec: CropSpec, base: CropSpec | None = None) -> str:

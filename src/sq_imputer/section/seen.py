@@ -11,6 +11,7 @@ from sq_imputer.contract import Batch, CropSpec, Needs
 from sq_imputer.device import BatchSize
 from sq_imputer.encoders._shelf import Shelf, same, told
 from sq_imputer.errors import BadInput
+from sq_imputer.pixels.dense import Dense
 from sq_imputer.scores.moments import chunks, mean_and_std
 from sq_imputer.section import read
 from sq_imputer.section.blocks import block_centers, block_crops, whole_blocks
@@ -72,7 +73,7 @@ class Seen:
 
         Returns
         -------
-        `(n, dim)` float32, or `(n, k * k, dim)`.
+        `(n, dim)` float32, or `(n, k * k, dim)`; of a run that has too many for memory, rows of a file.
         """
         key = (encoder, spec, neighbors)
         if self._parent is not None:
@@ -93,12 +94,21 @@ class Seen:
         name, spec, neighbors = key
         self.checked.crops(self.crops(spec))
         centers = block_centers(self.frame, self.centers_px, spec, max(neighbors, 1))
-        crops = reader(self.frame, centers, spec, encode, np.repeat(self.names, max(neighbors, 1) ** 2))
+        crops = reader(
+            self.frame,
+            centers,
+            spec,
+            encode,
+            np.repeat(self.names, max(neighbors, 1) ** 2),
+            self.encoders and self.encoders.dense,
+        )
         label = f"{name} of {self.section}, {spec.extent_um:g} µm"
         how = {"size": BatchSize(64), "device": device, "label": label, "journal": self.journal}
+        how["scratch"] = self.scratch if neighbors < 2 else None
         values = compute(crops, encode, name=shard_name(*key), **how)
         values = values.reshape(len(self), -1, values.shape[1]) if neighbors > 1 else values
-        return Known(values, {**encode.provenance, "batch_size": how["size"].rows})
+        made_by = {**encode.provenance, "batch_size": how["size"].rows, "dense": isinstance(crops, Dense)}
+        return Known(values, made_by)
 
     def _recalled(self, key: tuple[str, CropSpec, int]) -> Known | None:
         """What a table has of these features, if that is of these crops: the pixels, too, are those of then."""

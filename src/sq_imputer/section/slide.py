@@ -23,6 +23,8 @@ from sq_imputer.section.marks import Marked
 from sq_imputer.section.seen import Seen
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
@@ -78,6 +80,8 @@ class Slide(Seen, Marked):
         Provenance of the encoders whose features were computed or remembered, by name.
     journal
         Where features are kept while they are computed, so that a killed run can go on.
+    scratch
+        A folder for features that are too many for memory; None: they are in memory.
     encoders
         The encoders of the run that this section is read for; None: built for every view anew.
     """
@@ -103,6 +107,7 @@ class Slide(Seen, Marked):
     _parent: tuple[Slide, np.ndarray] | None = None
     made_by: dict = field(default_factory=dict)
     journal: Part | None = None
+    scratch: Path | None = None
     encoders: Shelf | None = None
     _features: dict = field(default_factory=dict)
     _stored: dict = field(default_factory=dict)

@@ -308,12 +308,21 @@ def _root(path: Path) -> dict | None:
 
 def _consolidate(store: Path, root: dict) -> None:
     """Renew the listing of all metadata in the root, if it was there when the root was read."""
+    if root.get("consolidated_metadata"):
+        consolidate(store)
+        sync(store / "zarr.json")
+        sync(store)
+
+
+def consolidate(store: Path) -> None:
+    """List all metadata of a store in its root."""
     import zarr
 
-    if not root.get("consolidated_metadata"):
-        return
     with warnings.catch_warnings():  # zarr has notes on parquet files, and on the listing itself
         warnings.filterwarnings("ignore", category=zarr.errors.ZarrUserWarning)
         zarr.consolidate_metadata(zarr.storage.LocalStore(store))
-    sync(store / "zarr.json")
-    sync(store)
+
+
+def staging_of(path: Path) -> Path:
+    """The folder of the writer that a path lies in: what is made there beside the element goes away with it."""
+    return next(folder for folder in path.parents if _MARK in folder.name)

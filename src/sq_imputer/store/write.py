@@ -165,7 +165,7 @@ def put_layers(
         with kept(sdata, "tables", key, lambda: apply(table, parts)):
             if _is_stored(sdata, key):
                 stored = stored_parts(table, parts, obs, var, uns)
-                _commit_parts(sdata, key, lambda group: write_parts(group, stored), nbytes_of(parts.values()))
+                commit_parts(sdata, key, lambda group: write_parts(group, stored), nbytes_of(parts.values()))
             else:
                 whole = table.copy()
                 apply(whole, parts)
@@ -226,7 +226,7 @@ def stream_layer(
         fill(create_matrix(group, f"layers/{name}", table.shape, dtype), batches)
         return [f"layers/{name}"]
 
-    _commit_parts(sdata, key, write, table.n_obs * table.n_vars * np.dtype(dtype).itemsize)
+    commit_parts(sdata, key, write, table.n_obs * table.n_vars * np.dtype(dtype).itemsize)
     table.layers[name] = da.from_zarr(zarr.open_array(_store(sdata) / "tables" / key / "layers" / name, mode="r"))
 
 
@@ -259,7 +259,7 @@ def write_new(sdata: SpatialData, path: str | Path) -> None:
     """
     path = check_new(path)
     nbytes = nbytes_of(element for _, _, element in sdata.gen_elements())
-    with _writing(sdata.shapes.values()):
+    with writing(sdata.shapes.values()):
         stores.create(path, lambda folder: sdata.write(folder, update_sdata_path=False), nbytes)
 
 
@@ -274,24 +274,32 @@ def _store(sdata: SpatialData) -> Path:
 
 
 def _write_whole(sdata: SpatialData, kind: Kind, key: str, element, replaces: bool) -> None:
-    """Commit a whole element; one that another process has put there meanwhile is not replaced."""
+    """Commit a whole element."""
     from spatialdata import SpatialData
-
-    store = _store(sdata)
 
     def write(folder: Path) -> None:
         new = SpatialData(**{kind: {key: element}})
         new.write(folder, update_sdata_path=False, consolidate_metadata=False)
 
+    with writing([element] if kind == "shapes" else ()):
+        commit_whole(sdata, kind, key, write, replaces=replaces, nbytes=nbytes_of([element]))
+
+
+def commit_whole(
+    sdata: SpatialData, kind: Kind, key: str, write: Callable[[Path], None], *, replaces: bool, nbytes: int
+) -> None:
+    """Commit an element that `write` makes in a folder; one that another process has put there is not replaced."""
+    store = _store(sdata)
+
     def check() -> None:
         if not replaces and (store / kind / key).exists():
             raise StoreError(f"another process has written {kind}['{key}'] to '{store}' meanwhile.")
 
-    with _writing([element] if kind == "shapes" else ()):
-        stores.commit(store, f"{kind}/{key}", write, check=check, nbytes=nbytes_of([element]))
+    with writing():
+        stores.commit(store, f"{kind}/{key}", write, check=check, nbytes=nbytes)
 
 
-def _commit_parts(sdata: SpatialData, key: str, write: Callable[[zarr.Group], Iterable[str]], nbytes: int) -> None:
+def commit_parts(sdata: SpatialData, key: str, write: Callable[[zarr.Group], Iterable[str]], nbytes: int) -> None:
     """Commit parts of a stored table; what others have added to it meanwhile stays."""
     import zarr
 
@@ -308,7 +316,7 @@ def _commit_parts(sdata: SpatialData, key: str, write: Callable[[zarr.Group], It
             raise StoreError(f"another process has replaced or removed tables['{key}'] of '{store}'.") from error
 
     check_stored_names(store / path, table, key)
-    with _writing():
+    with writing():
         stores.commit(store, path, stage, check=check, finish=lambda folder: list_columns(folder, names), nbytes=nbytes)
 
 
@@ -323,7 +331,7 @@ def kept(sdata: SpatialData, kind: Kind, key: str, keep: Callable[[], None]) -> 
 
 
 @contextmanager
-def _writing(shapes: Iterable = ()) -> Iterator[None]:
+def writing(shapes: Iterable = ()) -> Iterator[None]:
     """Keep SpatialData from warning of what is in order, and from what an error of its own would leave behind.
 
     A table's shapes are in the store, not among what is staged, and anndata has a note on every array. The

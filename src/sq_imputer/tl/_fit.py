@@ -33,6 +33,7 @@ def fit(
     config: Mapping | object | None = None,
     weights: Weights | None = None,
     resolution: str | float | None = "auto",
+    dense: bool | None = None,
     plan: Plan | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -64,6 +65,10 @@ def fit(
         µm per pixel: crops show nothing finer, of any section. `"auto"`: the coarsest that the sections resolve, by
         their spectra, where they differ by more than 1.5 times; else each is read as it is. None: as it is. A model
         says nothing of a section that resolves less than it was fitted at: pass that of the coarsest to be predicted.
+    dense
+        Whether windows that share pixels are described together, block by block, which costs what their pixels cost;
+        False: crop by crop. Left out: together where the encoder can, in blocks as large as is cheapest for rows that
+        lie as these do. Features agree to some thousandths of their standard deviation; the provenance says the way.
     plan
         How to train: device, epochs, seed, early stopping.
     seed, device, progress
@@ -85,7 +90,7 @@ def fit(
     plan = Plan.of(plan, seed=seed, device=device, progress=progress)
     predictor = resolve_model(model, config)
     fresh = type(predictor)(predictor.config)
-    slides = read_sections(sdata, keys, within=sections, encoders=shelf_of(fresh, weights))
+    slides = read_sections(sdata, keys, within=sections, encoders=shelf_of(fresh, weights, dense))
     own = common(slides, fresh.needs, resolution)
     slides = read_at(slides, own)
     chosen = pick_genes(slides, genes)

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sq_imputer.errors import BadInput
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import quiet
@@ -23,10 +24,12 @@ from sq_imputer.runs.decide import by_one_model, by_own_spots
 from sq_imputer.runs.run import journal_home, manifest, open_run
 from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model, shelf_of
 from sq_imputer.runs.slots import Place, units, write_results
+from sq_imputer.runs.streamed import stream, streams
 from sq_imputer.runs.targets import measured_of, read_targets, recall
 from sq_imputer.runs.totals import share_of, warn_of_shares
 from sq_imputer.scores.splits import check_folds
 from sq_imputer.section.keys import verb
+from sq_imputer.section.opened import open_for
 from sq_imputer.section.resolution import check_resolution, common, for_model, read_at
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 
     from sq_imputer.encoders._shelf import Weights
     from sq_imputer.predictor.base import Predictor
+    from sq_imputer.runs.decide import Decision
+    from sq_imputer.runs.run import Run
     from sq_imputer.runs.sections import Sections
     from sq_imputer.runs.targets import Targets
     from sq_imputer.section.keys import SlideKeys
@@ -47,7 +52,7 @@ N_GENES = 250  # unless said otherwise; on a table that is there already, its pa
 
 @verb
 def predict(
-    sdata: SpatialData,
+    sdata: SpatialData | str | Path,
     model: str | Path | Predictor,
     *,
     reference: Sections | None = None,
@@ -65,6 +70,7 @@ def predict(
     config: Mapping | object | None = None,
     weights: Weights | None = None,
     resolution: str | float | None = "auto",
+    dense: bool | None = None,
     plan: Plan | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -83,7 +89,8 @@ def predict(
     Parameters
     ----------
     sdata
-        The object to predict. Only `tables[key_added]` is written, in the store as well if the object is backed.
+        The object to predict. Only `tables[key_added]` is written, in the store as well if the object is backed. Or the
+        path of a store, of which only what is needed is opened (:func:`sq_imputer.io.read_zarr` with `elements=`).
     model
         Name of a registered model, folder written by `save`, or a fitted predictor.
     reference
@@ -126,6 +133,10 @@ def predict(
         µm per pixel: crops show nothing finer, of any section. `"auto"`: the coarsest that the sections resolve, by
         their spectra, where they differ by more than 1.5 times; else each is read as it is. None: as it is. A
         fitted model has its own, and refuses sections that resolve less.
+    dense
+        Whether windows that share pixels are described together, block by block, which costs what their pixels cost;
+        False: crop by crop. Left out: together where the encoder can, in blocks as large as is cheapest for rows that
+        lie as these do. Features agree to some thousandths of their standard deviation; the provenance says the way.
     plan
         How to train, and the device to run on.
     seed, device, progress
@@ -158,15 +169,17 @@ def predict(
 
     Notes
     -----
-    `docs/slots.md` lists what is written. Of a model that retrieves, :func:`sq_imputer.tl.retrieved` tells which
-    reference spots a prediction was made of.
+    `docs/slots.md` lists what is written. A prediction of which one matrix has more than 128 MB (111,000 rows of 300
+    genes) goes to the store some rows at a time, is never whole in memory, and is lazy (dask) in the object. Of a model
+    that retrieves, :func:`sq_imputer.tl.retrieved` tells which reference spots a prediction was made of.
     """
     plan = Plan.of(plan, seed=seed, device=device, progress=progress)
     check_folds(n_folds, buffer_um, n_repeats)
     check_leave_out(leave_out, reference)
+    sdata = _opened(sdata, sections, output_path, keys)
     predictor = resolve_model(model, config)
     check_resolution(resolution)
-    targets = read_targets(sdata, sections, reference, keys).seen_by(shelf_of(predictor, weights))
+    targets = read_targets(sdata, sections, reference, keys).seen_by(shelf_of(predictor, weights, dense))
     place = Place(sdata, key_added, layer_added or predictor.card.name, overwrite, _path(output_path))
     table = place.check(targets)
     home = journal_home(place) if resume else None
@@ -195,12 +208,37 @@ def predict(
     training = [slide.with_genes(chosen, unit) for slide in training]
     check_unseen(decision, targets, training, predictor, allow_same_patient)
     check_repeats(n_repeats, decision, n_folds, shown=plan.progress)
-    described = partial(manifest, predictor, targets.slides, training, plan, genes=chosen, unit=unit, **blocks)
+    asked = {"genes": chosen, "unit": unit, **blocks, **_said(dense=dense)}
+    described = partial(manifest, predictor, targets.slides, training, plan, **asked)
     with quiet(not plan.progress), open_run(home, plan, described) as run:
-        slides = run.sections([*targets.slides, *training])
-        targets, training = targets.of(slides[: len(targets.slides)]), slides[len(targets.slides) :]
-        results = carry_out(decision, predictor, targets, training, run)
-        write_results(place, targets, results, plan, run.size.rows)
+        _write(run, place, decision, predictor, targets, training)
+
+
+def _write(
+    run: Run, place: Place, decision: Decision, predictor: Predictor, targets: Targets, training: Sequence[Slide]
+) -> None:
+    """What was decided, done and written: at once, or some rows at a time."""
+    slides = run.sections([*targets.slides, *training])
+    targets, training = targets.of(slides[: len(targets.slides)]), slides[len(targets.slides) :]
+    how = decision, predictor, targets, training, run
+    if streams(place, decision, predictor, targets, (predictor if predictor.fitted else training[0]).genes):
+        stream(place, *how)
+    else:
+        write_results(place, targets, carry_out(*how), run.plan, run.size.rows)
+
+
+def _said(**named) -> dict:
+    """Arguments that were given."""
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _opened(sdata: SpatialData | str | Path, sections, output_path, keys: Mapping) -> SpatialData:
+    """The object, or what is needed of a store."""
+    if not isinstance(sdata, str | Path):
+        return sdata
+    if output_path is not None:
+        raise BadInput("output_path= copies shapes whole. Pass spatialdata.read_zarr(path) instead of the path.")
+    return open_for(sdata, keys, sections)
 
 
 def _path(output_path: str | Path | None) -> Path | None:
