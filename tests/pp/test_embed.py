@@ -46,7 +46,8 @@ def test_features_of_every_spot_are_kept_with_how_they_were_made(section, counti
     np.testing.assert_allclose(table.obsm["X_counting"], truth(section), rtol=1e-5)
     record = table.uns["sq_imputer"]["embeddings"]["X_counting"]
     assert (record["encoder"], record["extent_um"], record["size_px"]) == ("counting", 50, 40)
-    assert (record["mpp"], record["image_key"], record["provenance"]) == (1.25, "he", {"weights": "None"})
+    made_by = {"weights": "None", "dense": False}
+    assert (record["mpp"], record["image_key"], record["provenance"]) == (1.25, "he", made_by)
 
 
 def test_kept_features_are_used_by_whatever_needs_them(section, counting):
