@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 import sq_imputer as sqi
+from sq_imputer import encoders
 from sq_imputer.encoders import Encoder
 from sq_imputer.predictor import train
 
@@ -70,12 +71,13 @@ def copied(sdata):
 
 @contextmanager
 def no_forward() -> Iterator[None]:
-    """No encoder, no model and no training may run."""
+    """No encoder may see a crop (the one picture that tells which it is, is none), no model and no training may run."""
 
     def ran(*_args, **_keys):
         raise AssertionError("something was computed before the input was checked")
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoders, "_with_canary", lambda encoder: encoder)
         patch.setattr(Encoder, "__call__", ran)
         patch.setattr(train, "fit", ran)
         for name in sqi.list_models():

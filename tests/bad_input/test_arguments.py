@@ -284,7 +284,6 @@ def test_retrieved_checks_its_arguments(given, error, holds, predicted, refused)
         pytest.param("embed", {"key_added": "x" * 300}, BadInput, ["200 bytes"], id="embed-long"),
         pytest.param("embed", {"device": "gpu"}, BadInput, ["'gpu' is not available"], id="embed-device"),
         pytest.param("embed", {"weights": "x"}, BadInput, ["'texture' has no weights"], id="embed-weights"),
-        pytest.param("embed", {"table_key": None}, MissingKey, ["no table 'None'"], id="embed-table"),
         pytest.param("pixel_size", {"image_key": "x"}, MissingKey, ["no image 'x'", "'he'"], id="pixel-size-image"),
         pytest.param("pixel_size", {"mpp": [1]}, BadInput, ["mpp is [1]"], id="pixel-size-mpp"),
         pytest.param("pixel_size", {"technology": "x"}, MissingKey, ["no technology 'x'"], id="pixel-size-technology"),

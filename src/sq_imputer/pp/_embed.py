@@ -108,7 +108,7 @@ def embed(
 
 def _named(encoder: str | Callable[[Any], Any], name: str | None, transform: Callable | None, spec: CropSpec) -> str:
     """The name of an encoder, which a function gets here."""
-    if isinstance(encoder, str):
+    if not callable(encoder):
         if name is not None or transform is not None:
             raise BadInput(f"name= and transform= are of a module or a function; leave them out for '{encoder}'.")
         return encoder
