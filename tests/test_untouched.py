@@ -72,6 +72,7 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
         lambda g: sqi.pp.embed(g.sdata, spec=CropSpec(100.0, 32)),
         ("tables/table/obsm/X_texture", "tables/table/uns/sq_imputer"),
     ),
+    "pp.quality": (lambda g: sqi.pp.quality([g.sdata, g.other]), ()),
     "pp.grid": (lambda g: sqi.pp.grid(g.sdata, spacing_um=200.0), ("shapes/grid",)),
     "pp.tissue": (lambda g: sqi.pp.tissue(g.sdata), ("labels/tissue",)),
     "pp.straighten": (
@@ -121,6 +122,7 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "pl.domains": (lambda g: sqi.pl.domains(g.sdata), ()),
     "pl.explain": (lambda g: sqi.pl.explain(g.sdata, g.gene), ()),
     "pl.genes_correlation": (lambda g: sqi.pl.genes_correlation(g.sdata), ()),
+    "pl.quality": (lambda g: sqi.pl.quality(sqi.pp.quality(g.sdata)), ()),
     "pl.skill": (lambda g: sqi.pl.skill(g.scores), ()),
     "pl.leaderboard": (lambda g: sqi.pl.leaderboard(g.scores), ()),
     "bench.leave_one_out": (lambda g: sqi.bench.leave_one_out(g.slides), ()),

@@ -337,7 +337,7 @@ def test_the_object_is_not_changed():
     ("made", "title"),
     [
         ({"n_folds": 5}, "standard deviation\n(a model per fold)"),
-        ({"n_folds": 5, "repeats": 4}, "standard deviation"),
+        ({"n_folds": 5, "n_repeats": 4}, "standard deviation"),
         ({"n_folds": 0}, "standard deviation"),
         ({}, "standard deviation"),
     ],

@@ -227,7 +227,7 @@ def test_features_are_computed_once_and_shared_with_every_part(planted, counting
     assert counting.seen == 8
     slide.features("counting", CropSpec(60, 40))
     assert counting.seen == 16
-    assert slide.made_by == {"counting": {**counting.provenance, "batch_size": 64}}
+    assert slide.made_by == {"counting": {**counting.provenance, "batch_size": 64, "dense": False}}
 
 
 def test_a_part_computes_the_features_of_the_whole(planted, counting):

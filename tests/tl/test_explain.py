@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import spatialdata
 
 import sq_imputer as sqi
+from sq_imputer.encoders._shelf import Shelf
 from sq_imputer.errors import BadInput, MissingKey
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
@@ -78,7 +81,7 @@ def test_every_view_reads_its_chunks_once(section, monkeypatch):
 
     config = {"size_px": 32, "extent_um": 80.0, "context_um": (160.0, 300.0)}
     model = sqi.tl.fit(section, "ridge", genes=["NUC1"], config=config)
-    slide = Slide.from_sdata(section, image_key="he")
+    slide = replace(Slide.from_sdata(section, image_key="he"), encoders=Shelf())
     work = Work(model, slide, ["NUC1"], np.arange(len(slide)), "occlusion", 4, "tissue", 0, 8)
     made, crops = [], Slide.crops
     monkeypatch.setattr(Slide, "crops", lambda *a, **k: made.append(crops(*a, **k)) or made[-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +50,10 @@ class Looks:
     hematoxylin: tuple[float, ...] = (np.nan,) * 3
     eosin: tuple[float, ...] = (np.nan,) * 3
     blocks: float = 0.0
+
+    def record(self) -> dict[str, float | None | list[float | None]]:
+        """As JSON has it: lists, and None for NaN."""
+        return {name: _word(value) for name, value in asdict(self).items()}
 
 
 def look(frame: Frame, centers_px: np.ndarray) -> Looks:
@@ -124,3 +128,10 @@ def _number(value):
     if isinstance(value, list | tuple):
         return tuple(_number(one) for one in value)
     return np.nan if value is None else value
+
+
+def _word(value):
+    """The other way round."""
+    if isinstance(value, tuple):
+        return [_word(one) for one in value]
+    return None if np.isnan(value) else value

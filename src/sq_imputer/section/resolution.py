@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,7 +92,7 @@ def known(slides: Sequence[Slide], resolution: float | None) -> dict:
     """What a fitted model keeps of it: the resolution that was read at, what its sections resolve and are like."""
     looks = [slide.looks for slide in slides]
     resolved = [one.resolved_mpp for one in looks]
-    return {"resolution": resolution, "resolved_mpp": resolved, "looks": [asdict(one) for one in looks]}
+    return {"resolution": resolution, "resolved_mpp": resolved, "looks": [one.record() for one in looks]}
 
 
 def trained(provenance: Mapping, needs: Needs) -> float | None:
