@@ -68,7 +68,8 @@ def fit(
     dense
         Whether windows that share pixels are described together, block by block, which costs what their pixels cost;
         False: crop by crop. Left out: together where the encoder can, in blocks as large as is cheapest for rows that
-        lie as these do. Features agree to some thousandths of their standard deviation; the provenance says the way.
+        lie as these do. A crop is mirrored at its borders, where a window sees what lies beyond, so features differ a
+        little: fit and predict in one way. The provenance says which.
     plan
         How to train: device, epochs, seed, early stopping.
     seed, device, progress
