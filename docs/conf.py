@@ -60,7 +60,10 @@ nb_output_stderr = "remove"  # progress and the warnings of other packages
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!sq_imputer\b).*"),
-    ("py:class", r"sq_imputer\.(section\.counts\.Counts|encoders\._shelf\.Shelf|contract\.Marks)"),  # of no page
+    (
+        "py:class",
+        r"sq_imputer\.(section\.counts\.Counts|section\.looks\.Looks|encoders\._shelf\.Shelf|contract\.Marks)",
+    ),  # of no page
 ]
 intersphinx_mapping = (
     {}
