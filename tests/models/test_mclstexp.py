@@ -408,7 +408,7 @@ def test_a_backbone_starts_from_a_local_file_and_every_layer_of_it_learns(timm, 
 def test_crops_are_turned_in_training_alone(timm, arrays, monkeypatch) -> None:
     calls, turned = [], mclstexp.turned
     monkeypatch.setattr(mclstexp, "turned", lambda crops: calls.append(len(crops)) or turned(crops))
-    model = Model(replace(END_TO_END, validation=0.0, epochs=1)).fit(pixels(arrays, 12, 0), PLAN)
+    model = Model(replace(END_TO_END, validation=0.0, epochs=1, calibration=0)).fit(pixels(arrays, 12, 0), PLAN)
     assert calls == [12]
     model.predict(pixels(arrays, 5, 1), device="cpu")
     assert calls == [12]
