@@ -18,6 +18,7 @@ from sq_imputer.encoders._shelf import told
 from sq_imputer.errors import BadInput, SqImputerError
 from sq_imputer.places import summary
 from sq_imputer.progress import quiet, track
+from sq_imputer.scores.moments import chunks
 from sq_imputer.store.journal import ALIKE, Journal, Part
 
 if TYPE_CHECKING:
@@ -92,8 +93,7 @@ class Run:
         """The same some rows at a time, with their numbers: for rows that are too many for memory."""
         rows = np.arange(len(slide)) if rows is None else np.sort(rows)
         if self.journal is None:
-            for start in track(range(0, len(rows), AT_ONCE), f"{predictor.card.name}", -(-len(rows) // AT_ONCE)):
-                some = rows[start : start + AT_ONCE]
+            for some in track(chunks(rows, AT_ONCE), predictor.card.name, -(-len(rows) // AT_ONCE)):
                 with quiet():
                     said = self._predict(predictor, slide, some)
                 yield some, said

@@ -6,7 +6,7 @@ other's standard deviations and models that retrieve, does not stream.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from sq_imputer.runs.slots import (
     provenance,
     stale,
 )
+from sq_imputer.scores.moments import chunks
 from sq_imputer.store.stream import stream_elsewhere, stream_into, stream_new
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class _Writing:
         kept = {}
         for key, name, spec in feature_slots(model):
             values = slide.features(name, spec, device=self.run.plan.device)
-            for rows in _portions(np.arange(n)):
+            for rows in chunks(np.arange(n), AT_ONCE):
                 sheet.put(f"obsm/{key}", start + rows, values[rows])
             kept[key] = slide.record(name, spec)
         sheet.put("obsm/spatial", start + np.arange(n), slide.xy_um)
@@ -125,7 +126,7 @@ class _Writing:
         if "layers/measured" not in sheet.names:
             sheet.blank("layers/measured", (len(genes),), "float32", np.nan)
         which = slide.which(genes) if slide.measured.any() else []
-        for rows in _portions(np.flatnonzero(slide.measured)) if which else ():
+        for rows in chunks(np.flatnonzero(slide.measured), AT_ONCE) if which else ():
             values = np.full((len(rows), len(genes)), np.nan, dtype=np.float32)
             some = slide.take(rows).with_genes([genes[i] for i in which], model.unit)
             values[:, which] = some.expression
@@ -155,7 +156,3 @@ class _Writing:
             "var": pd.DataFrame(var, index=list(genes)),
             "uns": {"sq_imputer": {layer: record, "embeddings": embeddings}},
         }
-
-
-def _portions(rows: np.ndarray) -> Iterator[np.ndarray]:
-    return (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))

@@ -9,9 +9,9 @@ import numpy as np
 MANY = 4096  # rows at a time: what is copied of them on the way stays small
 
 
-def chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Some rows at a time."""
-    return (rows[start : start + MANY] for start in range(0, len(rows), MANY))
+def chunks(rows: np.ndarray, n: int = MANY) -> Iterator[np.ndarray]:
+    """At most n of some rows at a time."""
+    return (rows[start : start + n] for start in range(0, len(rows), n))
 
 
 def mean_and_std(chunks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -209,7 +209,7 @@ def predict(
     training = [slide.with_genes(chosen, unit) for slide in training]
     check_unseen(decision, targets, training, predictor, allow_same_patient)
     check_repeats(n_repeats, decision, n_folds, shown=plan.progress)
-    asked = {"genes": chosen, "unit": unit, **blocks, **_said(dense=dense)}
+    asked = {"genes": chosen, "unit": unit, **blocks} | ({} if dense is None else {"dense": dense})
     described = partial(manifest, predictor, targets.slides, training, plan, **asked)
     with quiet(not plan.progress), open_run(home, plan, described) as run:
         _write(run, place, decision, predictor, targets, training)
@@ -226,11 +226,6 @@ def _write(
         stream(place, *how)
     else:
         write_results(place, targets, carry_out(*how), run.plan, run.size.rows)
-
-
-def _said(**named) -> dict:
-    """Arguments that were given."""
-    return {name: value for name, value in named.items() if value is not None}
 
 
 def _opened(sdata: SpatialData | str | Path, sections, output_path, keys: Mapping) -> SpatialData:
