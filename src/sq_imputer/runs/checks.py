@@ -13,8 +13,9 @@ from sq_imputer.errors import BadInput, listed
 from sq_imputer.genes.names import alike
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.progress import say
-from sq_imputer.runs.decide import FEW_ROWS, LEAVE_OUT
+from sq_imputer.runs.decide import LEAVE_OUT
 from sq_imputer.runs.retrieved import check_patient
+from sq_imputer.scores.splits import LEAST_TRAIN
 from sq_imputer.section.looks import looks_of, unlike
 from sq_imputer.section.resolution import trained
 
@@ -217,7 +218,7 @@ def warn_of_little(decision: Decision, training: Sequence[Slide], genes: Sequenc
         found.append((n_rows, sum(measured[j] for j, _ in parts), name, listed(training[j].section for j, _ in parts)))
     n_rows, whole, name, where = min(found)
     warn_of_rows(f"the model '{name}'", n_rows, where)
-    if FEW_ROWS <= n_rows < LEAST_LEFT * whole:
+    if LEAST_TRAIN <= n_rows < LEAST_LEFT * whole:
         _warn(
             f"'{name}' of section {where} is fitted on {n_rows} of {whole} measured rows: the others are predicted or "
             "lie within buffer_um of these. Pass a smaller buffer_um, or more folds."
@@ -235,9 +236,9 @@ def warn_of_panel(genes: Sequence[str], asked) -> None:
 
 def warn_of_rows(what: str, n_rows: int, where: str) -> None:
     """Say that something is fitted on next to no measured rows of some sections."""
-    if n_rows < FEW_ROWS:
+    if n_rows < LEAST_TRAIN:
         _warn(
-            f"{what} is fitted on {n_rows} measured rows of sections {where}; one of fewer than {FEW_ROWS} says "
+            f"{what} is fitted on {n_rows} measured rows of sections {where}; one of fewer than {LEAST_TRAIN} says "
             "little. Pass sections that have more."
         )
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from sq_imputer.section.slide import Slide
 
 LEAVE_OUT = ("patient", "section", "block")
-FEW_ROWS = 10  # a model fitted on fewer says little
 FEWEST_BLOCKS = 3  # of which two or more say how large the error of another is
 ALL = "all"  # name of the fit on everything, or of the fitted model
 
