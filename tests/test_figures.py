@@ -108,4 +108,12 @@ def test_the_page_on_uncertainty_quotes_the_calibration_of_the_benchmark():
 def test_no_other_page_has_a_table_of_figures():
     pages = {path.name for path in (ROOT / "docs").rglob("*.md") if "generated" not in path.parts}
     held = {name for name in pages for path in (ROOT / "docs").rglob(name) if rows(path.read_text())}
-    assert held == {"splits.md", "units.md"}
+    assert held == {"splits.md", "units.md", "predictability.md"}
+
+
+def test_the_page_on_predictability_quotes_the_benchmark():
+    found = rows((ROOT / "docs" / "concepts" / "predictability.md").read_text())
+    columns = ("eps", "eps given depth", "ceiling", "ceiling given depth", "not displaced")
+    assert found == {
+        section: [f"{figure[column]:.3f}"[1:] for column in columns] for section, figure in FIGURES["image_eps"].items()
+    }

@@ -160,3 +160,12 @@ def test_a_case_that_trains_on_next_to_nothing_says_so(slides, ridge, genes=("NU
     few = replace(slides[0], measured=np.arange(len(slides[0])) < 5)
     with pytest.warns(UserWarning, match="case 'P2': models are fitted on 5 measured rows of sections 'P1'"):
         bench.run(bench.leave_one_out([few, slides[1]])[1:], {"ridge": ridge}, genes=list(genes))
+
+
+def test_what_texture_tells_of_the_genes_stands_beside_their_scores(slides, ridge, monkeypatch):
+    monkeypatch.setattr("sq_imputer.bench._leave_out.get_model", lambda name: lambda: ridge)
+    found = next(iter(bench.outcomes(bench.leave_one_out(slides)[:1], {"mine": ridge}, n_genes=6, image_eps=True)))
+    table = found.table()
+    for column in ("image_eps", "image_eps_given_depth"):
+        assert table[column].notna().all()
+        np.testing.assert_array_equal(table.loc[table["predictor"] == "mean", column], found.image_eps[column])

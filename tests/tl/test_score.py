@@ -14,11 +14,11 @@ from spatialdata.transformations import Scale, set_transformation
 import sq_imputer as sqi
 from sq_imputer.scores import metrics
 from sq_imputer.section.slide import Slide
-from sq_imputer.tl._score import BASELINES
+from sq_imputer.tl._baselines import BASELINES
 
 QUICK = {"n_folds": 3, "buffer_um": 100.0}
 METRICS = ["pearson", "pearson_given_depth", "spearman", "mse", "r2"]
-COLUMNS = ["gene", "predictor", "section", *METRICS, "n_spots", "ceiling"]
+COLUMNS = ["gene", "predictor", "section", *METRICS, "n_spots", "ceiling", "image_eps", "image_eps_given_depth"]
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def test_scores_are_the_metrics_of_the_layer_and_the_counts(predicted, genes):
 def test_scores_of_the_models_are_kept_in_var(predicted, genes):
     scores = sqi.tl.score(predicted)
     var = predicted.tables["imputed"].var
-    assert set(var) == {"spy_constant", "spy_pearson", "spy_pearson_given_depth", "ceiling"}
+    assert set(var) == {"spy_constant", "spy_pearson", "spy_pearson_given_depth", "ceiling", *COLUMNS[-2:]}
     np.testing.assert_array_equal(var["spy_pearson"], of(scores, "spy"))
     np.testing.assert_array_equal(var["ceiling"], of(scores, "spy", "ceiling"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +12,9 @@ import numpy as np
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.genes.panel import choose_genes
 from sq_imputer.genes.units import LOG1P_CP10K
+from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
-from sq_imputer.scores import metrics
+from sq_imputer.scores import metrics, smoothness
 from sq_imputer.scores import tables as scoring
 from sq_imputer.scores.splits import LEAST_TRAIN, by_section, folds, strips, told_apart
 from sq_imputer.section.keys import verb
@@ -139,6 +140,8 @@ class Outcome:
         `(n, G)` by predictor.
     depth
         `(n,)` total counts.
+    image_eps
+        `(G,)` by name: what the texture tells of the tested genes before any model, where that was asked for.
     """
 
     case: Case
@@ -147,11 +150,14 @@ class Outcome:
     tested: tuple[str, ...]
     predicted: dict[str, np.ndarray]
     depth: np.ndarray
+    image_eps: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def table(self) -> DataFrame:
         """Scores per predictor and gene, as :func:`run` says."""
         table = scoring.score_table(self.truth, self.predicted, self.tested, depth=self.depth)
         rank = {gene: place for place, gene in enumerate(self.genes)}
+        for column, values in self.image_eps.items():
+            table[column] = table["gene"].map(dict(zip(self.tested, values, strict=True)))
         name, shared = self.case.name, self.case.shares_patient
         return table.assign(section=name, case=name, rank=table["gene"].map(rank), shares_patient=shared)
 
@@ -164,6 +170,7 @@ def outcomes(
     genes: Sequence[str] | None = None,
     unit: str = LOG1P_CP10K,
     resolution: str | float | None = "auto",
+    image_eps: bool = False,
     plan: Plan | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -192,7 +199,19 @@ def outcomes(
             mean = fitted.predict(target, rows=case.rows, device=plan.device).mean.numpy()
             predicted[name] = mean[:, [panel.index(gene) for gene in target.genes]]
         truth, depth = target.expression[case.rows], target.depth[case.rows]
-        yield Outcome(case, tuple(panel), truth, target.genes, predicted, depth)
+        eps = _eps(case, known, resolution, done, truth, plan) if image_eps else {}
+        yield Outcome(case, tuple(panel), truth, target.genes, predicted, depth, eps)
+
+
+def _eps(case: Case, known: list, resolution, done: dict, truth: np.ndarray, plan: Plan) -> dict[str, np.ndarray]:
+    """How smooth the tested genes are among spots whose texture, as `ridge` sees it, is alike."""
+    needs = get_model("ridge")().needs
+    own = common([slide for slide, _ in known], needs, resolution)
+    some = smoothness.sampled(len(case.rows), plan.seed)
+    slide = case.test.at(own, done.setdefault(own, {})).take(case.rows[some])
+    slide.checked.skip(needs)  # as tl.score: the image may be coarser than the crops
+    features = slide.all_features(needs, device=plan.device)
+    return smoothness.image_eps(truth[some], features, slide.xy_um, slide.depth, seed=plan.seed)
 
 
 def _check_run(cases: Sequence[Case], models: Mapping[str, Predictor]) -> None:
@@ -237,6 +256,7 @@ def run(
     genes: Sequence[str] | None = None,
     unit: str = LOG1P_CP10K,
     resolution: str | float | None = "auto",
+    image_eps: bool = False,
     plan: Plan | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -258,6 +278,9 @@ def run(
         Expression unit.
     resolution
         At which the sections of a case are read, as of :func:`sq_imputer.tl.predict`.
+    image_eps
+        Add the columns `image_eps` and `image_eps_given_depth`: how much the texture of the test section tells of a
+        gene before any model (:func:`sq_imputer.scores.smoothness.image_eps`). Reads its crops.
     plan
         How to train, and the device to run on.
     seed, device, progress
@@ -277,6 +300,7 @@ def run(
         genes=genes,
         unit=unit,
         resolution=resolution,
+        image_eps=image_eps,
         plan=plan,
         seed=seed,
         device=device,

@@ -51,7 +51,7 @@ def log_depth(depth, n: int) -> np.ndarray:
     return np.log(depth)
 
 
-def _centered(values: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
+def centered(values: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
     """Values around their mean, or around their line on `given`; NaN where that leaves nothing but rounding."""
     values = np.asarray(values, dtype=float)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -77,7 +77,7 @@ def pearson(y, p) -> np.ndarray:
         If the shapes differ or there are fewer than 2 spots.
     """
     y, p = _checked(y, p)
-    return _cosine(_centered(y), _centered(p))
+    return _cosine(centered(y), centered(p))
 
 
 def pearson_given(y, p, depth) -> np.ndarray:
@@ -93,7 +93,7 @@ def pearson_given(y, p, depth) -> np.ndarray:
     """
     y, p = _checked(y, p, least=3)
     given = log_depth(depth, len(y))
-    return _cosine(_centered(y, given), _centered(p, given))
+    return _cosine(centered(y, given), centered(p, given))
 
 
 def spearman(y, p) -> np.ndarray:
@@ -101,7 +101,7 @@ def spearman(y, p) -> np.ndarray:
     from scipy.stats import rankdata
 
     y, p = _checked(y, p)
-    constant = np.isnan(_centered(y)[0] + _centered(p)[0])
+    constant = np.isnan(centered(y)[0] + centered(p)[0])
     scores = pearson(rankdata(y, axis=0), rankdata(p, axis=0))
     return np.where(constant, np.nan, scores)
 
@@ -115,7 +115,7 @@ def mse(y, p) -> np.ndarray:
 def r2(y, p) -> np.ndarray:
     """Share of the measured variance explained, `(G,)`; negative if worse than the mean. Raises as `pearson`."""
     y, p = _checked(y, p)
-    return 1 - mse(y, p) / (_centered(y) ** 2).mean(axis=0)
+    return 1 - mse(y, p) / (centered(y) ** 2).mean(axis=0)
 
 
 def rvd(y, p) -> np.ndarray:
@@ -125,7 +125,7 @@ def rvd(y, p) -> np.ndarray:
     so a value near 0 is right for single samples and overconfident for means.
     """
     y, p = _checked(y, p)
-    variance = (_centered(y) ** 2).mean(axis=0)
+    variance = (centered(y) ** 2).mean(axis=0)
     return (np.var(np.asarray(p, dtype=float), axis=0) / variance - 1) ** 2
 
 
@@ -135,7 +135,7 @@ def genes_correlation_agreement(y, p) -> float:
     NaN with fewer than 3 such genes. Builds two `(G, G)` matrices.
     """
     y, p = _checked(y, p)
-    y, p = _centered(y), _centered(p)
+    y, p = centered(y), centered(p)
     varies = ~np.isnan(y[0] + p[0])
     if varies.sum() < 3:
         return float("nan")
@@ -230,7 +230,7 @@ def noise_ceiling(
     r = np.clip(r / n_repeats, 0, 1)
     ceiling = np.sqrt(2 * r / (1 + r))
     for block in gene_blocks(*whole.shape):
-        ceiling[block][np.isnan(_centered(transform(whole[:, block].toarray(), library))[0])] = np.nan
+        ceiling[block][np.isnan(centered(transform(whole[:, block].toarray(), library))[0])] = np.nan
     return ceiling
 
 

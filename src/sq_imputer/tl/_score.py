@@ -11,20 +11,19 @@ import numpy as np
 from sq_imputer.errors import BadInput, MissingKey, StoreError, check_number, listed, named
 from sq_imputer.genes.panel import columns_for
 from sq_imputer.genes.units import to_unit
-from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
-from sq_imputer.progress import track
 from sq_imputer.runs.checks import warn_of_picture
 from sq_imputer.runs.sections import check_table, folds_of, read_sections, records
 from sq_imputer.runs.totals import with_depth_of
 from sq_imputer.runs.views import names_of, sections_of, views_of
-from sq_imputer.scores import metrics
+from sq_imputer.scores import smoothness
 from sq_imputer.scores import tables as scoring
-from sq_imputer.scores.splits import folds, spatial_blocks
+from sq_imputer.scores.splits import spatial_blocks
 from sq_imputer.section.keys import verb
 from sq_imputer.section.pixel_size import as_seen
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
+from sq_imputer.tl._baselines import baselines_of, eps_of
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from sq_imputer.section.keys import SlideKeys
 
 LEAST_SPOTS = 3  # of a correlation given depth
-BASELINES = ("mean", "depth only", "ridge on texture")
 
 
 @verb
@@ -64,7 +62,8 @@ def score(
     Parameters
     ----------
     sdata
-        The object; `tables[key].var` gets columns `<model>_pearson`, `<model>_pearson_given_depth` and `ceiling`.
+        The object; `tables[key].var` gets columns `<model>_pearson`, `<model>_pearson_given_depth`, `ceiling`, and with
+        baselines `image_eps` and `image_eps_given_depth`.
     models
         Names of layers; all predictions in the table if left out.
     key
@@ -92,7 +91,9 @@ def score(
     Returns
     -------
     With `per="gene"`: gene, predictor, section, pearson, pearson_given_depth (partial, on log total counts),
-    spearman, mse, r2, n_spots, ceiling (highest Pearson that the counting noise allows). With `per="section"`:
+    spearman, mse, r2, n_spots, ceiling (highest Pearson that the counting noise allows), and with baselines image_eps
+    and image_eps_given_depth (how much the texture tells of the gene before any model;
+    :func:`sq_imputer.scores.smoothness.image_eps`). With `per="section"`:
     predictor, metric, mean, low, high, n_units, n_genes, n_nan, nan_genes. A gene that does not vary has NaN, and is
     counted and named.
 
@@ -201,13 +202,19 @@ def scored(
     if fit is not None:
         fold = folds_of(table, models[0])[spots.at] if fit["n_folds"] else None
         training = None if fit["n_folds"] else _references(reference, keys, fit, genes)
-        predicted |= _baselines(spots, fold, fit["buffer_um"], training, Plan(seed=seed, device=device))
+        predicted |= baselines_of(
+            spots.slide, spots.rows, fold, fit["buffer_um"], training, Plan(seed=seed, device=device)
+        )
     measured, depth = _as_predicted(table, spots), slide.depth[rows]
     columns = columns_for(genes, slide.var_names, f"section '{slide.section}'", slide.gene_ids)
     counts = slide.counts.columns(columns)[rows]
     section = np.full(len(rows), slide.section)
     known = {"depth": depth, "section": section, "counts": counts, "transform": partial(to_unit, unit=slide.unit)}
     scores = scoring.score_table(measured, predicted, genes, **known, seed=seed)
+    if fit is not None:
+        scores = scores.assign(
+            **eps_of(spots.slide, spots.rows, measured, device, seed).reindex(scores["gene"]).to_dict("list")
+        )
     _keep(sdata, key, scores, models)
     return Scored(scores, measured, predicted, genes, depth, slide.xy_um[rows], seed)
 
@@ -334,42 +341,6 @@ def _references(reference: Sections | None, keys: Mapping, fit: dict, genes: lis
     return [slide.at(fit.get("resolution")).with_genes(genes, fit["unit"]) for slide in slides]
 
 
-def _baselines(
-    spots: Spots, folded: np.ndarray | None, buffer_um: float, training: list[Slide] | None, plan: Plan
-) -> dict[str, np.ndarray]:
-    """Predictions of the three baselines, fitted as the model was: on the other folds, or on its training sections.
-
-    `folded` `(n, repeats)`: where the model is the mean over several partitions, so are they.
-    """
-    slide, rows, model = spots.slide, spots.rows, get_model("ridge")
-    for one in (slide, *(training or ())):
-        one.checked.skip(model().needs)  # the image may be coarser than its crops: it is fitted on that very image
-    out = {name: np.zeros((len(rows), len(spots.genes)), dtype=np.float32) for name in BASELINES}
-    share = 1 if folded is None else 1 / folded.shape[1]
-
-    def fill(places, training: list[Slide], which: np.ndarray) -> None:
-        y = np.concatenate([s.expression[s.depth > 0] for s in training])
-        depth = np.concatenate([s.depth[s.depth > 0] for s in training])
-        ridge = model().fit(training, plan)
-        said = ridge.predict(slide, rows=which, device=plan.device).mean.numpy()
-        out["mean"][places] += share * metrics.mean_only(y, len(which))
-        out["depth only"][places] += share * metrics.depth_only(y, depth, slide.depth[which])
-        out["ridge on texture"][places] += share * said
-
-    if training is not None:
-        fill(slice(None), training, rows)
-        return out
-    inside, beyond = np.flatnonzero(folded[:, 0] >= 0), np.flatnonzero(folded[:, 0] < 0)
-    xy = slide.xy_um[rows[inside]]
-    splits = [split for fold in folded[inside].T for split in folds(xy, buffer_um=buffer_um, blocks=fold)]
-    for split in track(splits, "baselines", len(splits)):
-        fill(inside[split.test], [slide.take(rows[inside[split.train]])], rows[inside[split.test]])
-    if len(beyond):  # as the model: fitted on all that was measured then
-        share = 1
-        fill(beyond, [slide.take(rows[inside])], rows[beyond])
-    return out
-
-
 def _keep(sdata: SpatialData, key: str, scores: DataFrame, models: Sequence[str]) -> None:
     """Put the models' scores into `var`."""
     import pandas as pd
@@ -380,7 +351,8 @@ def _keep(sdata: SpatialData, key: str, scores: DataFrame, models: Sequence[str]
         mine = scores[scores["predictor"] == name].set_index("gene")
         for metric in ("pearson", "pearson_given_depth"):
             var[f"{name}_{metric}"] = mine[metric].reindex(table.var_names)
-        var["ceiling"] = mine["ceiling"].reindex(table.var_names)
+        for column in [name for name in (*smoothness.COLUMNS, "ceiling") if name in mine]:
+            var[column] = mine[column].reindex(table.var_names)
     try:
         write.put_layers(sdata, key, {}, var=var)
     except StoreError as error:  # the scores are what was asked for

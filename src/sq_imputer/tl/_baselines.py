@@ -1,0 +1,72 @@
+"""What stands beside a model in `tl.score`: baselines fitted as it was, and what the texture tells before any model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sq_imputer.predictor.registry import get_model
+from sq_imputer.predictor.train import Plan
+from sq_imputer.progress import track
+from sq_imputer.scores import metrics, smoothness
+from sq_imputer.scores.splits import folds
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from sq_imputer.section.slide import Slide
+
+BASELINES = ("mean", "depth only", "ridge on texture")
+
+
+def baselines_of(
+    slide: Slide,
+    rows: np.ndarray,
+    folded: np.ndarray | None,
+    buffer_um: float,
+    training: list[Slide] | None,
+    plan: Plan,
+) -> dict[str, np.ndarray]:
+    """Predictions of the three baselines, fitted as the model was: on the other folds, or on its training sections.
+
+    `folded` `(n, repeats)`: where the model is the mean over several partitions, so are they.
+    """
+    model = get_model("ridge")
+    for one in (slide, *(training or ())):
+        one.checked.skip(model().needs)  # the image may be coarser than its crops: it is fitted on that very image
+    out = {name: np.zeros((len(rows), len(slide.genes)), dtype=np.float32) for name in BASELINES}
+    share = 1 if folded is None else 1 / folded.shape[1]
+
+    def fill(places, training: list[Slide], which: np.ndarray) -> None:
+        y = np.concatenate([s.expression[s.depth > 0] for s in training])
+        depth = np.concatenate([s.depth[s.depth > 0] for s in training])
+        ridge = model().fit(training, plan)
+        said = ridge.predict(slide, rows=which, device=plan.device).mean.numpy()
+        out["mean"][places] += share * metrics.mean_only(y, len(which))
+        out["depth only"][places] += share * metrics.depth_only(y, depth, slide.depth[which])
+        out["ridge on texture"][places] += share * said
+
+    if training is not None:
+        fill(slice(None), training, rows)
+        return out
+    inside, beyond = np.flatnonzero(folded[:, 0] >= 0), np.flatnonzero(folded[:, 0] < 0)
+    xy = slide.xy_um[rows[inside]]
+    splits = [split for fold in folded[inside].T for split in folds(xy, buffer_um=buffer_um, blocks=fold)]
+    for split in track(splits, "baselines", len(splits)):
+        fill(inside[split.test], [slide.take(rows[inside[split.train]])], rows[inside[split.test]])
+    if len(beyond):  # as the model: fitted on all that was measured then
+        share = 1
+        fill(beyond, [slide.take(rows[inside])], rows[beyond])
+    return out
+
+
+def eps_of(slide: Slide, rows: np.ndarray, measured: np.ndarray, plan: Plan) -> DataFrame:
+    """How smooth the genes are among spots that look alike to the baseline, whose features these are."""
+    import pandas as pd
+
+    some = smoothness.sampled(len(rows), plan.seed)
+    seen = slide.take(rows[some])
+    features = seen.all_features(get_model("ridge")().needs, device=plan.device)
+    eps = smoothness.image_eps(measured[some], features, seen.xy_um, seen.depth, seed=plan.seed)
+    return pd.DataFrame(eps, index=list(slide.genes))
