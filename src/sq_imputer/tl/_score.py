@@ -202,9 +202,8 @@ def scored(
     if fit is not None:
         fold = folds_of(table, models[0])[spots.at] if fit["n_folds"] else None
         training = None if fit["n_folds"] else _references(reference, keys, fit, genes)
-        predicted |= baselines_of(
-            spots.slide, spots.rows, fold, fit["buffer_um"], training, Plan(seed=seed, device=device)
-        )
+        plan = Plan(seed=seed, device=device)
+        predicted |= baselines_of(slide, rows, fold, fit["buffer_um"], training, plan)
     measured, depth = _as_predicted(table, spots), slide.depth[rows]
     columns = columns_for(genes, slide.var_names, f"section '{slide.section}'", slide.gene_ids)
     counts = slide.counts.columns(columns)[rows]
@@ -212,9 +211,8 @@ def scored(
     known = {"depth": depth, "section": section, "counts": counts, "transform": partial(to_unit, unit=slide.unit)}
     scores = scoring.score_table(measured, predicted, genes, **known, seed=seed)
     if fit is not None:
-        scores = scores.assign(
-            **eps_of(spots.slide, spots.rows, measured, device, seed).reindex(scores["gene"]).to_dict("list")
-        )
+        eps = eps_of(slide, rows, measured, plan)
+        scores = scores.assign(**eps.reindex(scores["gene"]).to_dict("list"))
     _keep(sdata, key, scores, models)
     return Scored(scores, measured, predicted, genes, depth, slide.xy_um[rows], seed)
 
