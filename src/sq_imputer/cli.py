@@ -296,7 +296,7 @@ def _check_folder(path: Path, option: str) -> None:
 
 @app.command()
 def models() -> None:
-    """List the models, with what they are and where not to trust them."""
+    """List the models, with what they are and where not to trust them, and the encoders with their licenses."""
     import pandas as pd
 
     from sq_imputer import get_model, list_models
@@ -308,6 +308,29 @@ def models() -> None:
         ),
         "models",
     )
+    _print(pd.DataFrame([_terms(card) for card in _encoder_cards()]), "encoders")
+
+
+def _encoder_cards() -> list:
+    """Cards of the encoders that are named here, and of lazyslide-models where that is installed."""
+    from importlib.util import find_spec
+
+    from sq_imputer.encoders import encoder_card, list_encoders
+
+    named = list_encoders()
+    if find_spec("lazyslide_models") is None:
+        typer.echo('more encoders, as zoo:NAME: pip install "sq-imputer[zoo]"')
+    else:
+        from sq_imputer.encoders._zoo import known
+
+        named += known()
+    return [encoder_card(name) for name in named]
+
+
+def _terms(card) -> dict[str, str]:
+    """What decides whether one may use an encoder."""
+    use = {"commercial use": card.commercial, "log-in": card.gated}
+    return {"encoder": card.name, "license": card.license, **{k: "yes" if v else "no" for k, v in use.items()}}
 
 
 def main() -> None:

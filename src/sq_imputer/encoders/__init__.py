@@ -1,4 +1,7 @@
-"""Frozen image encoders by name: `texture` needs no weights, the others run through timm. Imports neither by itself."""
+"""Frozen image encoders by name: `texture` needs no weights, others run through timm or lazyslide-models.
+
+None of these is imported before an encoder needs it.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +39,17 @@ def __getattr__(name: str):
 
 
 def list_encoders() -> list[str]:
-    """Names of the encoders with a card; besides these, every timm model is `timm:<name>`. Imports no heavy library."""
+    """Names of the encoders with a card. Imports no heavy library.
+
+    Besides these, every timm model is `timm:<name>`, and every encoder of lazyslide-models `zoo:<name>`.
+    """
     return sorted({*BUILTIN, *_registered})
 
 
 def encoder_card(name: str) -> EncoderCard:
-    """The card of an encoder. Imports no heavy library, except for `timm:<name>`, whose card timm itself holds.
+    """The card of an encoder.
+
+    Imports no heavy library, except for `timm:<name>` and `zoo:<name>`, whose cards timm and lazyslide-models hold.
 
     Raises
     ------
@@ -56,14 +64,25 @@ def encoder_card(name: str) -> EncoderCard:
         from sq_imputer.encoders._timm import timm_card
 
         return timm_card(name)
+    if isinstance(name, str) and name.startswith("zoo:"):
+        from sq_imputer.encoders._zoo import zoo_card
+
+        return zoo_card(name)
     raise MissingKey(
-        f"no encoder '{name}'; there are {listed(list_encoders(), 20)}, and 'timm:<any timm model>'. One of your own "
+        f"no encoder '{name}'; there are {listed(list_encoders(), 20)}, 'timm:<any timm model>' and 'zoo:<any encoder "
+        "of lazyslide-models>'. One of your own "
         "is known after encoders.from_callable(function, name)."
     )
 
 
 def _build_timm(card: EncoderCard, weights=None, revision=None) -> Encoder:
     from sq_imputer.encoders._timm import build
+
+    return build(card, weights, revision)
+
+
+def _build_zoo(card: EncoderCard, weights=None, revision=None) -> Encoder:
+    from sq_imputer.encoders._zoo import build
 
     return build(card, weights, revision)
 
@@ -84,7 +103,11 @@ def register_encoder(card: EncoderCard, build: Callable[..., Encoder] | None = N
     BadInput
         If the name is taken, or there is neither `build` nor an `architecture`.
     """
-    if card.name in BUILTIN or card.name.startswith("timm:") or _registered.get(card.name, (card,))[0] != card:
+    if (
+        card.name in BUILTIN
+        or card.name.startswith(("timm:", "zoo:"))
+        or _registered.get(card.name, (card,))[0] != card
+    ):
         raise BadInput(f"an encoder named '{card.name}' exists already; give the card another name.")
     if build is None and not card.architecture:
         raise BadInput(f"encoder '{card.name}' has no `architecture` in its card; pass build=.")
@@ -146,7 +169,8 @@ def get_encoder(name: str, *, weights: str | Path | None = None, revision: str |
     Parameters
     ----------
     name
-        One of :func:`list_encoders`, or `timm:<name>` for any timm model.
+        One of :func:`list_encoders`, `timm:<name>` for any timm model, or `zoo:<name>` for any encoder of
+        lazyslide-models.
     weights
         A safetensors file. If left out, it is downloaded from the Hugging Face Hub, or taken from its cache.
     revision
@@ -166,7 +190,8 @@ def get_encoder(name: str, *, weights: str | Path | None = None, revision: str |
         from sq_imputer.encoders.texture import Texture
 
         return _with_canary(Texture())
-    build = _registered[name][1] if name in _registered else _build_timm
+    named = _build_zoo if name.startswith("zoo:") else _build_timm
+    build = _registered[name][1] if name in _registered else named
     return _with_canary(build(card, weights, revision))
 
 

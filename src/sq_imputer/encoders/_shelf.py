@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Weights = str | Path | Mapping[str, str | Path]
 MadeBy = Mapping[str, Any]  # provenance of an encoder
 # what of it says where the weights were found and what ran them, but does not change features beyond rounding
-ASIDE = ("name", "source", "file", "timm", "torch", "batch_size", "canary", "dense")
+ASIDE = ("name", "source", "file", "timm", "torch", "batch_size", "canary", "dense", "license", "commercial")
 
 
 def identity(made_by: MadeBy) -> dict[str, Any]:
