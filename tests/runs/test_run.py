@@ -265,7 +265,7 @@ def test_a_run_that_is_not_to_be_resumed_leaves_nothing_on_the_way(stored, spy, 
 
 
 def test_an_object_in_memory_has_no_place_for_a_journal(section, spy, how):
-    with pytest.raises(sqi.BadInput, match="in memory only. Write it to a store .* or leave out resume="):
+    with pytest.raises(sqi.BadInput, match="in memory only. Write it to a store .* or leave out resume= and client="):
         sqi.tl.predict(section, "spy", resume=True, **how["spy"])
     assert not spy.fits
 

@@ -172,11 +172,16 @@ _LAYOUTS = {"timm": _from_timm, "dinov2": _from_dinov2, "conch": _from_conch}
 
 
 class TimmEncoder(Encoder):
-    """A frozen timm model; it moves to the device of the crops that it is given."""
+    """A frozen timm model; it moves to the device of the crops that it is given.
 
-    def __init__(self, card: EncoderCard, provenance: dict[str, Any], model: nn.Module) -> None:
+    `weights` is the file that they were read from: another process reads them from there.
+    """
+
+    def __init__(
+        self, card: EncoderCard, provenance: dict[str, Any], model: nn.Module, weights: Path | None = None
+    ) -> None:
         super().__init__(card, provenance)
-        self.model = model.eval().requires_grad_(False)
+        self.model, self.weights = model.eval().requires_grad_(False), weights
         self._mean = torch.tensor(card.mean).view(3, 1, 1) * 255
         self._std = torch.tensor(card.std).view(3, 1, 1) * 255
 
@@ -186,6 +191,26 @@ class TimmEncoder(Encoder):
         if self._mean.device != device:
             self.model, self._mean, self._std = self.model.to(device), self._mean.to(device), self._std.to(device)
         return self.model((crops.float() - self._mean) / self._std)
+
+    def __reduce_ex__(self, protocol):
+        """What another process makes the encoder of: the name of a file, not gigabytes."""
+        if self.weights is None:
+            return super().__reduce_ex__(protocol)
+        return _again, (self.card, self.weights.absolute(), self.provenance)
+
+
+def _again(card: EncoderCard, weights: Path, provenance: dict[str, Any]) -> TimmEncoder:
+    """The encoder that another process has built, from the same file."""
+    encoder = _built(card, weights)
+    if encoder.provenance["sha256"] != provenance["sha256"]:
+        raise BadInput(f"encoder '{card.name}': '{weights}' is another file on this machine. Copy the same to all.")
+    encoder.provenance = provenance
+    return encoder
+
+
+@lru_cache(2)
+def _built(card: EncoderCard, weights: Path) -> TimmEncoder:
+    return build(card, weights)
 
 
 def build(card: EncoderCard, weights: str | Path | None = None, revision: str | None = None) -> TimmEncoder:
@@ -224,4 +249,4 @@ def build(card: EncoderCard, weights: str | Path | None = None, revision: str | 
             "convert them again."
         ) from error
     load_strictly(card, tower, state)
-    return TimmEncoder(card, origin | {"timm": timm.__version__, "torch": str(torch.__version__)}, tower)
+    return TimmEncoder(card, origin | {"timm": timm.__version__, "torch": str(torch.__version__)}, tower, path)

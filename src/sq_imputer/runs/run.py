@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sq_imputer.predictor.train import Plan
     from sq_imputer.runs.slots import Place
     from sq_imputer.section.slide import Slide
+    from sq_imputer.store.workers import Workers
 
 AT_ONCE = 8192  # rows that are predicted at a time where not all are held in memory
 N_LOOKS = 16  # crops that identify the image
@@ -103,22 +104,39 @@ class Run:
 
     def _noted(self, name: str, predictor: Predictor, slide: Slide, rows: np.ndarray) -> Iterator:
         order = _reading_order(predictor, slide, rows)
-        return self.journal.parts(f"rows-{name}", order, lambda some: _arrays(self._predict(predictor, slide, some)))
+        return self.journal.parts(f"rows-{name}", order, _Asked(predictor, slide, self.size, self.plan.device))
 
     def _predict(self, predictor: Predictor, slide: Slide, rows: np.ndarray) -> Prediction:
         return predictor.predict(slide, rows=rows, batch_size=self.size, device=self.plan.device)
 
 
+class _Asked:
+    """What a model says of some rows of a section. If it reads the image itself, another process may ask it."""
+
+    def __init__(self, predictor: Predictor, slide: Slide, size: BatchSize, device: str) -> None:
+        self.predictor, self.slide, self.size, self.device = predictor, slide, size, device
+        self.travels = not predictor.needs.encoders
+
+    def __call__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return _arrays(self.predictor.predict(self.slide, rows=rows, batch_size=self.size, device=self.device))
+
+    def __getstate__(self) -> dict:
+        """Without counts and targets, which nobody looks at, and without the journal, which stays."""
+        return {**self.__dict__, "slide": self.slide.seen_alone()}
+
+
 @contextmanager
-def open_run(home: Path | None, plan: Plan, manifest: Callable[[], Mapping]) -> Iterator[Run]:
+def open_run(
+    home: Path | None, plan: Plan, manifest: Callable[[], Mapping], workers: Workers | None = None
+) -> Iterator[Run]:
     """A run that begins, or goes on where one of the same manifest was killed; without a home, one that forgets.
 
-    The journal is removed once the run has ended well.
+    The journal is removed once the run has ended well. With workers these compute what it keeps.
     """
     if home is None:
         yield Run(plan)
         return
-    with Journal(home, manifest()) as journal:
+    with Journal(home, manifest(), workers) as journal:
         yield Run(plan, journal)
         journal.remove()
 
@@ -133,8 +151,9 @@ def journal_home(place: Place) -> Path:
     """
     if place.output_path is None and not place.sdata.is_backed():
         raise BadInput(
-            "resume=True keeps a journal beside the store of the object, but this object is in memory only. Write it "
-            "to a store and pass spatialdata.read_zarr of that, or pass output_path=, or leave out resume=."
+            "resume=True and client= keep a journal beside the store of the object, but this object is in memory only. "
+            "Write it to a store and pass spatialdata.read_zarr of that, or pass output_path=, or leave out resume= "
+            "and client=."
         )
     store = Path(place.sdata.path if place.output_path is None else place.output_path).resolve()
     return store.parent / f".{store.name}.{place.key}.{place.layer}.run"

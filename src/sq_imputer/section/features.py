@@ -76,7 +76,7 @@ def compute(
     With a folder `scratch` they are in a file there instead of memory.
     """
     together = isinstance(crops, Dense)
-    encode = (_Gather if together else _Encode)(crops, encoder, size or BatchSize(64), pick_device(device), label)
+    encode = (_Gather if together else _Encode)(crops, encoder, size or BatchSize(64), device, label)
     shape = len(crops), encoder.card.dim
     values = np.empty(shape, dtype=np.float32) if scratch is None else Spilled(scratch / name, shape)
     if journal is None:
@@ -89,10 +89,20 @@ def compute(
 
 
 class _Encode:
-    """Features of some crops after the other; how many fit on the device is learned once."""
+    """Features of some crops after the other; how many fit on the device is learned once.
+
+    It may go to another process, which picks the device that it has.
+    """
+
+    travels = True
 
     def __init__(self, crops: Crops, encoder: Encoder, size: BatchSize, device: str, label: str) -> None:
-        self.crops, self.encoder, self.size, self.device, self.label = crops, encoder, size, device, label
+        self.crops, self.encoder, self.size, self.asked, self.label = crops, encoder, size, device, label
+
+    @property
+    def device(self) -> str:
+        """Where the encoder runs."""
+        return pick_device(self.asked)
 
     def __call__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Features of these rows, which ascend."""
@@ -123,7 +133,8 @@ class _Gather(_Encode):
 
         from sq_imputer.encoders._windows import Boxes
 
-        device = "cpu" if self.device.startswith("mps") else self.device  # sums need float64
+        device = self.device
+        device = "cpu" if device.startswith("mps") else device  # sums need float64
         for part in track(self.crops.batches(rows), self.label, len(rows), size=lambda part: len(part.rows)):
             image, low, high, pixels = (torch.from_numpy(x).to(device) for x in part[1:])
             yield part.rows, self.encoder.windows(pixels, Boxes(image, low, high)).cpu().numpy()

@@ -292,6 +292,11 @@ class Slide(Seen, Marked):
         parts["counts"] = None if self.counts is None else self.counts.take(rows)
         return replace(self, **parts, _features={}, _stored={}, _parent=(self, rows), anchor=self.anchor or self)
 
+    def seen_alone(self) -> Slide:
+        """The slide for another process that predicts: without counts, targets, features and journal."""
+        gone = {"counts": None, "expression": None, "anchor": None, "journal": None, "scratch": None}
+        return replace(self, **gone, var_names=(), gene_ids=(), _parent=None, _features={}, _stored={})
+
     def at(self, resolution: float | None, done: dict[int, Slide] | None = None) -> Slide:
         """The slide as one that shows nothing finer than this, in µm per pixel; None: whatever its image shows.
 

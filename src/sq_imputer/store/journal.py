@@ -7,26 +7,26 @@ sha256 of their content. A run that was killed finds the shards that count and c
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.errors import BadInput, StoreError, listed
+from sq_imputer.errors import BadInput, listed
 from sq_imputer.places import alike
+from sq_imputer.store.shards import Parts, packed, read_shard, replace_file, unwritable
+
+if TYPE_CHECKING:
+    from sq_imputer.store.workers import Workers
 
 ROWS = 256  # in a shard: what a killed run computes again is less than this
-_DIGEST = 64  # characters of a sha256, before the content of a shard
 ALIKE = "alike"  # in a manifest: numbers that are compared as places are
 _MANIFEST = "manifest.json"
 _LOCK = "lock"
-
-Parts = dict[str, np.ndarray]
 
 
 class Journal:
@@ -38,6 +38,8 @@ class Journal:
         Where it lies, or will.
     manifest
         What the run is of: anything that JSON can hold, and on which the shards depend.
+    workers
+        A cluster that computes and writes shards; None: this process does.
 
     Raises
     ------
@@ -47,8 +49,8 @@ class Journal:
         If it cannot be written.
     """
 
-    def __init__(self, folder: Path, manifest: Mapping) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, manifest: Mapping, workers: Workers | None = None) -> None:
+        self.folder, self.workers = folder, workers
         self.manifest = json.loads(json.dumps(manifest, default=lambda value: value.item()))  # numbers of numpy
 
     def __enter__(self) -> Journal:
@@ -63,7 +65,7 @@ class Journal:
                 f"another process is at work on the run in '{self.folder}'. Wait for it, or stop it."
             ) from error
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise unwritable(self.folder, error) from error
         try:
             self._check()
         except BaseException:
@@ -93,17 +95,24 @@ class Journal:
             `(n,)` row numbers in the order in which they are computed best, or portions of them that are computed
             together, a shard each. Every process must give the same.
         compute
-            Gives arrays by name for some rows, in ascending order.
+            Gives arrays by name for some rows, in ascending order. Workers are given one that `travels`, and their
+            shards come as they are ready.
         """
         if isinstance(order, np.ndarray):
             order = [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
+        left = []
         for number, rows in enumerate(order):
             some, path = np.sort(rows), self.folder / f"{name}-{number:05d}.shard"
-            found = _read(path, some)
+            found = read_shard(path, some)
+            if found is None and self.workers is not None and getattr(compute, "travels", False):
+                left.append((path, some))
+                continue
             if found is None:
                 found = compute(some)
-                self._write(path, {"rows": some, **found})
+                self._replace(path, packed(some, found))
             yield some, found
+        if left:
+            yield from self.workers.shards(name, compute, left)
 
     def _check(self) -> None:
         """The manifest, written if there is none yet, is that of this run."""
@@ -125,31 +134,8 @@ class Journal:
                 f"the same input and arguments to go on with it, or delete the folder to begin anew."
             )
 
-    def _write(self, path: Path, parts: Parts) -> None:
-        from safetensors.numpy import save
-
-        content = save({name: np.ascontiguousarray(values) for name, values in parts.items()})
-        self._replace(path, hashlib.sha256(content).hexdigest().encode() + content)
-
     def _replace(self, path: Path, content: bytes) -> None:
-        """All of a file or nothing of it, also when the power fails."""
-        new = path.with_suffix(".new")
-        try:
-            with new.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, path)
-        except OSError as error:
-            new.unlink(missing_ok=True)
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> StoreError:
-        return StoreError(
-            f"the journal of this run in '{self.folder}' cannot be written: {error.strerror}. Make room or give "
-            "permission there and call again with resume=True, which goes on with what it holds; or pass output_path= "
-            "on another disk."
-        )
+        replace_file(path, content)
 
 
 @dataclass(frozen=True)
@@ -162,19 +148,6 @@ class Part:
     def parts(self, name: str, order, compute: Callable[[np.ndarray], Parts]) -> Iterator:
         """As :meth:`Journal.parts`, under names of this section's own."""
         return self.journal.parts(f"{self.section}-{name}", order, compute)
-
-
-def _read(path: Path, rows: np.ndarray) -> Parts | None:
-    """What a shard holds for these rows; None if there is none, or not as it was written."""
-    from safetensors.numpy import load
-
-    if not path.is_file():
-        return None
-    content = path.read_bytes()
-    if hashlib.sha256(content[_DIGEST:]).hexdigest().encode() != content[:_DIGEST]:
-        return None
-    parts = load(content[_DIGEST:])
-    return parts if np.array_equal(parts.pop("rows"), rows) else None
 
 
 def _differences(old, new, path: str = "") -> list[str]:

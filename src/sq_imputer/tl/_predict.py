@@ -31,11 +31,13 @@ from sq_imputer.scores.splits import check_folds
 from sq_imputer.section.keys import verb
 from sq_imputer.section.opened import open_for
 from sq_imputer.section.resolution import check_resolution, common, for_model, read_at
+from sq_imputer.store.workers import Workers
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from anndata import AnnData
+    from distributed import Client
     from spatialdata import SpatialData
 
     from sq_imputer.encoders._shelf import Weights
@@ -76,6 +78,7 @@ def predict(
     device: str | None = None,
     progress: bool | None = None,
     resume: bool = False,
+    client: Client | None = None,
     output_path: str | Path | None = None,
     **keys: Unpack[SlideKeys],
 ) -> None:
@@ -147,6 +150,10 @@ def predict(
         and arguments has done. Features, fitted models and predicted rows are kept, in a hidden folder beside the store
         (or beside `output_path`) that is removed at the end; a call that was killed loses at most one shard of 256
         rows, or the model that it was fitting.
+    client
+        A `distributed.Client`: the workers of its cluster compute features, and the predictions of models that read the
+        image itself, and write them where `resume` keeps them, which they all must see. A lost worker costs what it was
+        at; a call that was killed goes on, as with `resume`. Models are fitted in this process.
     output_path
         Write the table, and the shapes that it annotates, to a new store instead of the object's; in memory
         `tables[key_added]` is set all the same.
@@ -175,6 +182,7 @@ def predict(
     that retrieves, :func:`sq_imputer.tl.retrieved` tells which reference spots a prediction was made of.
     """
     plan = Plan.of(plan, seed=seed, device=device, progress=progress)
+    workers = None if client is None else Workers(client)
     check_folds(n_folds, buffer_um, n_repeats)
     check_leave_out(leave_out, reference)
     sdata = _opened(sdata, sections, output_path, keys)
@@ -183,7 +191,7 @@ def predict(
     targets = read_targets(sdata, sections, reference, keys).seen_by(shelf_of(predictor, weights, dense))
     place = Place(sdata, key_added, layer_added or predictor.card.name, overwrite, _path(output_path))
     table = place.check(targets)
-    home = journal_home(place) if resume else None
+    home = journal_home(place) if resume or client is not None else None
     if table is not None:
         recall(targets, table, sdata, key_added)
     if predictor.fitted:
@@ -211,7 +219,7 @@ def predict(
     check_repeats(n_repeats, decision, n_folds, shown=plan.progress)
     asked = {"genes": chosen, "unit": unit, **blocks} | ({} if dense is None else {"dense": dense})
     described = partial(manifest, predictor, targets.slides, training, plan, **asked)
-    with quiet(not plan.progress), open_run(home, plan, described) as run:
+    with quiet(not plan.progress), open_run(home, plan, described, workers) as run:
         _write(run, place, decision, predictor, targets, training)
 
 
