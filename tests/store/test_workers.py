@@ -138,5 +138,3 @@ def test_what_is_not_seen_here_is_said(client, tmp_path, monkeypatch):
 
 def _double(rows):
     return {"twice": 2 * rows}
-
-

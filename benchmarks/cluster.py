@@ -1,6 +1,6 @@
 """Workers of a cluster: one of four is killed at its work, nothing is lost; and what they cost beside this process.
 
-    python benchmarks/distributed.py [--cells 20000] [--size 6000] [--workers 4] [--fraction 1]
+    python benchmarks/cluster.py [--cells 20000] [--size 6000] [--workers 4] [--fraction 1]
 
 Cells on toy tissue, features of `texture` for ridge's default views. Three runs on copies of one store: in this process
 alone with a journal, on the cluster, and on the cluster with a worker killed once a tenth of the shards is written. The
