@@ -11,7 +11,8 @@ the folds of the prediction do. `--out` gets pictures.
 
 `--only repeats`: ridge out of fold on C2 (6 domains) and on the mouse brain (12), as the mean over more and more
 partitions (`n_repeats`): how far its domains follow the partition that they agree with most, beside random regions of
-the same sizes; what it is worth (mean Pearson over the panel); whether its standard deviation holds; what it costs.
+the same sizes; what it is worth (mean Pearson over the panel); whether its standard deviation holds, and would if a
+block were sized by the errors in the others; how much log sd differs from fold to fold; what it costs.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ def repeated(sdata, n_domains: int, repeats: list[int]) -> pd.DataFrame:
         rows = sqi.tl.agreement(sdata, domain=f"domain{n}").set_index("predictor")
         at = table.obs["measured"].to_numpy()
         y, mean, std = (table.layers[name][at] for name in ("measured", f"ridge{n}", f"ridge{n}_std"))
-        z = (y - mean) / std
+        fold = table.obs[f"ridge{n}_fold"].to_numpy()[at]
+        z2 = ((y - mean) / std) ** 2
+        others = np.stack([z2[fold != k].mean(axis=0) for k in range(fold.max() + 1)])[fold]  # what would size a block
         found.append(
             {
                 "repeats": n,
@@ -89,13 +92,21 @@ def repeated(sdata, n_domains: int, repeats: list[int]) -> pd.DataFrame:
                 "ari measured, random regions": rows.loc["random regions", "ari"],
                 "ari measured, texture": rows.loc["texture alone", "ari"],
                 "pearson": float(np.nanmean([np.corrcoef(a, b)[0, 1] for a, b in zip(y.T, mean.T, strict=True)])),
-                "mean z2": float((z**2).mean()),
-                "in 95%": float((np.abs(z) < 1.96).mean()),
+                "mean z2": float(z2.mean()),
+                "mean z2, sized by other blocks": float((z2 / others if n > 1 else z2).mean()),  # one partition is
+                "in 95%": float((z2 < 1.96**2).mean()),
+                "sd, between folds": between(np.log(std), fold),
                 "cpu s": took,
             }
         )
         print(pd.DataFrame(found[-1:]).round(3).to_string(index=False), flush=True)
     return pd.DataFrame(found)
+
+
+def between(values: np.ndarray, fold: np.ndarray) -> float:
+    """The standard deviation of the means of the folds of values `(n, G)`: of the median gene."""
+    means = np.stack([values[fold == k].mean(axis=0) for k in range(fold.max() + 1)])
+    return float(np.median(means.std(axis=0)))
 
 
 def keep(path: Path, name: str, found: pd.DataFrame) -> None:
@@ -146,6 +157,10 @@ def main() -> None:
             if args.out is not None:
                 columns = [("imputed", f"domain{n}") for n in args.repeats]
                 draw(sdata, columns, args.out / f"repeats_{name}.png")
+                gene = sdata.tables["imputed"].var_names[0]
+                for n in args.repeats:
+                    axes = sqi.pl.compare(sdata, [gene], layer=f"ridge{n}")
+                    axes[0, 0].figure.savefig(args.out / f"compare_{name}_{n}.png", dpi=110)
 
 
 if __name__ == "__main__":

@@ -81,10 +81,12 @@ def test_fit_predict_and_score_do_what_the_verbs_do(stores):
 
 
 def test_predict_alone_is_out_of_fold(stores):
-    run("predict", stores[0], "--model", "ridge", "--genes", "NUC1, GLD1", "--key-added", "two", "--seed", "3")
+    how = ["--key-added", "two", "--seed", "3", "--n-repeats", "2"]
+    run("predict", stores[0], "--model", "ridge", "--genes", "NUC1, GLD1", *how)
     table = spatialdata.read_zarr(stores[0]).tables["two"]
     assert list(table.var_names) == ["NUC1", "GLD1"]
     assert table.obs["ridge_fold"].nunique() == 5 and table.uns["sq_imputer"]["ridge"]["seed"] == 3
+    assert table.obsm["ridge_folds"].shape == (table.n_obs, 2)
     run("score", stores[0], "--key", "two", "--no-baselines")
 
 

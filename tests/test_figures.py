@@ -86,10 +86,12 @@ def test_the_page_on_splits_quotes_what_partitions_are_worth():
         "ari measured, random regions",
         "pearson",
         "mean z2",
+        "mean z2, sized by other blocks",
     )
     for section, found in FIGURES["repeats"].items():
         for n, row in found.items():
-            assert f"| {section}, {n} | {' | '.join(f'{row[column]:.2f}' for column in columns)} |" in page
+            worth = " | ".join(f"{row[column]:.2f}" for column in columns)
+            assert f"| {section}, {n} | {worth} | {row['sd, between folds']:.3f} |" in page
 
 
 def calibrated(case: str, model: str, row: dict) -> str:

@@ -214,6 +214,9 @@ def predict(
     table_key: TableKey = "table",
     mpp: Mpp = None,
     resolution: Resolution = "auto",
+    n_repeats: Annotated[
+        int, typer.Option(help="Partitions into blocks whose mean an out-of-fold prediction is; each takes as long.")
+    ] = 1,
     device: Device = "auto",
     seed: Seed = 0,
     resume: Annotated[
@@ -240,6 +243,7 @@ def predict(
         key_added=key_added,
         overwrite=overwrite,
         allow_same_patient=allow_same_patient,
+        n_repeats=n_repeats,
         plan=plan,
         resume=resume,
         output_path=output,

@@ -30,13 +30,10 @@ def panels(n=40, std=True, **changed):
     parts = {
         "measured": rng.gamma(2, size=n),
         "predicted": rng.normal(2, 0.3, size=n),
-        "std": np.full(n, 0.4),
     } | changed
-    axes = plt.subplots(1, 4 if std else 3)[1]
-    spread = parts.pop("std")
-    _compare.draw(
-        axes, xy, parts["measured"], parts["predicted"], spread if std else None, radius_um=50, gene="ERBB2", unit=UNIT
-    )
+    spread = {True: np.full(n, 0.4), False: None}[std] if isinstance(std, bool) else std
+    axes = plt.subplots(1, 3 if spread is None else 4)[1]
+    _compare.draw(axes, xy, parts["measured"], parts["predicted"], spread, radius_um=50, gene="ERBB2", unit=UNIT)
     return xy, axes
 
 
@@ -60,6 +57,13 @@ def test_measured_and_predicted_share_their_colors_and_the_residual_is_symmetric
     low, high = spots[2].get_clim()
     assert low == -high < 0
     np.testing.assert_allclose(spots[2].get_array(), spots[0].get_array() - spots[1].get_array())
+
+
+def test_next_to_constant_deviations_have_next_to_one_color():
+    _, axes = panels(std=np.linspace(0.99, 1.01, 40))
+    np.testing.assert_allclose(colored(axes[3]).get_clim(), [0.9, 1.1])
+    _, axes = panels(std=np.linspace(0.5, 1.5, 40))
+    np.testing.assert_allclose(colored(axes[3]).get_clim(), np.percentile(np.linspace(0.5, 1.5, 40), [1, 99]))
 
 
 @pytest.mark.parametrize("std", [True, False])

@@ -78,6 +78,11 @@ def leave_one_out(
         takes them.
     **keys
         Where to find image, shapes and counts of an object, as :meth:`sq_imputer.Slide.from_sdata` takes them.
+
+    Examples
+    --------
+    >>> slides = [sqi.Slide.from_sdata(section) for section in sections]
+    >>> cases = sqi.bench.leave_one_out(slides)
     """
     if sections is not None:
         slides = list(slides_of(slides, sections, keys).values())
@@ -290,6 +295,11 @@ def run(
     -------
     A row per case, predictor and gene: as :func:`sq_imputer.scores.score_table`, with columns `case`, `rank` (place of
     the gene in the panel, which is ordered by variance on the training sections) and `shares_patient`.
+
+    Examples
+    --------
+    >>> ridge = sqi.get_model("ridge")
+    >>> results = sqi.bench.run(cases, {"ridge": ridge()}, n_genes=10)
     """
     import pandas as pd
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SPREAD = "standard deviation"
 BY_FOLD = f"{SPREAD}\n(a model per fold)"
+LEAST = 0.2  # of itself that the colors of a standard deviation span: how large it is is not known better than that
 
 
 @verb
@@ -66,6 +67,10 @@ def compare(
         If the table, the layer or a gene is missing, or several models could be meant.
     BadInput
         If `ax` has another shape.
+
+    Examples
+    --------
+    >>> axes = sqi.pl.compare(sdata, ["NUC1", "GLD1"], layer="ridge")
     """
     from sq_imputer.runs.views import section_of
     from sq_imputer.section import read
@@ -171,7 +176,7 @@ def draw(
     ]
     if std is not None:
         std = np.asarray(std, dtype=float)
-        panels.append((spread, std, _panels.SPREAD, _panels.limits(std), unit))
+        panels.append((spread, std, _panels.SPREAD, _panels.limits(std, least=LEAST), unit))
     radius_um = _panels.visible_radius(axes[0], xy_um, radius_um)
     for ax, (title, values, colors, limits, label) in zip(axes, panels, strict=True):
         _panels.panel(ax, xy_um, radius_um, background)

@@ -67,6 +67,10 @@ def domains(
         If the table or the column is missing.
     BadInput
         If the column holds numbers, or no label.
+
+    Examples
+    --------
+    >>> ax = sqi.pl.domains(sdata)
     """
     from matplotlib.colors import ListedColormap
 

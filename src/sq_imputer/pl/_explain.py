@@ -64,6 +64,10 @@ def explain(
         If there is no such map, section, gene or spot, or several sections could be meant.
     BadInput
         If `ax` is not three Axes.
+
+    Examples
+    --------
+    >>> axes = sqi.pl.explain(sdata, "NUC1", spot=spots[0])
     """
     import matplotlib.pyplot as plt
 

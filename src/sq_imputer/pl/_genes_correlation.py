@@ -65,6 +65,10 @@ def genes_correlation(
         If the table, the layer or a gene is missing, or nothing was measured.
     BadInput
         If shapes differ, `ax` are not two, or fewer than 3 genes vary.
+
+    Examples
+    --------
+    >>> axes = sqi.pl.genes_correlation(sdata, layer="ridge")
     """
     if n is not None:
         check_number("n", n, 1, whole=True)

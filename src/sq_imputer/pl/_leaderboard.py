@@ -60,6 +60,10 @@ def leaderboard(
         If a table lacks the metric or another column.
     BadInput
         If there is no table, one has no rows, or `top` is less than 1.
+
+    Examples
+    --------
+    >>> ax = sqi.pl.leaderboard(results)
     """
     import matplotlib.pyplot as plt
     import pandas as pd

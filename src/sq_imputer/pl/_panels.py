@@ -51,8 +51,11 @@ def background(slide: Slide, made: Mapping, most_px: int = BACKGROUND_PX) -> Bac
     return crop.transpose(1, 2, 0), (left, right, bottom, top)
 
 
-def limits(values: np.ndarray, around_zero: bool = False) -> tuple[float, float]:
-    """First and last percentile, so that one spot does not take all the colors; never empty."""
+def limits(values: np.ndarray, around_zero: bool = False, least: float = 0.0) -> tuple[float, float]:
+    """First and last percentile, so that one spot does not take all the colors; never empty.
+
+    `least` is the share of their middle by which they differ at least: what varies by less is no contrast.
+    """
     values = values[np.isfinite(values)]
     values = np.concatenate([values, -values]) if around_zero else values
     if not len(values):
@@ -62,7 +65,9 @@ def limits(values: np.ndarray, around_zero: bool = False) -> tuple[float, float]
         low, high = values.min(), values.max()
     if not high > low:
         low, high = low - 0.5, high + 0.5
-    return float(low), float(high)
+    middle = (low + high) / 2
+    half = max((high - low) / 2, least / 2 * abs(middle))
+    return float(middle - half), float(middle + half)
 
 
 def visible_radius(ax: Axes, xy_um: np.ndarray, radius_um):

@@ -42,6 +42,10 @@ def quality(table: DataFrame, *, axes: Sequence[Axes] | None = None) -> np.ndarr
         If the table lacks a column.
     BadInput
         If there are other than three Axes.
+
+    Examples
+    --------
+    >>> axes = sqi.pl.quality(sqi.pp.quality(sections))
     """
     import matplotlib.pyplot as plt
 

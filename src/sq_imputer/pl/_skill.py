@@ -57,6 +57,10 @@ def skill(
     ------
     MissingKey
         If the table has no such metric or section.
+
+    Examples
+    --------
+    >>> ax = sqi.pl.skill(scores)
     """
     import matplotlib.pyplot as plt
 

@@ -37,5 +37,10 @@ def crops(sdata: SpatialData, spec: CropSpec | None = None, **keys: Unpack[Slide
     -----
     Where the sizes of the levels of an image do not settle where these lie, a few places of two levels are compared
     when the crops are made, once per image.
+
+    Examples
+    --------
+    >>> crops = sqi.pp.crops(sdata, sqi.CropSpec(extent_um=112, size_px=224))
+    >>> pixels = crops[:8]  # (8, 3, 224, 224), read now
     """
     return Slide.from_sdata(sdata, **keys).crops(CropSpec.of(spec))

@@ -79,6 +79,11 @@ def embed(
         If an encoder or a key is missing.
     BadInput
         If a name is none or taken, or the encoder cannot be had or asked.
+
+    Examples
+    --------
+    >>> sqi.pp.embed(sdata, shapes_key="spots")
+    >>> features = sdata.tables["table"].obsm["X_texture"]
     """
     spec = CropSpec.of(spec)
     encoder = _named(encoder, name, transform, spec)

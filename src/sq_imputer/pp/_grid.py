@@ -73,6 +73,10 @@ def grid(
     -----
     UserWarning
         If fewer than 80 % of the measured spots lie on the tissue.
+
+    Examples
+    --------
+    >>> sqi.pp.grid(sdata, spacing_um=100)
     """
     image_key = find_image(sdata, image_key)
     read.check_table_key(sdata, table_key)

@@ -67,6 +67,11 @@ def pixel_size(
     -----
     UserWarning
         If two sources differ by more than 3 %, or a scale factor is no positive number.
+
+    Examples
+    --------
+    >>> size = sqi.pp.pixel_size(sdata)
+    >>> um_per_pixel, where_from = size.mpp, size.source
     """
     image_key = find_image(sdata, image_key)
     read.check_table_key(sdata, table_key)

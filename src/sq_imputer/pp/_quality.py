@@ -52,6 +52,10 @@ def quality(sdata: Sections, *, sections: str | Mapping | None = None, **keys: U
         If a key is missing.
     BadInput
         If a section cannot be used.
+
+    Examples
+    --------
+    >>> table = sqi.pp.quality(sections)
     """
     import pandas as pd
 

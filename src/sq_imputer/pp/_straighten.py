@@ -64,6 +64,10 @@ def straighten(
     The sides are padded with white to a multiple of the factor of the coarsest level, so that every level lies where it
     says: by less than half a percent of the shorter side. In memory the image stays lazy, and every look at it computes
     what it shows; write the object first if it will be read more than once.
+
+    Examples
+    --------
+    >>> sqi.pp.straighten(sheared, "image")  # an image whose axes are not at right angles
     """
     image_key = find_image(sdata, image_key)
     key_added = read.straight_key(image_key) if key_added is None else key_added

@@ -52,6 +52,10 @@ def tissue(
     ------
     BadInput
         If no tissue is found, or the name is taken.
+
+    Examples
+    --------
+    >>> sqi.pp.tissue(sdata)  # look at sdata.shapes["tissue"] before a grid is laid on it
     """
     image_key = find_image(sdata, image_key)
     read.check_table_key(sdata, table_key)

@@ -127,7 +127,7 @@ def _averaged(told: Told, found: list[tuple], repeats: Sequence[int], truth: np.
     rows, said = np.flatnonzero(inside), []
     for repeat in range(told.folds.shape[1]):
         said.append(_gathered([f for f, r in zip(found, repeats, strict=True) if r == repeat and inside[f[1][0]]]))
-    one = together(said, None if truth is None else truth[rows], told.fold[rows])
+    one = together(said, None if truth is None else truth[rows])
     width = 0 if one.neighbors is None else one.neighbors.shape[1]
     return [(one, rows), *((widened(part, width), r) for part, r in found if not inside[r[0]])]
 

@@ -1,9 +1,10 @@
 """Several partitions of a section into blocks: what is said of a row in each of them, put together.
 
 Every row is predicted once in each partition, by a model that has not seen it. The mean of these means has no borders
-where one partition has them. Its standard deviation has the shape of the law of total variance, and the size of the
-errors that the mean makes in other blocks, by the rule of `sq_imputer.predictor.calibrate`: the mean of several models
-errs less than each of them.
+where one partition has them. Its standard deviation has the shape of the law of total variance, and one size per gene
+for all rows, that of the errors which the mean makes (by the rule of `sq_imputer.predictor.calibrate`): the mean of
+several models errs less than each of them. Were a block sized by the errors of the others, as within one partition, a
+map would show the blocks, and the less certain the better the block is predicted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 # R partitions, n rows, G genes, K neighbors
 
 
-def together(said: Sequence[Prediction], truth: np.ndarray | None, fold: np.ndarray) -> Prediction:
+def together(said: Sequence[Prediction], truth: np.ndarray | None) -> Prediction:
     """One prediction of what several partitions say of the same rows.
 
     Parameters
@@ -31,8 +32,6 @@ def together(said: Sequence[Prediction], truth: np.ndarray | None, fold: np.ndar
         R predictions of n rows. Of models that retrieve they count one bank.
     truth
         `(n, G)` what was measured; None where the standard deviation is not to be given the size of errors.
-    fold
-        `(n,)` blocks of the first partition: the errors of a block never size its own standard deviation.
 
     Returns
     -------
@@ -48,7 +47,7 @@ def together(said: Sequence[Prediction], truth: np.ndarray | None, fold: np.ndar
     if said[0].std is not None:
         within = torch.stack([one.std for one in said]).square().mean(dim=0)
         std = (within + means.var(dim=0, correction=0)).sqrt()
-        found["std"] = std if truth is None else _sized(mean - torch.from_numpy(truth), std, fold)
+        found["std"] = std if truth is None else _sized(mean - torch.from_numpy(truth), std)
         if said[0].samples is not None:
             turns = [said[j % len(said)].samples[:, j] for j in range(said[0].samples.shape[1])]
             found["samples"] = stretched(torch.stack(turns, dim=1), mean, found["std"], std)
@@ -61,15 +60,9 @@ def together(said: Sequence[Prediction], truth: np.ndarray | None, fold: np.ndar
     return Prediction(**found)
 
 
-def _sized(error: Tensor, std: Tensor, fold: np.ndarray) -> Tensor:
-    """Standard deviations `(n, G)` of the size of the errors in the blocks of other rows."""
-    import torch
-
-    found, none = torch.empty_like(std), torch.zeros(std.shape[1])
-    for block in np.unique(fold):
-        own = torch.from_numpy(fold == block)
-        found[own] = sized(std[own], *size(error[~own], std[~own], none, of_mean=False))
-    return found
+def _sized(error: Tensor, std: Tensor) -> Tensor:
+    """Standard deviations `(n, G)` of the size of the errors."""
+    return sized(std, *size(error, std, std.new_zeros(std.shape[1]), of_mean=False))
 
 
 def once(neighbors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -78,6 +78,10 @@ def agreement(
         If the table, the domains or the labels are missing.
     BadInput
         If fewer than two labels or domains are there to be compared.
+
+    Examples
+    --------
+    >>> table = sqi.tl.agreement(sdata, "measured", n_random=10)
     """
     table = check_table(sdata, key)
     check_number("n_random", n_random, 1, whole=True)

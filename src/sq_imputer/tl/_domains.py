@@ -124,6 +124,10 @@ def domains(
     the sections decide about domains. Leiden is a heuristic with a seed: another seed, one section more, or values that
     differ by more than rounding may give other domains, the more so the weaker
     these are; several seeds show how far to trust them.
+
+    Examples
+    --------
+    >>> sqi.tl.domains(sdata, n_domains=3)
     """
     settings = Settings(method, n_domains, resolution, n_pcs, spatial_weight, smooth, seed)
     settings.check()

@@ -115,6 +115,10 @@ def explain(
         If a gene, a spot or a key is missing.
     BadInput
         If the method does not explain the model, names are taken, or the model is not fitted.
+
+    Examples
+    --------
+    >>> found = sqi.tl.explain(sdata, "NUC1", model=model, spots=spots[:2], shapes_key="spots")
     """
     from sq_imputer import explain as maps
 

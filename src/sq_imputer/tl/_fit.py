@@ -87,6 +87,11 @@ def fit(
         If a key or a gene is missing.
     BadInput
         If a section cannot be used, or sections keep features by different weights of an encoder.
+
+    Examples
+    --------
+    >>> model = sqi.tl.fit(sections, "ridge", genes=["NUC1", "NUC2", "GLD1", "STR1"])
+    >>> model.save("ridge_of_two_sections")
     """
     plan = Plan.of(plan, seed=seed, device=device, progress=progress)
     predictor = resolve_model(model, config)

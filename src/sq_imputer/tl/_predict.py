@@ -180,6 +180,11 @@ def predict(
     `docs/slots.md` lists what is written. A prediction of which one matrix has more than 128 MB (111,000 rows of 300
     genes) goes to the store some rows at a time, is never whole in memory, and is lazy (dask) in the object. Of a model
     that retrieves, :func:`sq_imputer.tl.retrieved` tells which reference spots a prediction was made of.
+
+    Examples
+    --------
+    >>> sqi.tl.predict(sdata, model, shapes_key="spots")
+    >>> predicted = sdata.tables["imputed"].layers["ridge"]
     """
     plan = Plan.of(plan, seed=seed, device=device, progress=progress)
     workers = None if client is None else Workers(client)

@@ -46,6 +46,11 @@ def retrieved(
     ------
     MissingKey
         If there is no such table, prediction or spot, or the prediction was not made by retrieval.
+
+    Examples
+    --------
+    >>> sqi.tl.predict(sdata, "mclstexp", reference=sections, genes=list(model.genes), shapes_key="spots")
+    >>> found = sqi.tl.retrieved(sdata, spots[:2])
     """
     import pandas as pd
 

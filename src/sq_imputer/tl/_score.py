@@ -103,6 +103,10 @@ def score(
         If there is no such table or layer.
     BadInput
         If nothing was measured at the predicted shapes, or the baselines lack their training sections.
+
+    Examples
+    --------
+    >>> scores = sqi.tl.score(sdata, reference=sections)
     """
     import pandas as pd
 

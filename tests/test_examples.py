@@ -1,0 +1,56 @@
+"""The examples in the docstrings of verbs, in the order in which a user would come to them, on one toy object."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+from dataclasses import make_dataclass
+
+import matplotlib.pyplot as plt
+import pytest
+from spatialdata.transformations import Affine, set_transformation
+
+import sq_imputer as sqi
+
+ORDER = {
+    sqi.pp: ("pixel_size", "quality", "crops", "tissue", "grid", "embed", "straighten"),
+    sqi.tl: ("fit", "predict", "score", "domains", "agreement", "explain", "retrieved"),
+    sqi.bench: ("leave_one_out", "run"),
+    sqi.pl: ("compare", "domains", "explain", "genes_correlation", "skill", "leaderboard", "quality"),
+}
+
+
+@pytest.fixture
+def known(tmp_path, monkeypatch) -> dict:
+    """What the examples take as given. Models are small, since each of them is fitted."""
+    monkeypatch.chdir(tmp_path)
+    for name, changes in {"ridge": {"size_px": 32, "context_um": ()}, "mclstexp": {}}.items():
+        kind = sqi.get_model(name)
+        small = {**vars(kind.Config.small()), **changes}
+        fields = [(key, type(value), value) for key, value in small.items()]
+        monkeypatch.setattr(kind, "Config", make_dataclass("Config", fields, bases=(kind.Config,), frozen=True))
+    sections = list(sqi.datasets.toy(3, size_px=512, mpp=1.25, spots=30).values())
+    for number, section in enumerate(sections):
+        section.tables["table"].obs["patient"] = f"P{number}"
+    sdata = sections.pop()
+    sheared = sqi.datasets.toy(1, size_px=256, mpp=1.25, spots=4)["P1"]
+    name = next(iter(sheared.images))
+    sheared.images["image"] = sheared.images.pop(name)
+    bent = Affine([[1, 0.3, 0], [0, 1, 0], [0, 0, 1]], ("x", "y"), ("x", "y"))
+    set_transformation(sheared.images["image"], bent, "global")
+    spots = list(sdata.tables["table"].obs_names)
+    return {"sqi": sqi, "sdata": sdata, "sections": sections, "sheared": sheared, "spots": spots}
+
+
+@pytest.mark.filterwarnings("ignore:.*chance:UserWarning")  # of a small model on little tissue
+def test_every_verb_has_an_example_and_all_run_in_order(known):
+    for room, names in ORDER.items():
+        public = {name for name in room.__all__ if inspect.isfunction(getattr(room, name))}
+        assert public - set(names) <= {"strips_of", "outcomes"}
+        for name in names:
+            found = doctest.DocTestParser().get_doctest(getattr(room, name).__doc__, known, name, None, 0)
+            assert found.examples, f"{room.__name__}.{name} has no example"
+            found.globs = known
+            failed = doctest.DocTestRunner(verbose=False).run(found, clear_globs=False)
+            assert not failed.failed, name
+            plt.close("all")
