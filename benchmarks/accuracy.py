@@ -2,13 +2,14 @@
 
     python benchmarks/accuracy.py [--data FOLDER] [--sets her2st mob mouse_brain] [--models ridge mlp nsl stem mclstexp]
         [--device cpu] [--unit log1p_cp10k] [--csv FILE]
-        [--json benchmarks/figures.json]
+        [--json benchmarks/figures.json] [--parts FOLDER]
 
 her2st: sections C2 to C5 of one patient, each left out in turn (replicates of one tumor, not new patients). mob: two
 sections of one mouse, each predicted from the other. mouse_brain: one section in five vertical strips. Genes are
 chosen on the training sections of each case: of the 1000 highest that are detected in more than a tenth of the spots,
 the most variable. Nothing is tuned on a test section: every model runs with its defaults. "genes" is the agreement of
-the gene-gene correlations of predicted and measured, mean over cases. `stem` wants a GPU.
+the gene-gene correlations of predicted and measured, mean over cases. `stem` wants a GPU: on a core a case
+takes a quarter of an hour, so that with `--parts` every case is kept as it ends and is not run again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import frozen
@@ -75,12 +78,32 @@ def remember(path: Path, name: str, tops: tuple[int, ...], table: pd.DataFrame) 
     path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def genes_agreement(outcomes: list[bench.Outcome]) -> pd.Series:
-    found = [
-        {name: metrics.genes_correlation_agreement(outcome.truth, said) for name, said in outcome.predicted.items()}
-        for outcome in outcomes
-    ]
-    return pd.DataFrame(found).mean().round(3)
+def scored(outcome: bench.Outcome) -> pd.DataFrame:
+    """Scores per predictor and gene of a case; its agreement of genes stands beside every one of them."""
+    agreement = {
+        name: metrics.genes_correlation_agreement(outcome.truth, said) for name, said in outcome.predicted.items()
+    }
+    table = outcome.table()
+    return table.assign(agreement=table["predictor"].map(agreement))
+
+
+def tables_of(cases: list[bench.Case], parts: Path | None, stem: str, run: Callable) -> Iterator[pd.DataFrame]:
+    """The table of every case, from the folder of parts where it is there."""
+    for case in cases:
+        path = parts / f"{stem} {case.name}.csv" if parts else None
+        if path is None or not path.exists():
+            (outcome,) = run([case])
+            table = scored(outcome)
+            if path is not None:
+                parts.mkdir(parents=True, exist_ok=True)
+                table.to_csv(path, index=False)
+            yield table
+        else:
+            yield pd.read_csv(path)
+
+
+def genes_agreement(table: pd.DataFrame) -> pd.Series:
+    return table.groupby(["predictor", "case"])["agreement"].first().groupby("predictor").mean().round(3)
 
 
 def main() -> None:
@@ -96,6 +119,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--csv", type=Path, default=None, help="write the per-gene table here")
     parser.add_argument("--json", type=Path, default=None, help="put the means into this file, which the docs quote")
+    parser.add_argument("--parts", type=Path, default=None, help="keep the table of every case in this folder")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     tables = []
@@ -103,14 +127,15 @@ def main() -> None:
         start = time.monotonic()
         found = cases(name, args.data)
         plan = sqi.Plan(seed=args.seed, device=args.device)
-        outcomes = list(bench.outcomes(found, models(args.models), n_genes=max(TOPS[name]), unit=args.unit, plan=plan))
-        table = pd.concat([outcome.table() for outcome in outcomes], ignore_index=True)
+        run = partial(bench.outcomes, models=models(args.models), n_genes=max(TOPS[name]), unit=args.unit, plan=plan)
+        stem = f"{name} {args.unit} {'+'.join(args.models)} {args.seed}"
+        table = pd.concat(tables_of(found, args.parts, stem, run), ignore_index=True)
         tables.append(table.assign(set=name))
         if args.json:
             remember(args.json, name if args.unit == "log1p_cp10k" else f"{name}, {args.unit}", TOPS[name], table)
         split = "strips of one section" if name == "mouse_brain" else "leave one section out, same individual"
         print(f"\n{name}: {split}; {len(found)} cases; {args.unit}; {time.monotonic() - start:.0f} s")
-        print(summary(table, TOPS[name]).assign(genes=genes_agreement(outcomes)).to_string(), flush=True)
+        print(summary(table, TOPS[name]).assign(genes=genes_agreement(table)).to_string(), flush=True)
     if args.csv:
         pd.concat(tables).to_csv(args.csv, index=False)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import _thread
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import spatialdata
 import torch
+from fixtures_of_verbs import Spy
 
 import sq_imputer as sqi
 from sq_imputer.encoders import texture
@@ -334,30 +333,49 @@ def test_a_device_that_is_out_of_memory_gets_smaller_batches_and_the_result_is_t
 # Ctrl-C -------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_leaves_the_store_as_it_was_or_with_the_whole_table(stored, spy, how, digest):
-    begun, before, interrupted = time.perf_counter(), digest(stored), 0
-    sqi.tl.predict(stored, "spy", key_added="measure", **how["spy"])
-    took = time.perf_counter() - begun
-    for number in range(10):
-        sdata, key, resume = spatialdata.read_zarr(stored.path), f"imputed{number}", bool(number % 2)
-        timer = threading.Timer(took * (number + 0.5) / 12, _thread.interrupt_main)
-        timer.start()
-        try:
-            sqi.tl.predict(sdata, "spy", key_added=key, resume=resume, **how["spy"])
-        except KeyboardInterrupt:
-            interrupted += 1
-        finally:
-            timer.cancel()
-            timer.join()
-        read = spatialdata.read_zarr(stored.path)
-        if key in read.tables:
-            same(read.tables[key], stored.tables["measure"])
-        assert set(sdata.tables) <= set(read.tables)
-        ours = [name for name in read.tables if name != "table"]
-        assert digest(read, without=ours) == before
-        left = [path.name for path in stored.path.parent.iterdir() if path != stored.path]
-        assert all(name.endswith(".run") and int(name.split(".imputed")[1][0]) % 2 for name in left), left
-    assert interrupted
+# where Ctrl-C comes: what is called then, how many times it was before, and whether it is heard once the table is there
+MOMENTS = {
+    "fitting": (Spy, "optimize", 0, False),
+    "predicting": (Spy, "predict_step", 1, False),
+    "before the table is written": (write, "commit_whole", 0, False),
+    "written beside the store": (store, "flush", 0, False),
+    "taking its place": (store, "_put_in", 0, True),
+    "in its place, not listed": (store, "_consolidate", 0, True),
+}
+
+
+@contextmanager
+def ctrl_c_at(place, name: str, times: int):
+    """Lets something be called some times and presses Ctrl-C as it is called again."""
+    left, function = [times], getattr(place, name)
+
+    def interrupted(*args, **kwargs):
+        left[0] -= 1
+        if left[0] == -1:
+            signal.raise_signal(signal.SIGINT)
+        return function(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(place, name, interrupted)
+        yield
+    assert left[0] < 0, f"{name} was called {times - left[0]} times"
+
+
+@pytest.mark.parametrize("resume", [False, True], ids=["at once", "resume"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_leaves_the_store_as_it_was_or_with_the_whole_table(stored, spy, how, digest, moment, resume):
+    *where, whole = MOMENTS[moment]
+    before, sdata = digest(stored), spatialdata.read_zarr(stored.path)
+    with ctrl_c_at(*where):
+        sqi.tl.predict(sdata, "spy", resume=resume, **how["spy"])
+    read = spatialdata.read_zarr(stored.path)
+    assert ("imputed" in read.tables) == whole
+    assert set(sdata.tables) <= set(read.tables) and digest(read, without=["imputed"]) == before
+    left = [path.name for path in stored.path.parent.iterdir() if path != stored.path]
+    assert all(name.endswith(".run") for name in left) and bool(left) <= resume, left
+    if whole:
+        sqi.tl.predict(stored, "spy", key_added="whole", **how["spy"])
+        same(read.tables["imputed"], stored.tables["whole"])
 
 
 # Elsewhere ----------------------------------------------------------------------------------------
