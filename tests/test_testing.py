@@ -629,6 +629,14 @@ class HasASeedOfItsOwn(Steps):
         super().optimize(sources, replace(plan, seed=0))
 
 
+@fails("check_listing", "sections listed in another order give another weight")
+class TakesTheFirstSection(Sound):
+    def fit(self, sources, plan=None):
+        fitted = super().fit(sources, plan)
+        fitted.weight[0] += sources[0].expression.mean() if isinstance(sources, list) else 0
+        return fitted
+
+
 @fails("check_refit", "fit does not return the model itself")
 class ReturnsACopy(Sound):
     def fit(self, sources, plan=None):

@@ -25,6 +25,7 @@ from sq_imputer.predictor import calibrate, encoded, train
 from sq_imputer.predictor.chance import Chance
 from sq_imputer.predictor.folder import CONTROL, load_as, packed, write
 from sq_imputer.predictor.held import hold
+from sq_imputer.predictor.parts import in_order
 from sq_imputer.predictor.registry import ModelCard, get_model
 from sq_imputer.predictor.statistics import safe, summary, take
 from sq_imputer.predictor.train import Plan
@@ -171,7 +172,7 @@ class Predictor(nn.Module, ABC):
             told = f"'{self.card.name}' learns nothing from fewer than {self.fewest_rows} rows at a time."
             raise BadInput(f"Plan.batch_size is {plan.batch_size}; {told}")
         fresh = type(self)(self.config)
-        fresh._fit(sources, plan)
+        fresh._fit(in_order(sources), plan)
         self.__dict__.update(fresh.__dict__)
         return self
 

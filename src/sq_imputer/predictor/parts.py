@@ -1,7 +1,8 @@
-"""Measured rows of several sources as one, and what is left out of them to measure an error."""
+"""Measured rows of several sources as one, in an order of their own, and what is left out to measure an error."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEAST_HALVED = 20  # rows on either side, half of which still say something
+_LOOKED_AT = 1000  # rows of a source that tell it from others of its name
 
 
 class Labels(NamedTuple):
@@ -30,6 +32,21 @@ class Labels(NamedTuple):
         sections = [np.full(len(r), number) for number, r in enumerate(rows)]
         xy = [source.xy_um[r] for source, r in zip(sources, rows, strict=True)]
         return cls(*(np.concatenate(parts) for parts in (groups, sections, xy)))
+
+
+def in_order(sources: Sequence[Source]) -> list[Source]:
+    """Sources in an order that is not that in which they are listed, which decides what is drawn for which row.
+
+    By name, less the number that those of one name have by their place in a list; then by what was measured, not by
+    where, as places come with rounding.
+    """
+    return sorted(sources, key=_told_by) if len(sources) > 1 else list(sources)
+
+
+def _told_by(source: Source) -> tuple[str, int, float]:
+    rows = np.flatnonzero(source.measured)
+    mean = float(np.mean(source.expression[rows[:_LOOKED_AT]], dtype=np.float64)) if len(rows) else 0.0
+    return re.sub(r"-\d+$", "", source.section), len(rows), mean
 
 
 def share_left(error: Tensor, of_half: Tensor, spread: Tensor) -> float:

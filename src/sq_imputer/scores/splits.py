@@ -315,7 +315,8 @@ def inner_split(groups, sections, xy_um, fraction: float = 0.1, *, seed: int = 0
     rng = np.random.default_rng(seed)
     number = {pair: i for i, pair in enumerate(_sections_of_patients(groups, sections))}
     section_of = np.array([number[pair] for pair in zip(groups.tolist(), sections.tolist(), strict=True)])
-    for labels in (np.unique(groups, return_inverse=True)[1], section_of):
+    patients = {group: i for i, group in enumerate(dict.fromkeys(groups.tolist()))}
+    for labels in (np.array([patients[group] for group in groups.tolist()]), section_of):
         if labels.max() >= 2:
             return np.isin(labels, _drawn(labels.max() + 1, fraction, rng))
     held = np.zeros(len(groups), dtype=bool)

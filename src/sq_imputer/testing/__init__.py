@@ -88,6 +88,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     _fitting.check_sources_unchanged,
     _fitting.check_seed,
     _fitting.check_another_seed,
+    _fitting.check_listing,
     _fitting.check_refit,
     _fitting.check_models_apart,
     _fitting.check_unmeasured_rows,

@@ -33,10 +33,16 @@ def check_seed(subject: Subject) -> None:
     numpy_state = np.random.get_state()
     with torch.random.fork_rng():
         torch.manual_seed(99), np.random.seed(99)
-        again = subject.fit(subject.training)
+        again = subject.fit_quickly(subject.few)
     np.random.set_state(numpy_state)
-    differ = changed(subject.weights, state(again))
+    differ = changed(state(subject.quick), state(again))
     assert not differ, f"two fits with one seed differ in {', '.join(differ)}"
+
+
+def check_listing(subject: Subject) -> None:
+    """The order in which sections are listed does not change the fit."""
+    differ = changed(state(subject.quick), state(subject.fit_quickly(subject.few[::-1])))
+    assert not differ, f"sections listed in another order give another {', '.join(differ)}"
 
 
 def check_another_seed(subject: Subject) -> None:
