@@ -32,4 +32,6 @@ def test_sections_have_an_order_that_is_not_that_of_a_list(arrays) -> None:
     assert in_order([second, first]) == in_order([first, second]) == [first, second]
     numbered = named("spots-1", 2.0), named("spots-2", 1.0), named("spots-3", 3.0, rows=2)
     again = named("spots-2", 2.0), named("spots-3", 1.0), named("spots-1", 3.0, rows=2)  # listed otherwise
-    assert [s.expression[0, 0] for s in in_order(numbered)] == [s.expression[0, 0] for s in in_order(again)] == [3, 1, 2]
+    assert (
+        [s.expression[0, 0] for s in in_order(numbered)] == [s.expression[0, 0] for s in in_order(again)] == [3, 1, 2]
+    )
