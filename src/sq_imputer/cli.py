@@ -73,9 +73,10 @@ def _genes(genes: str) -> list[str] | int:
     return int(genes) if genes.isdigit() else [name.strip() for name in genes.split(",") if name.strip()]
 
 
-def _resolution(text: str) -> str | float:
+def _resolution(text: str) -> str | float | list[float]:
     try:
-        return float(text)
+        found = [float(part) for part in text.split(",")]
+        return found if len(found) > 1 else found[0]
     except ValueError:
         return text
 

@@ -287,6 +287,7 @@ class Model(Protocol):
     sizes: dict[str, int]
     provenance: dict
     history: dict
+    coarser: tuple[Model, ...]
     training_rows: tuple[Marks, ...]
     std_of_mean: bool
     measures_error: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from spatialdata.transformations import Scale, Sequence, get_transformation
 import sq_imputer as sqi
 from sq_imputer.contract import CropSpec, Needs
 from sq_imputer.errors import BadInput
-from sq_imputer.section.resolution import common, for_model, read_at, trained
+from sq_imputer.section.resolution import common, fitting, for_model, read_at, trained
 from sq_imputer.section.slide import Slide
 
 NEEDS = Needs(CropSpec(100, 128))  # .78 µm per pixel
@@ -124,3 +125,35 @@ def test_the_verbs_read_at_one_resolution_and_say_so(sections):
     with pytest.raises(BadInput, match="resolves 3 µm per pixel .*fitted at 1"):
         sqi.tl.predict(sections["coarse"], fine, key_added="other")
     assert "other" not in sections["coarse"].tables
+
+
+def test_one_folder_serves_scans_of_several_resolutions(sections, tmp_path):
+    how = {"genes": GENES, "config": SMALL, "device": "cpu", "progress": False}
+    fitted = sqi.tl.fit(sections["fine"], "ridge", resolution=[3.0, 1.0], **how)
+    fitted.save(tmp_path)
+    fine, coarse = (Slide.from_sdata(sections[name]) for name in ("other", "coarse"))
+    read = sqi.load(tmp_path)
+    assert fitting(read, [fine]) is read and fitting(read, [fine], 3.0) is read.coarser[0]
+    assert fitting(read, [fine, coarse]) is read.coarser[0]
+    for name, resolution in (("other", 1.0), ("coarse", 3.0)):
+        sqi.tl.predict(sections[name], tmp_path, key_added="several", progress=False)
+        said = sqi.io.pythonic(sections[name].tables["several"].uns["sq_imputer"])["ridge"]
+        assert (said["resolution"], said["resolutions"]) == (resolution, [1.0, 3.0])
+    alone = sqi.tl.fit(sections["fine"], "ridge", resolution=3.0, **how)
+    sqi.tl.predict(sections["coarse"], alone, key_added="alone", progress=False)
+    one, other = (sections["coarse"].tables[name].layers["ridge"] for name in ("several", "alone"))
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_none_of_several_that_fits_is_refused_with_the_way_out(slides):
+    saw = [SimpleNamespace(needs=NEEDS, provenance={"resolved_mpp": [mpp]}, coarser=()) for mpp in (0.9, 1.5)]
+    saw[0].coarser = (saw[1],)
+    model = fitting(saw[0], [slides["coarse"]])
+    with pytest.raises(BadInput, match=r"fitted at 1.5.*tl.fit\(..., resolution=3"):
+        for_model([slides["coarse"]], model.needs, model.provenance)
+
+
+@pytest.mark.parametrize("wrong", [[], [1.0, 1.0], ["auto", 1.0], [None], [0.7, -1.0]])
+def test_several_are_numbers_each_once(sections, wrong):
+    with pytest.raises(BadInput, match=r"resolution (is|names) "):
+        sqi.tl.fit(sections["fine"], "ridge", genes=GENES, resolution=wrong)

@@ -27,6 +27,7 @@ from sq_imputer.predictor.folder import CONTROL, load_as, packed, write
 from sq_imputer.predictor.held import hold
 from sq_imputer.predictor.parts import in_order
 from sq_imputer.predictor.registry import ModelCard, get_model
+from sq_imputer.predictor.resolutions import settings_of, tensors_of
 from sq_imputer.predictor.statistics import safe, summary, take
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
@@ -78,6 +79,7 @@ class Predictor(nn.Module, ABC):
         self.sizes: dict[str, int] = {}
         self.provenance: dict = {}
         self.history: dict = {}
+        self.coarser: tuple[Predictor, ...] = ()  # the same fitted at coarser resolutions, finest first
         self.training_rows: tuple[Marks, ...] = ()  # of every section, so that none of them is predicted unawares
 
     def __repr__(self) -> str:
@@ -91,6 +93,8 @@ class Predictor(nn.Module, ABC):
             said.append(f"fitted on {sum(known['rows'])} rows of {listed(known['sections'])}")
         if known.get("training_mpp"):
             said.append(f"at {known['training_mpp']:.3g} µm per pixel")
+        if self.coarser:
+            said.append(f"read at {listed(known.get('resolutions', []))}")
         return ", ".join(said)
 
     # What a model says ----------------------------------------------------------------------------
@@ -248,25 +252,15 @@ class Predictor(nn.Module, ABC):
         """
         if not self.fitted:
             raise BadInput(f"'{self.card.name}' is not fitted; there is nothing to save.")
-        wrong = misfit(self.state_dict(), self.state_dict())
+        wrong = misfit(tensors_of(self), tensors_of(self))
         if wrong:
             raise BadInput(f"'{self.card.name}' is not saved, since it could not be used: {wrong}. Fit it again.")
-        settings = {
-            "model": self.card.name,
-            "config": asdict(self.config),
-            "genes": list(self.genes),
-            "unit": self.unit,
-            "sizes": self.sizes,
-            "provenance": self.provenance,
-            "history": self.history,
-            "training_genes": [list(marks.genes) for marks in self.training_rows],
-        }
-        write(path, settings, packed(self.state_dict(), self.training_rows))
+        write(path, settings_of(self), packed(tensors_of(self), self.training_rows))
 
     @property
     def sha256(self) -> str:
         """Hash of the file of weights, as `model.json` and the provenance of a prediction name it."""
-        return hashlib.sha256(packed(self.state_dict(), self.training_rows)).hexdigest()
+        return hashlib.sha256(packed(tensors_of(self), self.training_rows)).hexdigest()
 
     @classmethod
     def load(cls, path: str | Path) -> Predictor:

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args, get_origin
 
@@ -23,6 +24,7 @@ from sq_imputer.contract import Marks
 from sq_imputer.errors import BadInput, MissingKey, SqImputerError, StoreError, listed
 from sq_imputer.predictor.config import thaw
 from sq_imputer.predictor.registry import get_model
+from sq_imputer.predictor.resolutions import check_told, parted
 from sq_imputer.scores.overlap import n_codes
 from sq_imputer.store.disk import sync
 from sq_imputer.surroundings import undisturbed
@@ -90,20 +92,26 @@ def load_as(path: str | Path, find: Callable[[str], type[Model]]) -> Model:
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise BadInput(f"'{folder / SETTINGS}': the config of '{settings['model']}' is wrong: {error}.") from error
 
-    def blank() -> Model:
-        predictor = model(config)
-        predictor.genes, predictor.unit = tuple(settings["genes"]), settings["unit"]
-        predictor.sizes, predictor.provenance, predictor.history = (
-            settings[k] for k in ("sizes", "provenance", "history")
-        )
-        return predictor
-
     [(name, said)] = settings["files"].items()
     tensors = _tensors(folder / name, said)
     rows = _training_rows(tensors, settings["training_genes"], folder)
     weights = {name: tensor for name, tensor in tensors.items() if not ROWS.fullmatch(name)}
-    predictor = _fill(blank, weights, folder)
-    predictor.training_rows = rows
+    found = []
+    for mine, own in parted(weights, settings):
+        blank = partial(_blank, model, config, settings, own)
+        predictor = _fill(blank, mine, folder)
+        predictor.training_rows = rows
+        found.append(predictor)
+    found[0].coarser = tuple(found[1:])
+    return found[0]
+
+
+def _blank(model: type[Model], config, settings: dict, own: dict) -> Model:
+    """A predictor without layers."""
+    predictor = model(config)
+    predictor.genes, predictor.unit = tuple(settings["genes"]), settings["unit"]
+    for name, value in own.items():
+        setattr(predictor, name, value)
     return predictor
 
 
@@ -218,6 +226,8 @@ def _settings(folder: Path) -> dict:
     for name, kind in TYPES.items():
         if not _is(settings.get(name), kind):
             raise BadInput(f"'{file}' is damaged: '{name}' is not there, or not what it should be. {again}")
+    if not check_told(settings, lambda value, name: _is(value, TYPES[name])):
+        raise BadInput(f"'{file}' is damaged: 'coarser' is not what it should be. {again}")
     files, genes = list(settings["files"].items()), settings["genes"]
     if not genes or len(set(genes)) < len(genes):
         raise BadInput(f"'{file}' is damaged: 'genes' should name some, each once. {again}")

@@ -79,7 +79,8 @@ def check_alone(predictor: Predictor, reference, genes, unit: str | None, resolu
             f"({listed(predictor.genes, 3)}). Leave out genes=, or fit the genes wanted."
         )
     own = trained(predictor.provenance, predictor.needs)
-    if resolution not in ("auto", None) and own is not None and abs(resolution / own - 1) > 0.01:
+    known = ("auto", None, predictor.provenance.get("resolution"))
+    if resolution not in known and own is not None and abs(resolution / own - 1) > 0.01:
         raise BadInput(
             f"resolution is {resolution:g} µm per pixel, but this '{name}' was fitted at {own:.3g}. Leave out "
             f"resolution=, or fit one by tl.fit(..., resolution={resolution:g})."

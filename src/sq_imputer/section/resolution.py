@@ -15,7 +15,7 @@ import numpy as np
 from sq_imputer.errors import BadInput, listed
 
 if TYPE_CHECKING:
-    from sq_imputer.contract import Needs
+    from sq_imputer.contract import Model, Needs
     from sq_imputer.section.slide import Slide
 
 ALIKE = 1.5  # times coarser: sections are read as they are, and a fitted model takes them
@@ -32,6 +32,24 @@ def check_resolution(resolution) -> None:
             f"resolution is {resolution!r}; expected 'auto', None for each as it is, or µm per pixel "
             f"from {FINEST:g} to {COARSEST:g}."
         )
+
+
+def several(resolution: Sequence[float]) -> list[float]:
+    """Resolutions that one model is to be fitted at, finest first.
+
+    Raises
+    ------
+    BadInput
+        If they are none, one twice, or no µm per pixel.
+    """
+    found = list(resolution)
+    for one in found:
+        if one is None or isinstance(one, str):
+            raise BadInput(f"resolution names {one!r} among several; expected µm per pixel, such as [0.7, 1.4, 3.2].")
+        check_resolution(one)
+    if not found or len(set(found)) < len(found):
+        raise BadInput(f"resolution is {resolution!r}; expected some µm per pixel, each once, such as [0.7, 1.4, 3.2].")
+    return sorted(map(float, found))
 
 
 def shown(slide: Slide, needs: Needs) -> float:
@@ -100,6 +118,32 @@ def trained(provenance: Mapping, needs: Needs) -> float | None:
     resolved = provenance.get("resolved_mpp") or [provenance.get("training_mpp") or 0.0]
     own = max(provenance.get("resolution") or 0.0, *resolved)
     return max(own, needs.crop.mpp) if own else None
+
+
+def fitting(predictor: Model, slides: Sequence[Slide], resolution: str | float | None = "auto") -> Model:
+    """Of a fitted model and the coarser ones beside it the one that is asked for, or the finest that sections allow.
+
+    Parameters
+    ----------
+    predictor
+        The finest.
+    slides
+        The sections to be predicted, all by one.
+    resolution
+        µm per pixel that one of them was fitted at; `"auto"` or None: by what the sections resolve.
+
+    Returns
+    -------
+    The coarsest where none fits: :func:`for_model` refuses it.
+    """
+    models = (predictor, *predictor.coarser)
+    if len(models) == 1:
+        return predictor
+    if resolution not in ("auto", None):
+        return next((one for one in models if one.provenance.get("resolution") == resolution), predictor)
+    worst = max(slide.resolved_mpp for slide in slides)
+    fine = (one for one in models if worst <= ALIKE * (trained(one.provenance, one.needs) or np.inf))
+    return next(fine, models[-1])
 
 
 def for_model(slides: Sequence[Slide], needs: Needs, provenance: Mapping) -> float | None:

@@ -19,7 +19,7 @@ from sq_imputer.section.image import spots_of
 from sq_imputer.section.keys import verb
 from sq_imputer.section.mosaic import Mosaic, as_element, check_mpp
 from sq_imputer.section.regions import slides_of
-from sq_imputer.section.resolution import for_model, read_at
+from sq_imputer.section.resolution import fitting, for_model, read_at
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
 from sq_imputer.tl._explained import Work
@@ -129,6 +129,7 @@ def explain(
     maps.Sight.of(predictor, genes, encoder_of=shelf.get)
     _check_arguments(predictor.needs.crop, method, mpp, grid, seed, batch_size, baseline)
     slides = [Slide.from_sdata(sdata, **keys)] if sections is None else [*slides_of(sdata, sections, keys).values()]
+    predictor = fitting(predictor, slides)
     slides = read_at(slides, for_model(slides, predictor.needs, predictor.provenance))
     slides = [replace(slide, encoders=shelf) for slide in slides]
     parts = [(slide, rows) for slide in slides if len(rows := _rows(slide, spots, slides))]

@@ -11,7 +11,7 @@ from sq_imputer.runs.checks import warn_of_panel, warn_of_rows
 from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model, shelf_of
 from sq_imputer.runs.totals import share_of
 from sq_imputer.section.keys import verb
-from sq_imputer.section.resolution import common, known, read_at
+from sq_imputer.section.resolution import common, known, read_at, several
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.runs.sections import Sections
     from sq_imputer.section.keys import SlideKeys
+    from sq_imputer.section.slide import Slide
 
 
 @verb
@@ -32,7 +33,7 @@ def fit(
     unit: str = LOG1P_CP10K,
     config: Mapping | object | None = None,
     weights: Weights | None = None,
-    resolution: str | float | None = "auto",
+    resolution: str | float | Sequence[float] | None = "auto",
     dense: bool | None = None,
     plan: Plan | None = None,
     seed: int | None = None,
@@ -65,6 +66,8 @@ def fit(
         µm per pixel: crops show nothing finer, of any section. `"auto"`: the coarsest that the sections resolve, by
         their spectra, where they differ by more than 1.5 times; else each is read as it is. None: as it is. A model
         says nothing of a section that resolves less than it was fitted at: pass that of the coarsest to be predicted.
+        Several, such as `[0.7, 1.4, 3.2]`: a model is fitted at each, all are saved in one folder, and `tl.predict`
+        takes the finest that a section allows. The coarser ones are `predictor.coarser`.
     dense
         Whether windows that share pixels are described together, block by block, which costs what their pixels cost;
         False: crop by crop. Left out: together where the encoder can, in blocks as large as is cheapest for rows that
@@ -97,17 +100,30 @@ def fit(
     predictor = resolve_model(model, config)
     fresh = type(predictor)(predictor.config)
     slides = read_sections(sdata, keys, within=sections, encoders=shelf_of(fresh, weights, dense))
-    own = common(slides, fresh.needs, resolution)
-    slides = read_at(slides, own)
+    levels = several(resolution) if isinstance(resolution, list | tuple) else [resolution]
     chosen = pick_genes(slides, genes)
     n_rows = sum(int(slide.measured.sum()) for slide in slides)
     warn_of_panel(chosen, genes)
     warn_of_rows(f"'{fresh.card.name}'", n_rows, listed(slide.section for slide in slides))
+    read = [common(slides, fresh.needs, level) for level in levels]  # which refuses before anything is fitted
     with quiet(not plan.progress):
-        fresh.fit([slide.with_genes(chosen, unit) for slide in slides], plan)
+        models = [_fitted(fresh, slides, own, chosen, unit, plan) for own in read]
+    if len(models) > 1:
+        for model in models:
+            model.provenance["resolutions"] = levels
+    models[0].coarser = tuple(models[1:])
+    return models[0]
+
+
+def _fitted(
+    like: Predictor, slides: Sequence[Slide], resolution: float | None, genes: Sequence[str], unit: str, plan: Plan
+) -> Predictor:
+    """A predictor like this one, fitted on sections that are read at one resolution."""
+    fresh, slides = type(like)(like.config), read_at(slides, resolution)
+    fresh.fit([slide.with_genes(genes, unit) for slide in slides], plan)
     fresh.provenance["library_genes"] = [len(slide.var_names) for slide in slides]
-    fresh.provenance["library_share"] = [share_of(slide, chosen) for slide in slides]
+    fresh.provenance["library_share"] = [share_of(slide, genes) for slide in slides]
     fresh.provenance["training_mpp"] = max(slide.frame.pixel.mpp for slide in slides)
-    fresh.provenance |= known(slides, own)
+    fresh.provenance |= known(slides, resolution)
     fresh.provenance["pixels"] = [slide.frame.pyramid.fingerprint for slide in slides]
     return fresh

@@ -30,7 +30,7 @@ from sq_imputer.runs.totals import share_of, warn_of_shares
 from sq_imputer.scores.splits import check_folds
 from sq_imputer.section.keys import verb
 from sq_imputer.section.opened import open_for
-from sq_imputer.section.resolution import check_resolution, common, for_model, read_at
+from sq_imputer.section.resolution import check_resolution, common, fitting, for_model, read_at
 from sq_imputer.store.workers import Workers
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ def predict(
     resolution
         µm per pixel: crops show nothing finer, of any section. `"auto"`: the coarsest that the sections resolve, by
         their spectra, where they differ by more than 1.5 times; else each is read as it is. None: as it is. A
-        fitted model has its own, and refuses sections that resolve less.
+        fitted model has its own, and refuses sections that resolve less; of one that was fitted at several the finest
+        is taken that all sections allow, or the one that is named here, and the provenance says which.
     dense
         Whether windows that share pixels are described together, block by block, which costs what their pixels cost;
         False: crop by crop. Left out: together where the encoder can, in blocks as large as is cheapest for rows that
@@ -194,6 +195,7 @@ def predict(
     predictor = resolve_model(model, config)
     check_resolution(resolution)
     targets = read_targets(sdata, sections, reference, keys).seen_by(shelf_of(predictor, weights, dense))
+    predictor = fitting(predictor, targets.slides, resolution)
     place = Place(sdata, key_added, layer_added or predictor.card.name, overwrite, _path(output_path))
     table = place.check(targets)
     home = journal_home(place) if resume or client is not None else None
