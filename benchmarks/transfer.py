@@ -1,6 +1,7 @@
 """To another patient and to another resolution: models fitted on her2st C, each as it is and read at one resolution.
 
     python benchmarks/transfer.py [--data FOLDER] [--cases B4 A1 C3] [--models ridge mlp nsl stem mclstexp]
+        [--json benchmarks/figures.json]
 
 Fitted on C2 to C5 (.69 µm per pixel), tested on B4 of patient B (as fine; shallow: median 648 UMI) and on A1 of
 patient A (3.2 µm per pixel). Fitted on C2, C4, C5, tested on C3 that was downsampled to 3.2: how much is lost against
@@ -12,6 +13,7 @@ that they have in common. Ridge "no scaling" takes its features as they are, not
 from __future__ import annotations
 
 import argparse
+import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -84,6 +86,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=None, help="folder with her2st; or SQ_IMPUTER_DATA")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--models", nargs="+", default=["ridge", "mlp", "nsl", "stem", "mclstexp"])
+    parser.add_argument("--json", type=Path, default=None, help="file of figures to be brought up to date")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -94,7 +97,24 @@ def main() -> None:
         for read in (None, "auto"):
             table = summary(bench.run([case], chosen(args.models), resolution=read, **run), (50, 250))
             print(f"\n{case.name}, {'as it is' if read is None else 'auto'}")
-            print(_short(table).to_string(), flush=True)
+            short = _short(table)
+            print(short.to_string(), flush=True)
+            if args.json is not None:
+                _keep(args.json, case.test.section.split(" ")[0], "as it is" if read is None else "auto", short)
+
+
+def _keep(file: Path, case: str, read: str, table: pd.DataFrame) -> None:
+    """Bring the figures of some models up to date; B4 has a place of its own, as README quotes it."""
+    figures = json.loads(file.read_text())
+    if case == "B4" and read != "as it is":
+        return
+    into = figures["to B4"] if case == "B4" else figures.setdefault("transfer", {}).setdefault(case, {})
+    into = into if case == "B4" else into.setdefault(read, {})
+    for top in ("top-50", "top-250"):
+        for model in table.index.drop("mean"):
+            found = {name: float(table.loc[model, f"{name} {top}"]) for name in ("pearson", "pearson_given_depth")}
+            into.setdefault(top, {})[model] = {name: None if np.isnan(v) else v for name, v in found.items()}
+    file.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
 
 
 def _short(table: pd.DataFrame) -> pd.DataFrame:

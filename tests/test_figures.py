@@ -58,6 +58,18 @@ def test_the_text_of_readme_quotes_the_transfer_as_the_file_has_it():
     assert f"depth-only baseline ({both('to B4', 'depth only')})" in text
 
 
+def test_the_page_on_resolution_quotes_the_transfer_as_the_file_has_it():
+    cases = {"C3": "C3, downsampled", "A1": "A1 of another patient"}
+    text = (ROOT / "docs" / "concepts" / "resolution.md").read_text()
+    for case, title in cases.items():
+        part = text[text.index(f"| {title}") :]
+        lines = [line.split("|") for line in part[: part.index("\n\n")].splitlines()][:6]
+        for read, column, n in (("as it is", 3, 6), ("auto", 4, 5)):
+            found = [cells[column].strip() for cells in lines[:n]]
+            order = ["ridge", "ridge rbf", "ridge no scaling", "mlp", "mclstexp", "classical"][:n]
+            assert found == [quoted(FIGURES["transfer"][case][read]["top-50"][model]) for model in order]
+
+
 def test_the_page_on_units_quotes_the_same():
     found = rows((ROOT / "docs" / "concepts" / "units.md").read_text())
     columns = [(of, top) for of in ("her2st, log2_counts", "her2st") for top in ("top-50", "top-250")]
