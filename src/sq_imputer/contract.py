@@ -241,9 +241,16 @@ class Prediction:
         """Parts whose rows are numbered by `index`, put back in row order."""
         import torch
 
-        names = [f.name for f in fields(Prediction) if getattr(parts[0], f.name) is not None]
-        stacked = Prediction(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
-        return stacked[torch.argsort(torch.cat(list(index)))]
+        order = torch.argsort(torch.cat(list(index)))
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order))
+        places, whole = place.split([len(rows) for rows in index]), {}
+        for name in (f.name for f in fields(Prediction) if getattr(parts[0], f.name) is not None):
+            found = [getattr(part, name) for part in parts]
+            whole[name] = found[0].new_empty(len(order), *found[0].shape[1:])  # once, and no copy of it
+            for rows, values in zip(places, found, strict=True):
+                whole[name][rows] = values
+        return Prediction(**whole)
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,3 +112,8 @@ def test_a_run_that_was_interrupted_goes_on(stored, fitted, expected, small, mon
     sqi.tl.predict(stored, fitted, resume=True)
     assert sorted(stored.path.parent.iterdir()) == before
     same(expected, stored.tables["imputed"])
+
+
+def test_rows_at_a_time_are_fewer_of_more_genes() -> None:
+    assert run.at_once(300) == run.AT_ONCE and run.at_once(10**9) == 1
+    assert run.MATRIX_BYTES / 2 < 4 * 20_000 * run.at_once(20_000) <= run.MATRIX_BYTES

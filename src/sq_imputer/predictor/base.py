@@ -220,7 +220,8 @@ class Predictor(nn.Module, ABC):
             index.append(batch.index)
             batch = replace(batch, key=_keys(source.section, batch.index))
             parts += size.pieces(batch, lambda rows: self._step(rows, device), f"'{self.card.name}' on {device}")
-        return Prediction.gather(parts, index)[torch.from_numpy(place)]
+        whole = Prediction.gather(parts, index)
+        return whole if np.array_equal(place, np.arange(len(rows))) else whole[torch.from_numpy(place)]
 
     @property
     def encoded(self) -> dict[str, dict]:

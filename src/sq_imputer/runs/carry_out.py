@@ -136,4 +136,6 @@ def _gathered(found: Sequence[tuple[Prediction, np.ndarray]]) -> Prediction:
     import torch
 
     parts, rows = zip(*found, strict=True)
+    if len(parts) == 1 and (np.diff(rows[0]) > 0).all():  # a copy would be of all rows and genes
+        return parts[0]
     return Prediction.gather(parts, [torch.from_numpy(r) for r in rows])

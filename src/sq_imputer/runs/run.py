@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from sq_imputer.section.slide import Slide
     from sq_imputer.store.workers import Workers
 
-AT_ONCE = 8192  # rows that are predicted at a time where not all are held in memory
+AT_ONCE = 8192  # rows that are predicted at a time where not all are held in memory: at most
+MATRIX_BYTES = 16 << 20  # of such rows and all genes
 N_LOOKS = 16  # crops that identify the image
 
 
@@ -94,7 +95,8 @@ class Run:
         """The same some rows at a time, with their numbers: for rows that are too many for memory."""
         rows = np.arange(len(slide)) if rows is None else np.sort(rows)
         if self.journal is None:
-            for some in track(chunks(rows, AT_ONCE), predictor.card.name, -(-len(rows) // AT_ONCE)):
+            step = at_once(len(predictor.genes))
+            for some in track(chunks(rows, step), predictor.card.name, -(-len(rows) // step)):
                 with quiet():
                     said = self._predict(predictor, slide, some)
                 yield some, said
@@ -123,6 +125,11 @@ class _Asked:
     def __getstate__(self) -> dict:
         """Without counts and targets, which nobody looks at, and without the journal, which stays."""
         return {**self.__dict__, "slide": self.slide.seen_alone()}
+
+
+def at_once(n_genes: int) -> int:
+    """Rows that are predicted at a time: fewer of more genes, so that memory hangs on neither."""
+    return max(1, min(AT_ONCE, MATRIX_BYTES // (4 * n_genes)))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import pandas as pd
 from sq_imputer.runs import joined
 from sq_imputer.runs.carry_out import fitted, seen_for
 from sq_imputer.runs.constants import Spread, warn_of_constants
-from sq_imputer.runs.run import AT_ONCE
+from sq_imputer.runs.run import AT_ONCE, at_once
 from sq_imputer.runs.slots import (
     Place,
     Result,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sq_imputer.section.slide import Slide
     from sq_imputer.store.stream import Sheet
 
-HELD = 2**27  # bytes of a matrix of rows and genes: larger ones are never whole in memory, if there is a store
+HELD = 2**26  # bytes of a matrix of rows and genes: larger ones are never whole in memory, if there is a store
 
 
 def streams(place: Place, decision: Decision, predictor: Predictor, targets: Targets, genes: Sequence[str]) -> bool:
@@ -126,7 +126,7 @@ class _Writing:
         if "layers/measured" not in sheet.names:
             sheet.blank("layers/measured", (len(genes),), "float32", np.nan)
         which = slide.which(genes) if slide.measured.any() else []
-        for rows in chunks(np.flatnonzero(slide.measured), AT_ONCE) if which else ():
+        for rows in chunks(np.flatnonzero(slide.measured), at_once(len(genes))) if which else ():
             values = np.full((len(rows), len(genes)), np.nan, dtype=np.float32)
             some = slide.take(rows).with_genes([genes[i] for i in which], model.unit)
             values[:, which] = some.expression

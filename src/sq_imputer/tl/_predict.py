@@ -178,7 +178,7 @@ def predict(
 
     Notes
     -----
-    `docs/slots.md` lists what is written. A prediction of which one matrix has more than 128 MB (111,000 rows of 300
+    `docs/slots.md` lists what is written. A prediction of which one matrix has more than 64 MB (56,000 rows of 300
     genes) goes to the store some rows at a time, is never whole in memory, and is lazy (dask) in the object. Of a model
     that retrieves, :func:`sq_imputer.tl.retrieved` tells which reference spots a prediction was made of.
 
