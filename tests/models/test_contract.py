@@ -7,7 +7,6 @@ import pytest
 import sq_imputer as sqi
 from sq_imputer.testing import CHECKS, check_predictor
 
-
 SHORTER = {"stem": {"steps": 200, "lr": 3e-3}}  # a checked model is fitted seven times
 
 
