@@ -82,6 +82,8 @@ def test_parts_are_put_back_in_row_order():
     whole = Prediction.gather(parts, index)
     assert whole.mean.ravel().tolist() == [0, 1, 3, 4, 5]
     assert whole.std.ravel().tolist() == [0.5, 1.5, 3.5, 4.5, 5.5]
+    same = Prediction.gather(parts, [torch.cat(index)])
+    assert torch.equal(same.mean, whole.mean) and torch.equal(same.samples, whole.samples)
     assert whole.samples.shape == (5, 1, 1) and whole.samples.ravel().tolist() == [0, 1, 3, 4, 5]
     assert whole.embedding is None and whole.ood is None
 

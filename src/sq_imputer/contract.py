@@ -238,13 +238,13 @@ class Prediction:
 
     @staticmethod
     def gather(parts: Sequence[Prediction], index: Sequence[Tensor]) -> Prediction:
-        """Parts whose rows are numbered by `index`, put back in row order."""
+        """Parts whose rows are numbered by `index`, which may be cut elsewhere, put back in row order."""
         import torch
 
         order = torch.argsort(torch.cat(list(index)))
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order))
-        places, whole = place.split([len(rows) for rows in index]), {}
+        places, whole = place.split([len(part.mean) for part in parts]), {}
         for name in (f.name for f in fields(Prediction) if getattr(parts[0], f.name) is not None):
             found = [getattr(part, name) for part in parts]
             whole[name] = found[0].new_empty(len(order), *found[0].shape[1:])  # once, and no copy of it
