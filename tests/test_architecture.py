@@ -29,7 +29,7 @@ FLOORS = [
     {"encoders"},
     {"predictor"},
     {"section"},
-    {"models", "explain"},
+    {"models", "explain", "external"},
     {"bench", "runs"},
     {"pp", "tl", "pl"},
     {"io"},

@@ -106,3 +106,75 @@ def install(monkeypatch, models: dict[str, type]) -> None:
 
 def pixels(n: int = 3, size: int = 224) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (n, 3, size, size), dtype=np.uint8))
+
+
+# Models that come fitted --------------------------------------------------------------------------
+
+
+@listed(Task.vision, encode_dim=768, license="GPL-3.0", commercial=False)
+class CTransPath(Model):
+    width = 768
+
+
+@listed(Task.vision, encode_dim=1536, license="Apache 2.0 with conditions", commercial=False, is_gated=True)
+class GigaPath(Model):
+    width = 1536
+
+
+@listed(Task.feature_prediction, license="Apache-2.0")
+class Path2Space(Model):
+    features_model_name = "ctranspath"
+
+    def __init__(self) -> None:
+        torch.manual_seed(1)
+        self.model, self.genes = torch.nn.Linear(768, 3), ("NUC1", "GLD1", "ELSEWHERE")
+
+    @torch.inference_mode()
+    def predict(self, features):
+        assert features.shape[1] == 768
+        return dict(zip(self.genes, self.model(features).cpu().numpy().T, strict=True))
+
+
+@listed(Task.feature_prediction, license="Unlicensed", commercial=False)
+class STPath(Model):
+    features_model_name = "gigapath"
+    needs_coords = whole_slide = True
+    max_spots = 8000
+
+    def __init__(self, organ_type=None, tech_type=None, genes=None) -> None:
+        torch.manual_seed(2)
+        self.model, self.organ = torch.nn.Linear(1536, 2), organ_type
+        self.gene_names = tuple(genes or ("NUC1", "GLD1"))
+        if organ_type == "Moon":
+            raise ValueError("Unknown organ 'Moon'.")
+
+    @torch.inference_mode()
+    def predict(self, features, coords):
+        if len(features) > self.max_spots:
+            raise ValueError(f"{len(features)} tiles exceeds max_spots={self.max_spots}.")
+        said = self.model(torch.as_tensor(features)).numpy() + coords.mean(axis=0)[0]
+        return {gene: said[:, k] for k, gene in enumerate(self.gene_names)}
+
+
+@listed(Task.tile_prediction, license=["PolyForm-Noncommercial-1.0.0", "CC-BY-NC-SA-4.0"], commercial=False)
+class DeepSpotM(Model):
+    width = 3
+
+    def __init__(self, source="scgpt") -> None:
+        super().__init__()
+        self.genes, self.columns, self.source = None, ("NUC1", "GLD1", "STR1"), source
+
+    @torch.inference_mode()
+    def predict(self, image):
+        said = self.encode_image(image).cpu().numpy()
+        which = [("NUC1", "GLD1", "STR1").index(gene) for gene in self.columns]
+        return dict(zip(self.columns, said[:, which].T, strict=True))
+
+
+FITTED = {
+    "ctranspath": CTransPath,
+    "gigapath": GigaPath,
+    "path2space": Path2Space,
+    "stpath": STPath,
+    "deepspotm": DeepSpotM,
+}

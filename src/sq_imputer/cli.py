@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -304,9 +305,12 @@ def models() -> None:
     """List the models, with what they are and where not to trust them, and the encoders with their licenses."""
     import pandas as pd
 
-    from sq_imputer import get_model, list_models
+    from sq_imputer import external, get_model, list_models
 
-    cards = [get_model(name).card for name in list_models()]
+    cards = [get_model(name).card for name in list_models()] + [
+        replace(card, name=f"zoo:{card.name}", limits=f"{card.limits} License: {card.license}.")
+        for card in external.cards()
+    ]
     _print(
         pd.DataFrame(
             {"model": [c.name for c in cards], "what": [c.summary for c in cards], "limits": [c.limits for c in cards]}

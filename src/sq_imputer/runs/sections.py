@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sq_imputer import external
 from sq_imputer.encoders import encoder_card
 from sq_imputer.encoders._shelf import Shelf, Weights, weights_of
 from sq_imputer.errors import BadInput, MissingKey, listed
@@ -135,19 +136,25 @@ def pick_genes(slides: Sequence[Slide], genes: Sequence[str] | int) -> list[str]
     return chosen
 
 
-def resolve_model(model: str | Path | Predictor | type[Predictor], config=None) -> Predictor:
+def resolve_model(
+    model: str | Path | Predictor | type[Predictor], config=None, genes: Sequence[str] | None = None
+) -> Predictor:
     """A predictor from a name, a folder, a class, or itself.
 
     Parameters
     ----------
     model
-        Registered name, folder written by `save`, `Predictor` class or instance.
+        Registered name, `"zoo:<name>"` of a model of others, folder written by `save`, `Predictor` class or instance.
     config
         A `Config` of the model, or a mapping of some of its fields; only for a name or a class.
+    genes
+        What a model of others is asked for; all that it has if None.
     """
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.predictor.folder import load
 
+    if external.is_external(model):
+        return external.predictor(model, config, None if genes is None or isinstance(genes, Integral) else genes)
     if isinstance(model, str) and model in list_models():
         model = get_model(model)
     if isinstance(model, type) and issubclass(model, Predictor):

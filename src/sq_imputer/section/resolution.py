@@ -158,6 +158,9 @@ def for_model(slides: Sequence[Slide], needs: Needs, provenance: Mapping) -> flo
     if own is None:
         return None
     worst = max(slides, key=lambda slide: slide.resolved_mpp)
+    if provenance.get("external"):
+        _check_external(worst, own, provenance.get("coarsest_mpp") or ALIKE * own)
+        return None
     if worst.resolved_mpp > ALIKE * own:
         raise BadInput(
             f"section '{worst.section}' resolves {worst.resolved_mpp:.3g} µm per pixel (its pixels are "
@@ -168,6 +171,17 @@ def for_model(slides: Sequence[Slide], needs: Needs, provenance: Mapping) -> flo
         )
     finer = own > ALIKE * min(shown(slide, needs) for slide in slides)
     return provenance.get("resolution") or (own if finer else None)
+
+
+def _check_external(worst: Slide, own: float, coarsest: float) -> None:
+    """A model of others is asked only about what its crops can show."""
+    if worst.resolved_mpp > coarsest:
+        raise BadInput(
+            f"section '{worst.section}' resolves {worst.resolved_mpp:.3g} µm per pixel (its pixels are "
+            f"{worst.frame.pixel.mpp:.3g}, from {worst.frame.pixel.source}), and the model was made for {own:.3g}; "
+            f"expected at most {coarsest:.3g}. Pass image_key= of a finer image, mpp= if this one is wrong, or "
+            f"config={{'coarsest_mpp': {np.ceil(100 * worst.resolved_mpp) / 100:g}}} to ask it all the same."
+        )
 
 
 def read_at(slides: Iterable[Slide], resolution: float | None) -> list[Slide]:

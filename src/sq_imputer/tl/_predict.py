@@ -95,7 +95,8 @@ def predict(
         The object to predict. Only `tables[key_added]` is written, in the store as well if the object is backed. Or the
         path of a store, of which only what is needed is opened (:func:`sq_imputer.io.read_zarr` with `elements=`).
     model
-        Name of a registered model, folder written by `save`, or a fitted predictor.
+        Name of a registered model, folder written by `save`, or a fitted predictor. Or `"zoo:<name>"`: a model of
+        others, which comes fitted (`docs/models_of_others.md`).
     reference
         Sections to fit a named model on; this object must not be among them.
     sections
@@ -191,8 +192,7 @@ def predict(
     workers = None if client is None else Workers(client)
     check_folds(n_folds, buffer_um, n_repeats)
     check_leave_out(leave_out, reference)
-    sdata = _opened(sdata, sections, output_path, keys)
-    predictor = resolve_model(model, config)
+    sdata, predictor = _opened(sdata, sections, output_path, keys), resolve_model(model, config, genes)
     check_resolution(resolution)
     targets = read_targets(sdata, sections, reference, keys).seen_by(shelf_of(predictor, weights, dense))
     predictor = fitting(predictor, targets.slides, resolution)

@@ -11,6 +11,7 @@ import numpy as np
 from sq_imputer.errors import BadInput, MissingKey, StoreError, check_number, listed, named
 from sq_imputer.genes.panel import columns_for
 from sq_imputer.genes.units import to_unit
+from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
 from sq_imputer.runs.checks import warn_of_picture
 from sq_imputer.runs.sections import check_table, folds_of, read_sections, records
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from sq_imputer.section.keys import SlideKeys
 
 LEAST_SPOTS = 3  # of a correlation given depth
+N_BLOCKS = 5  # in which the baselines beside a model of others are fitted
+ERRORS = ("mse", "r2")
 
 
 @verb
@@ -72,7 +75,8 @@ def score(
         Of a table of several sections, which: names, or the column that names them. All if left out; each is scored by
         itself.
     reference
-        The sections that the model was fitted on, for the baselines.
+        The sections that the model was fitted on, for the baselines. Of a model of others, sections of yours to fit
+        them on; left out, they are fitted on this section, in spatial blocks, which is to their advantage.
     baselines
         Compute the baselines.
     per
@@ -95,7 +99,7 @@ def score(
     and image_eps_given_depth (how much the texture tells of the gene before any model;
     :func:`sq_imputer.scores.smoothness.image_eps`). With `per="section"`:
     predictor, metric, mean, low, high, n_units, n_genes, n_nan, nan_genes. A gene that does not vary has NaN, and is
-    counted and named.
+    counted and named; so is the error (mse, r2) of a model of others in a unit of its own.
 
     Raises
     ------
@@ -168,12 +172,15 @@ class Scored:
     depth: np.ndarray
     xy_um: np.ndarray
     seed: int
+    ranked: tuple[str, ...] = ()  # predictors in another unit, which have no error
 
     def per_section(self) -> DataFrame:
         """Means over genes, with bootstrap intervals over spatial blocks."""
         blocks = spatial_blocks(self.xy_um, min(10, len(self.xy_um)))
         known = {"depth": self.depth, "blocks": blocks, "seed": self.seed}
-        return scoring.aggregate_blocks(self.measured, self.predicted, self.genes, **known)
+        table = scoring.aggregate_blocks(self.measured, self.predicted, self.genes, **known)
+        table.loc[table["predictor"].isin(self.ranked) & table["metric"].isin(ERRORS), ["mean", "low", "high"]] = np.nan
+        return table
 
 
 def scored(
@@ -199,15 +206,22 @@ def scored(
     for name in models:
         _warn_of_picture(spots.slide, name, found[name])
     fit = _one_fit({name: found[name] for name in models}) if baselines else None
+    ranked = _in_other_units({name: found[name] for name in models})
     if not all_rows:
         spots = _out_of_fold(table, spots, [name for name in models if found[name]["n_folds"]])
     slide, rows, genes = spots.slide, spots.rows, spots.genes
     predicted = {name: np.asarray(table.layers[name])[np.ix_(spots.at, spots.columns)] for name in models}
     if fit is not None:
         fold = folds_of(table, models[0])[spots.at] if fit["n_folds"] else None
-        training = None if fit["n_folds"] else _references(reference, keys, fit, genes)
+        buffer_um = fit["buffer_um"]
+        if fit.get("external") and reference is None:  # which has seen nothing of this section: the baselines do
+            fold, buffer_um = (
+                spatial_blocks(slide.xy_um[rows], N_BLOCKS)[:, None],
+                get_model("ridge")().needs.crop.extent_um,
+            )
+        training = None if fold is not None else _references(reference, keys, fit, genes)
         plan = Plan(seed=seed, device=device)
-        predicted |= baselines_of(slide, rows, fold, fit["buffer_um"], training, plan)
+        predicted |= baselines_of(slide, rows, fold, buffer_um, training, plan)
     measured, depth = _as_predicted(table, spots), slide.depth[rows]
     columns = columns_for(genes, slide.var_names, f"section '{slide.section}'", slide.gene_ids)
     counts = slide.counts.columns(columns)[rows]
@@ -217,8 +231,24 @@ def scored(
     if fit is not None:
         eps = eps_of(slide, rows, measured, plan)
         scores = scores.assign(**eps.reindex(scores["gene"]).to_dict("list"))
+    scores.loc[scores["predictor"].isin(ranked), list(ERRORS)] = np.nan
     _keep(sdata, key, scores, models)
-    return Scored(scores, measured, predicted, genes, depth, slide.xy_um[rows], seed)
+    return Scored(scores, measured, predicted, genes, depth, slide.xy_um[rows], seed, ranked)
+
+
+def _in_other_units(found: dict[str, dict]) -> tuple[str, ...]:
+    """Models whose predictions are in another unit than what was measured; their errors would compare two units."""
+    other = {
+        name: one["layer_unit"] for name, one in found.items() if one.get("layer_unit", one["unit"]) != one["unit"]
+    }
+    for name, unit in other.items():
+        warnings.warn(
+            f"'{name}' predicts in unit '{unit}', and what was measured is in '{found[name]['unit']}': it is scored by "
+            "rank (spearman) and by Pearson, also given depth, not by error (mse, r2), which would compare two units.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return tuple(other)
 
 
 def _warn_of_picture(slide: Slide, name: str, record: dict) -> None:
@@ -335,7 +365,7 @@ def _references(reference: Sections | None, keys: Mapping, fit: dict, genes: lis
             "that the baselines can be fitted on the same, or baselines=False."
         )
     slides = read_sections(reference, keys, reference=True)
-    if {slide.fingerprint for slide in slides} != set(fit["fingerprints"]):
+    if not fit.get("external") and {slide.fingerprint for slide in slides} != set(fit["fingerprints"]):
         raise BadInput(
             f"reference is {listed(slide.section for slide in slides)}, but '{fit['model']}' was fitted on other "
             f"counts: {listed(fit['training_sections'])}. Pass these, so that the baselines are fitted on the same."
