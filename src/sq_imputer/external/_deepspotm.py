@@ -59,7 +59,9 @@ class Model(_base.External):
         return model
 
     def names_of(self, model: Any) -> Sequence[str]:
+        """Its whole panel."""
         return self._known
 
     def answer(self, batch: Batch) -> dict[str, np.ndarray]:
+        """What it says of the crops, as its own transform makes them."""
         return self._asked.predict(batch.crops if self._transform is None else self._transform(batch.crops))

@@ -40,9 +40,11 @@ class Model(External):
         return super().made(name, genes)
 
     def names_of(self, model: Any) -> Sequence[str]:
+        """The genes of the ensemble."""
         return model.genes
 
     def answer(self, batch: Batch) -> dict[str, np.ndarray]:
+        """What the ensemble says of the crops in one stain."""
         crops = batch.crops.cpu().numpy()
         alike = torch.from_numpy(np.stack([normalized(crop) for crop in crops]))
         return self._asked.predict(self._encoder(alike.to(batch.crops.device)))

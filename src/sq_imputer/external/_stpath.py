@@ -63,6 +63,7 @@ class Model(_base.External):
         return _zoo.made(name, self._class, genes=genes, **known)
 
     def names_of(self, model: Any) -> Sequence[str]:
+        """The genes that it was told, or all."""
         self.sizes = {"rows": 0, "features": encoder_card(self._encoder).dim}
         return model.gene_names
 
@@ -72,6 +73,7 @@ class Model(_base.External):
         return Needs(self.spec, (self._encoder,))
 
     def answer(self, batch: Batch) -> dict[str, np.ndarray]:
+        """What it says of all rows of a section."""
         try:
             return self._asked.predict(batch.features.cpu().numpy(), batch.xy_um.cpu().numpy())
         except ValueError as error:
