@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import spatialdata
+import torch
 
 import sq_imputer as sqi
 from sq_imputer import encoders
@@ -130,3 +131,27 @@ def test_what_cannot_be_embedded_is_refused_before_any_crop_is_read(section, cou
     with pytest.raises(BadInput, match="encoder 'texture' has no weights"):
         sqi.pp.embed(section, "texture", weights="w.safetensors")
     assert counting.seen == 0
+
+
+def test_tokens_of_tiles_are_a_table_on_one_lattice(section):
+    spec = CropSpec(120.0, 64)
+    sqi.pp.grid(section, spacing_um=120.0, square=True, key_added="tiles")
+    sqi.pp.embed(section, "texture", spec=spec, shapes_key="tiles", tokens=2)
+    table, n = section.tables["texture_tokens"], len(section.shapes["tiles"])
+    assert table.shape == (4 * n, encoders.encoder_card("texture").dim) and list(table.obs) == [
+        "of",
+        "array_row",
+        "array_col",
+    ]
+    lattice = table.obs[["array_col", "array_row"]].to_numpy()
+    assert len(np.unique(lattice, axis=0)) == len(table) and lattice.min() == 0
+    step = table.obsm["spatial"] - table.obsm["spatial"].min(axis=0) - 60.0 * lattice
+    assert np.abs(step).max() < 1e-3
+    slide = Slide.from_sdata(section, shapes_key="tiles")
+    whole = encoders.get_encoder("texture").tokens(torch.from_numpy(slide.crops(spec)[:3]), 2).flatten(0, 2)
+    np.testing.assert_allclose(table.X[:12], whole, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(table.obsm["spatial"][:4].mean(axis=0), slide.xy_um[0], atol=1e-3)
+    with pytest.raises(sqi.BadInput, match="do not lie edge to edge.*pp.grid"):
+        sqi.pp.embed(section, "texture", spec=CropSpec(150.0, 64), shapes_key="tiles", tokens=2, overwrite=True)
+    with pytest.raises(sqi.BadInput, match="dense=True, but tokens"):
+        sqi.pp.embed(section, "texture", spec=spec, shapes_key="tiles", tokens=True, dense=True)

@@ -193,3 +193,16 @@ def test_kept_features_of_the_other_way_are_made_again(planted) -> None:
     alone = replace(slide, encoders=Shelf(dense=False))
     alone.features("texture", spec)
     assert not slide.made_by["texture"]["dense"]
+
+
+def test_an_image_that_is_much_coarser_is_not_blown_up_to_be_described(planted, counting) -> None:
+    slide, spec = Slide.from_sdata(planted.section()), CropSpec(480, 224)
+    frame = replace(slide.frame, pixel=replace(slide.frame.pixel, mpp=12.0))  # 5.6 times coarser
+    texture = get_encoder("texture")
+    alone, together = (features.reader(frame, slide.centers_px, spec, texture, dense=way) for way in (False, None))
+    assert alone.size_px == 160 and (together.grid.step == 0.25).all()
+    found = [features.compute(one, texture, device="cpu") for one in (alone, together)]
+    near = np.abs(found[0] - found[1]) < 0.5 * found[1].std(axis=0) + 0.05
+    assert near.mean() > 0.8
+    fixed = features.reader(frame, slide.centers_px, spec, get_encoder("counting"))
+    assert fixed.size_px == 224  # of a network, which takes crops of one size

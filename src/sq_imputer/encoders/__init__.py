@@ -195,6 +195,12 @@ def get_encoder(name: str, *, weights: str | Path | None = None, revision: str |
     return _with_canary(build(card, weights, revision))
 
 
+def in_blocks(encoder: Encoder) -> Encoder:
+    """The form of an encoder that describes windows together, with a canary of its own where it is another."""
+    form = encoder.together()
+    return encoder if form is encoder else _with_canary(form)
+
+
 def _with_canary(encoder: Encoder) -> Encoder:
     """The encoder, whose provenance says what it gives of the canary."""
     from sq_imputer.encoders._canary import sung

@@ -33,6 +33,7 @@ class Encoder(ABC):
 
     block: int = 0
     halo: int = 0
+    stride: int = 0  # from block to block of a section, where features hang on it; 0: whatever is cheapest
 
     def __init__(self, card: EncoderCard, provenance: dict[str, Any]) -> None:
         self.card = card
@@ -49,6 +50,38 @@ class Encoder(ABC):
     def gather(self, maps: Tensor, boxes: Boxes) -> Tensor:
         """`(n, dim)` features of windows on the images."""
         raise NotImplementedError
+
+    def together(self) -> Encoder:
+        """The form of the encoder that describes windows together, if only where that is asked for; else itself."""
+        return self
+
+    def places(self, crops: Tensor, grid: int | None) -> Tensor:
+        """`(B, h, w, D)` of what :meth:`tokens` gives; `h` and `w` are `grid` if it is said."""
+        raise BadInput(f"encoder '{self.card.name}' has no tokens: it describes crops as a whole. Take another.")
+
+    @undisturbed()
+    @torch.no_grad()
+    def tokens(self, crops: Tensor, grid: int | None = 7) -> Tensor:
+        """What the encoder says of the parts of crops, without gradients.
+
+        Parameters
+        ----------
+        crops
+            `(B, 3, S, S)` uint8, as for a call.
+        grid
+            Parts along a side; None: as many as the encoder has by itself.
+
+        Returns
+        -------
+        `(B, grid, grid, D)` float32, from the top left; `D` need not be `card.dim`.
+
+        Raises
+        ------
+        BadInput
+            If the crops are none, or the encoder has no tokens.
+        """
+        self._check(crops)
+        return self.places(crops, grid).float()
 
     @undisturbed()
     @torch.no_grad()

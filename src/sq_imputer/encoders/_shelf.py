@@ -22,7 +22,7 @@ ASIDE = ("name", "source", "file", "timm", "torch", "batch_size", "canary", "den
 def identity(made_by: MadeBy) -> dict[str, Any]:
     """What of an encoder's provenance decides its features: the sha256 of its weights, else its revision."""
     if made_by.get("sha256"):
-        return {"sha256": made_by["sha256"]}
+        return {name: made_by[name] for name in ("sha256", "described") if made_by.get(name)}
     return {name: value for name, value in made_by.items() if name not in ASIDE}
 
 
@@ -42,7 +42,8 @@ def told(made_by: MadeBy, beside: MadeBy | None = None) -> str:
         return f"{told(made_by)} ({_canary.told(made_by.get('canary'))} of the canary)"
     if made_by.get("sha256"):
         file = f" ({made_by['file']})" if made_by.get("file") else ""
-        return f"weights {made_by['sha256'][:12]}{file}"
+        tokens = f" by {made_by['described']}" if made_by.get("described") else ""
+        return f"weights {made_by['sha256'][:12]}{file}{tokens}"
     return ", ".join(f"{name} {value}" for name, value in identity(made_by).items()) or "weights that are not known"
 
 
@@ -116,7 +117,8 @@ class Shelf:
             If it, or its weights, cannot be had, or they are not those of the run.
         """
         if name not in self._built:
-            self._built[name] = encoders.get_encoder(name, weights=self.weights.get(name))
+            built = encoders.get_encoder(name, weights=self.weights.get(name))
+            self._built[name] = encoders.in_blocks(built) if self.dense else built
         self._agree(name, self._built[name].provenance)
         return self._built[name]
 
@@ -149,8 +151,8 @@ class Shelf:
 
     def _of_file(self, name: str, file: Path) -> MadeBy:
         card = encoders.encoder_card(name)
-        if not card.architecture:
-            return self.get(name).provenance  # only its builder knows
+        if not card.architecture or self.dense:
+            return self.get(name).provenance  # only its builder, or its other form, knows
         from sq_imputer.encoders._weights import locate
 
         return locate(card, file, None)[1]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sq_imputer.encoders._base import Encoder
 from sq_imputer.encoders._cards import IMAGENET, EncoderCard
+from sq_imputer.encoders._tokens import TokenEncoder, places_of, pooled
 from sq_imputer.encoders._weights import State, load_strictly, locate
 from sq_imputer.errors import BadInput, MissingKey, listed
 
@@ -91,16 +92,21 @@ class _AttentionPool(nn.Module):
         return self.attn(query, tokens, tokens, need_weights=False)[0][:, 0]
 
 
+def _options(card: EncoderCard, timm: ModuleType) -> dict[str, Any]:
+    """What timm is told to build the model of a card."""
+    options = {"num_classes": 0, **dict(card.options)}
+    if isinstance(options.get("mlp_layer"), str):
+        options["mlp_layer"] = getattr(timm.layers, options["mlp_layer"])
+    return options
+
+
 class _Tower(nn.Module):
     """A timm model and, for `pool="attention"`, the head on its tokens."""
 
     def __init__(self, card: EncoderCard, timm: ModuleType) -> None:
         super().__init__()
-        options = dict(card.options)
-        if isinstance(options.get("mlp_layer"), str):
-            options["mlp_layer"] = getattr(timm.layers, options["mlp_layer"])
         self.pool = card.pool
-        self.trunk = timm.create_model(card.architecture, pretrained=False, num_classes=0, **options)
+        self.trunk = timm.create_model(card.architecture, pretrained=False, **_options(card, timm))
         if card.pool == "attention":
             self.attn_pool_contrast = _AttentionPool(self.trunk.num_features, card.dim)
             self.ln_contrast = nn.LayerNorm(card.dim)
@@ -187,10 +193,27 @@ class TimmEncoder(Encoder):
 
     def encode(self, crops: Tensor) -> Tensor:
         """Pooled features of uint8 crops."""
+        return self.model(self.normalized(crops))
+
+    def normalized(self, crops: Tensor) -> Tensor:
+        """What the model sees of uint8 crops; it moves to their device."""
         device = crops.device
         if self._mean.device != device:
             self.model, self._mean, self._std = self.model.to(device), self._mean.to(device), self._std.to(device)
-        return self.model((crops.float() - self._mean) / self._std)
+        return (crops.float() - self._mean) / self._std
+
+    def places(self, crops: Tensor, grid: int | None) -> Tensor:
+        """Tokens of patches, or what a convolutional model says of its places."""
+        return pooled(places_of(self.model.trunk, self.normalized(crops)), grid)
+
+    def together(self) -> Encoder:
+        """The form that describes windows by patch tokens."""
+        return TokenEncoder(self)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What timm was told to build the model."""
+        return _options(self.card, _timm(self.card.name))
 
     def __reduce_ex__(self, protocol):
         """What another process makes the encoder of: the name of a file, not gigabytes."""

@@ -204,6 +204,15 @@ def _mirrored(crops: Tensor) -> Tensor:
     return crops if between == 1 else (crops + between // 2) // between
 
 
+def _surrounded(crops: Tensor) -> tuple[Tensor, Boxes]:
+    """Crops with what mirrors show around them, and where they lie."""
+    side = torch.tensor(crops.shape[2:], dtype=torch.float64, device=crops.device)
+    images = _mirrored(crops)
+    low = (torch.tensor(images.shape[2:], dtype=torch.float64, device=crops.device) - side) / 2
+    low = low.expand(len(crops), 2)
+    return images, Boxes(torch.arange(len(crops), device=crops.device), low, low + side)
+
+
 class Texture(Encoder):
     """Hand-made features; see the top of this file. `FEATURES` names them."""
 
@@ -226,13 +235,21 @@ class Texture(Encoder):
             )
         return torch.cat([self._crops(part) for part in crops.split(max(1, PIXELS // (size + 3 * BLOCK) ** 2))])
 
+    def places(self, crops: Tensor, grid: int | None) -> Tensor:
+        """Features of the cells of crops, of 32 pixels or so a side unless said otherwise."""
+        grid = grid or max(1, min(crops.shape[2:]) // BLOCK)
+        at = torch.cartesian_prod(*[torch.arange(grid, dtype=torch.float64, device=crops.device) / grid] * 2)
+        at = at.view(-1, 2)
+        found = [
+            self.gather(self.maps(images), box.parts(at, at + 1 / grid))
+            for images, box in (_surrounded(part) for part in crops.split(16))
+        ]
+        return torch.cat(found).view(len(crops), grid, grid, -1)
+
     def _crops(self, crops: Tensor) -> Tensor:
         """Features of crops without surroundings."""
-        side = torch.tensor(crops.shape[2:], dtype=torch.float64, device=crops.device)
-        images = _mirrored(crops)
-        low = (torch.tensor(images.shape[2:], dtype=torch.float64, device=crops.device) - side) / 2
-        low = low.expand(len(crops), 2)
-        return self.gather(self.maps(images), Boxes(torch.arange(len(crops), device=crops.device), low, low + side))
+        images, boxes = _surrounded(crops)
+        return self.gather(self.maps(images), boxes)
 
     def maps(self, images: Tensor) -> Tensor:
         """Table of the sums of all maps of images `(B, 3, H, W)` whose sides are multiples of `block`."""

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from sq_imputer.contract import CropSpec
 from sq_imputer.device import pick_device
-from sq_imputer.encoders import encoder_card, from_callable, get_encoder
-from sq_imputer.errors import BadInput
+from sq_imputer.encoders import encoder_card, from_callable, get_encoder, in_blocks
+from sq_imputer.errors import BadInput, check_number
 from sq_imputer.pixels.dense import Dense
+from sq_imputer.pp._tokens import check_key, write_tokens
 from sq_imputer.section import read
 from sq_imputer.section.features import compute, in_rows, key, reader
 from sq_imputer.section.keys import verb
@@ -38,6 +39,7 @@ def embed(
     weights: str | Path | None = None,
     revision: str | None = None,
     dense: bool | None = None,
+    tokens: bool | int = False,
     device: str = "auto",
     **keys: Unpack[SlideKeys],
 ) -> None:
@@ -68,6 +70,10 @@ def embed(
         A safetensors file, or a revision in the hub, as :func:`sq_imputer.encoders.get_encoder` takes them.
     dense
         Whether windows are described together, as in :func:`sq_imputer.tl.predict`.
+    tokens
+        What the encoder says of the parts of the crops, `tokens` along a side (True: as many as it has), as rows of a
+        table `tables[key_added]`, `"<encoder>_tokens"` if left out, with their places on the lattice that all parts
+        make. For crops that lie edge to edge: `pp.grid(sdata, square=True, spacing_um=spec.extent_um)` makes them.
     device
         Where the encoder runs.
     **keys
@@ -88,18 +94,23 @@ def embed(
     spec = CropSpec.of(spec)
     encoder = _named(encoder, name, transform, spec)
     slide = Slide.from_sdata(sdata, **keys)
+    if tokens:
+        check_number("tokens", int(tokens), 1, whole=True)
+        if dense:
+            raise BadInput("dense=True, but tokens are those of crops alone. Leave out dense=, or tokens=.")
+        encode = get_encoder(encoder, weights=weights, revision=revision)
+        place = {"key_added": key_added, "overwrite": overwrite, "device": device}
+        write_tokens(sdata, slide, encode, spec, None if tokens is True else int(tokens), **place)
+        return
     table_key = slide.keys["table_key"]
     annotates = slide.keys["shapes_key"] in read.annotated(sdata, table_key)
     key_added = key_added or (key(encoder, spec) if annotates else f"{encoder_card(encoder).slot}_features")
-    if not write.is_word(key_added, "spatial"):
-        raise BadInput(
-            f"key_added is {key_added!r}; expected letters, digits, '_', '-' and '.' only, not 'spatial', and no more "
-            f"than {write.MOST_BYTES} bytes."
-        )
+    check_key(key_added)
     if not annotates:
         write.check_free(sdata, "tables", key_added, overwrite)
     device = pick_device(device)
     encode = get_encoder(encoder, weights=weights, revision=revision)
+    encode = in_blocks(encode) if dense else encode
     slide.checked.crops(slide.crops(spec))
     crops = reader(slide.frame, slide.centers_px, spec, encode, slide.names, dense)
     values = compute(crops, encode, device=device, label=f"{encoder} of {slide.section}")

@@ -28,6 +28,7 @@ def grid(
     *,
     spacing_um: float = 100.0,
     diameter_um: float = 55.0,
+    square: bool = False,
     image_key: str | None = None,
     coordinate_system: str | None = None,
     mpp: float | None = None,
@@ -37,7 +38,7 @@ def grid(
     key_added: str = "grid",
     overwrite: bool = False,
 ) -> None:
-    """Add circles on a hexagonal lattice over the tissue, to predict where nothing was measured.
+    """Add circles on a hexagonal or square lattice over the tissue, to predict where nothing was measured.
 
     Tissue is told from glass, and from what the scanner did not see, as :func:`sq_imputer.pp.tissue` does, or is what
     `tissue_key` says. The circles have the transformations of the image. What share of the measured spots lies on that
@@ -51,6 +52,8 @@ def grid(
         Distance between neighboring centers, in µm.
     diameter_um
         Diameter of the circles, in µm.
+    square
+        A square lattice, on which crops of `spacing_um` lie edge to edge (`pp.embed` with `tokens=`).
     image_key
         The image; may be left out if there is one.
     coordinate_system
@@ -93,7 +96,7 @@ def grid(
             f"a lattice of {spacing_um:g} µm would have {points:.2g} points on {frame.pyramid.name}; at most "
             f"{MOST_POINTS:.2g} are made. Pass a larger spacing_um."
         )
-    xy_um = lattice(frame.box_um, spacing_um)
+    xy_um = lattice(frame.box_um, spacing_um, square)
     xy_um = xy_um[frame.holds(xy_um)]
     spots = _measured(sdata, image_key, frame, table_key)
     on, known = _on_tissue(sdata, image_key, frame, tissue_key, xy_um, spots)
@@ -144,13 +147,13 @@ def _tell(on: np.ndarray, tissue_key: str | None) -> None:
         )
 
 
-def lattice(box_um: np.ndarray, spacing_um: float) -> np.ndarray:
-    """Points `(n, 2)` of a hexagonal lattice in a box, every point `spacing_um` from its six neighbors."""
+def lattice(box_um: np.ndarray, spacing_um: float, square: bool = False) -> np.ndarray:
+    """Points `(n, 2)` of a hexagonal lattice in a box, every point `spacing_um` from its six neighbors; or a square."""
     (x0, y0), (x1, y1) = box_um
-    ys = np.arange(y0 + spacing_um / 2, y1, spacing_um * np.sqrt(3) / 2)
+    ys = np.arange(y0 + spacing_um / 2, y1, spacing_um * (1 if square else np.sqrt(3) / 2))
     rows = []
     for number, y in enumerate(ys):
-        xs = np.arange(x0 + spacing_um / (2 if number % 2 else 1), x1, spacing_um)
+        xs = np.arange(x0 + spacing_um / (2 if square or number % 2 else 1), x1, spacing_um)
         rows.append(np.column_stack([xs, np.full(len(xs), y)]))
     return np.concatenate(rows) if rows else np.empty((0, 2))
 

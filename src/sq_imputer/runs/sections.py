@@ -192,7 +192,14 @@ def shelf_of(predictor: Predictor, weights: Weights | None = None, dense: bool |
     names = predictor.needs.encoders
     if dense and not names:
         raise BadInput(f"dense=True, but '{predictor.card.name}' reads pixels, crop by crop. Leave out dense=.")
-    shelf = Shelf(weights_of(weights, names), predictor.encoded if predictor.fitted else None, dense)
+    known = predictor.encoded if predictor.fitted else {}
+    by_tokens = [name for name, made_by in known.items() if made_by.get("described")]
+    if by_tokens and dense is False:
+        raise BadInput(
+            f"dense=False, but this '{predictor.card.name}' was fitted on patch tokens of encoder '{by_tokens[0]}', "
+            "which windows described together have. Leave out dense=, or fit it again crop by crop."
+        )
+    shelf = Shelf(weights_of(weights, names), known or None, True if by_tokens else dense)
     if predictor.fitted and "texture" in names:
         shelf.get("texture")  # made of code alone: whether it still is that of the fit is known at once
     return shelf

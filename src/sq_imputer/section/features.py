@@ -12,7 +12,7 @@ import numpy as np
 from sq_imputer.contract import CropSpec
 from sq_imputer.device import BatchSize, pick_device
 from sq_imputer.errors import BadInput
-from sq_imputer.pixels.dense import Dense
+from sq_imputer.pixels.dense import LEAST_STEP, Dense
 from sq_imputer.pixels.plan import right_angled
 from sq_imputer.places import alike, summary
 from sq_imputer.progress import track
@@ -56,8 +56,17 @@ def reader(
             )
         frame, centers_px = frame.seen(centers_px, spec)
         known = {"mpp": frame.pixel.mpp, "swap": bool(straight[0, 0] == 0), "names": names}
-        return Dense(frame.pyramid, centers_px, spec, block=encoder.block, halo=encoder.halo, **known)
-    return frame.crops(centers_px, spec, names=names)
+        known |= {"block": encoder.block, "halo": encoder.halo, "stride": encoder.stride or None}
+        return Dense(frame.pyramid, centers_px, spec, **known)
+    return frame.crops(centers_px, _no_finer(spec, frame, encoder), names=names)
+
+
+def _no_finer(spec: CropSpec, frame: Frame, encoder: Encoder) -> CropSpec:
+    """Crops of fewer pixels where an image is much coarser and the encoder takes any size, as windows together have."""
+    if not (encoder.block and encoder.card.any_size):
+        return spec
+    most = int(np.ceil(spec.extent_um / (frame.pixel.mpp * LEAST_STEP)))
+    return CropSpec(spec.extent_um, min(spec.size_px, max(encoder.block, most)))
 
 
 def compute(
