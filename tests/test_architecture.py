@@ -23,7 +23,7 @@ TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
 # The rooms from the ground up, as the house stands: a room imports rooms of lower floors, and none beside it.
 FLOORS = [
     {"errors"},
-    {"surroundings", "ranges"},
+    {"surroundings", "ranges", "target"},
     {"progress", "device", "contract", "untrusted", "places"},
     {"nn", "scores", "store", "pixels", "genes"},
     {"encoders"},

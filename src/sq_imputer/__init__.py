@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from sq_imputer.contract import Batch, CropSpec, Needs, Prediction, Source, Views
+from sq_imputer.contract import Batch, CropSpec, Needs, Prediction, Source, Target, Views
 from sq_imputer.errors import BadInput, MissingKey, OutOfMemory, SqImputerError, StoreError
 from sq_imputer.predictor.registry import ModelCard, cite, get_model, list_models, register_model
 
@@ -49,6 +49,7 @@ __all__ = [
     "Source",
     "SqImputerError",
     "StoreError",
+    "Target",
     "Views",
     "bench",
     "cite",

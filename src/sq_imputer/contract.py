@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sq_imputer.errors import BadInput, check_number
 from sq_imputer.ranges import check_ranges, within
+from sq_imputer.target import Target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +45,7 @@ class CropSpec:
 
     @property
     def mpp(self) -> float:
-        """Resolution of the tensor, in µm per pixel."""
+        """µm per pixel of the tensor."""
         return self.extent_um / self.size_px
 
 
@@ -150,13 +151,12 @@ class Batch:
     expression
         `(B, G)` targets in the source's unit; None when predicting.
     array
-        `(B, 2)` column and row of the array that spots were printed on; None where a table does not say them of every
-        measured row.
+        `(B, 2)` column and row of the array that spots were printed on; None where a table does not say all of them.
     section
         `(B,)` number of the section within this fit; 0 when predicting.
     key
-        `(B,)` a number of its own for every row of every section, by which a model that draws when predicting seeds
-        the row's noise: made of the section's name and the number of the row. None in training.
+        `(B,)` a number of its own for every row of every section, which seeds the row's noise where a model draws when
+        predicting: made of the section's name and the number of the row. None in training.
     """
 
     index: Tensor
@@ -208,11 +208,9 @@ class Prediction:
     embedding
         `(B, D)` what the model made of the image.
     ood
-        `(B,)` applicability in [0, 1]: the share of training rows that lie nearer to the training mean. Near 1: unlike
-        anything seen in training.
+        `(B,)` in [0, 1], share of training rows nearer to the training mean. Near 1: unlike anything seen in training.
     neighbors
-        `(B, k)` int64 rows of the model's bank that the prediction is made of, nearest first, for models that
-        retrieve; -1 where the bank has fewer than k.
+        `(B, k)` int64 rows of the bank that a prediction is made of, nearest first; -1 where it has fewer than k.
     weights
         `(B, k)` weights of the neighbors, which sum to 1; 0 where there is none.
     """
@@ -227,8 +225,8 @@ class Prediction:
 
     def cpu(self) -> Prediction:
         """The prediction on the CPU, numbers in float32."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        parts = {name: part.detach().cpu() for name, part in parts.items() if part is not None}
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        parts = {name: part.detach().cpu() for name, part in found.items() if part is not None}
         return Prediction(**{n: part.float() if part.is_floating_point() else part for n, part in parts.items()})
 
     def __getitem__(self, rows) -> Prediction:
@@ -291,6 +289,7 @@ class Model(Protocol):
     config: Any
     genes: tuple[str, ...]
     unit: str
+    target: Target
     sizes: dict[str, int]
     provenance: dict
     history: dict

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sq_imputer.contract import Prediction
+from sq_imputer.contract import Prediction, Target
 from sq_imputer.models import mlp, ridge, stem
 from sq_imputer.predictor.train import Plan
 from sq_imputer.runs.crossed import Crossed
@@ -23,6 +23,7 @@ def model(kind=stem, *, added: float = 0.0):
     known = {"std_factor": torch.ones(G), "std_added": torch.full((G,), added), "expression_std": torch.ones(G)}
     kept = ("card", "std_of_mean", "measures_error")
     config = kind.Model.Config.small()
+    known["target"] = Target()
     return SimpleNamespace(**known, **{name: getattr(kind.Model, name) for name in kept}, config=config)
 
 

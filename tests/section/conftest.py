@@ -169,3 +169,18 @@ def slide(planted):
         return SpatialData(images={"he": planted.image(pixels, {"um": planted.affine(matrix)}, scales=[2])})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def _toy_section():
+    from sq_imputer.datasets import toy
+
+    return toy(1, size_px=640, mpp=1.25, seed=11)["P1"]
+
+
+@pytest.fixture
+def toy_section(_toy_section):
+    """A toy section of its own, to be given columns."""
+    import spatialdata
+
+    return spatialdata.deepcopy(_toy_section)

@@ -17,7 +17,7 @@ VERBS = [getattr(room, name) for room in (sqi.pp, sqi.tl, sqi.pl) for name in ro
 
 def test_keys_are_the_arguments_of_the_reader() -> None:
     taken = signature(Slide.from_sdata).parameters
-    assert set(SlideKeys.__annotations__) == set(taken) - {"sdata", "section"}
+    assert set(SlideKeys.__annotations__) == set(taken) - {"sdata", "section", "target"}
     assert {name: taken[name].default for name in DEFAULTS} == DEFAULTS
     others = set(SlideKeys.__annotations__) - set(DEFAULTS)
     assert {taken[name].default for name in others} == {None}

@@ -12,20 +12,27 @@ on expression standardized per gene; members differ by their initial weights and
 The loss is the squared error of every member. :math:`\sigma` is what the spread of the members leaves unexplained of
 the error on training data that were left out (`sq_imputer.predictor.calibrate`). There is no publication of its
 own; everything here is ours. It is the smallest model that the shared training harness trains.
+
+Classes and proportions are shares of a softmax of these outputs, on top of the logarithms of the mean shares; the loss
+is the cross-entropy of every member, and a temperature, found on the rows that are held out to stop early, makes the
+mean of the members no more certain than it should be (`sq_imputer.nn.heads`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sq_imputer.contract import Batch, Needs, Prediction, Views
+from sq_imputer.nn import heads
 from sq_imputer.nn.drawn import Dropout
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.ranges import within
+from sq_imputer.target import KINDS
 
 # B rows, M members, F features, H hidden units, G genes
 
@@ -46,6 +53,8 @@ class Config(Views):
         Training; `validation` is the share of rows held out to stop early.
     calibration
         Parts of the training data left out in turn to measure the noise, each a fit of as many epochs as were best.
+    balanced
+        Of classes: probabilities as if all were equally frequent.
     """
 
     hidden: int = within(256, 1)
@@ -57,6 +66,7 @@ class Config(Views):
     batch_size: int = within(64, 1)
     validation: float = within(0.15, 0, below=1)
     calibration: int = within(5, 0, but=1)
+    balanced: bool = False
 
     @classmethod
     def small(cls) -> Config:
@@ -91,6 +101,7 @@ class Model(Predictor):
         ours="Architecture, training and the noise level.",
         limits="Predicts a mean. Needs some hundred training rows; with fewer, ridge is safer.",
         uncertainty="Spread of the ensemble, and a noise level per gene from training data that were left out.",
+        targets=KINDS,
     )
 
     @property
@@ -104,21 +115,49 @@ class Model(Predictor):
         self.hidden = Linear(c.members, width, c.hidden, scale=1.0)
         self.out = Linear(c.members, c.hidden, genes, scale=0.1)
         self.drop = Dropout(c.dropout)
+        if self.target.link == "softmax":
+            self.register_buffer("temperature", torch.ones(()))
 
     def members(self, x_BF: Tensor) -> Tensor:
-        """Standardized expression by every member, `(M, B, G)`."""
+        """Standardized expression, or scores of shares, by every member, `(M, B, G)`."""
         x = self.drop(x_BF.expand(self.config.members, *x_BF.shape))
         return self.out(self.drop(nn.functional.gelu(self.hidden(x))))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Squared error of the members, on standardized expression."""
+        """Squared error of the members, on standardized expression; cross-entropy of shares."""
+        if self.target.link == "softmax":
+            mean = self.expression_mean
+            row = heads.weights(batch.expression, mean) if self.config.balanced else None
+            said = self.members(batch.features) + self._usual()
+            return {"cross_entropy": heads.cross_entropy(said, batch.expression, row)}
         return {"mse": (self.members(batch.features) - self._standardized(batch)).pow(2).mean()}
 
     def _standardized(self, batch: Batch) -> Tensor:
         return (batch.expression - self.expression_mean) / self.expression_std
 
+    def _usual(self) -> Tensor:
+        """Scores `(G,)` of what is usual: shares start there."""
+        mean = self.expression_mean
+        return heads.log_share(torch.full_like(mean, 1 / len(mean)) if self.config.balanced else mean)
+
+    def _shares(self, batch: Batch) -> Tensor:
+        return (self.members(batch.features) + self._usual()).softmax(dim=-1)
+
+    def calibrate(self, held: Iterable[Batch]) -> dict[str, Tensor]:
+        """The temperature of shares; balanced ones are not those of the rows, and stay as they are."""
+        if self.target.link != "softmax" or self.config.balanced:
+            return {}
+        said, truth = zip(*[(self._shares(batch).mean(dim=0), batch.expression) for batch in held], strict=True)
+        found = heads.temperature(torch.cat(said), torch.cat(truth))
+        return {"temperature": torch.tensor(found)}
+
     def predict_step(self, batch: Batch) -> Prediction:
         """Mean of the ensemble and its spread; noise is added to it."""
+        if self.target.link == "softmax":
+            shares = self._shares(batch)
+            return Prediction(
+                mean=heads.tempered(shares.mean(dim=0), self.temperature), std=shares.std(dim=0, correction=0)
+            )
         said = self.members(batch.features)
         return Prediction(
             mean=self.expression_mean + self.expression_std * said.mean(dim=0),

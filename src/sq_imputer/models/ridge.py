@@ -17,6 +17,10 @@ blocks of the training data are left out in turn.
 :math:`\sigma^2` is the mean, per gene, of that error over :math:`1 + h` of its row, as if the row alone had been left
 out. Each error is divided by its own: a few rows unlike all others, of ink or of a fold, say nothing of the rest.
 
+Classes and proportions are fitted by the same least squares, whose values :math:`z` (of classes, by their indicators)
+then are the scores of a softmax (`sq_imputer.nn.heads`): its map is fitted to the scores of the rows that were left out
+for the choice of :math:`\alpha`, so that probabilities are calibrated on rows that no fit had seen.
+
 Rows are gone through some thousand at a time, and fits are made of sums over rows: those of the rows that are not left
 out are the sums over all minus those over the rows that are.
 
@@ -35,6 +39,7 @@ import torch
 from torch import Tensor
 
 from sq_imputer.contract import Batch, Needs, Prediction, Source, Views
+from sq_imputer.nn import heads
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.parts import LEAST_HALVED, Labels, share_left
 from sq_imputer.predictor.registry import ModelCard
@@ -42,6 +47,7 @@ from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
 from sq_imputer.ranges import one_of, within
 from sq_imputer.scores.splits import half_of, spatial_blocks, whole_parts
+from sq_imputer.target import KINDS
 
 # B rows, N training rows, F features, M landmarks, D features after the map, G genes
 
@@ -61,11 +67,14 @@ class Config(Views):
         Most training rows that the Gaussian kernel is built on.
     alpha
         Penalty, relative to the mean eigenvalue; chosen on the training data if None.
+    balanced
+        Of classes: probabilities as if all were equally frequent.
     """
 
     kernel: str = one_of("linear", ("linear", "rbf"))
     landmarks: int = within(3000, 1)
     alpha: float | None = within(None, above=0, whole=False)
+    balanced: bool = False
 
     @classmethod
     def small(cls) -> Config:
@@ -86,6 +95,7 @@ class Model(Predictor):
         ours="Three fields of view, scaling within sections, the penalty chosen by leaving training sections out.",
         limits="Predicts a mean: maps are smoother than the tissue; genes the image does not show shrink to the mean.",
         uncertainty="Standard deviation of a new measurement: error on left-out training data, and leverage.",
+        targets=KINDS,
     )
 
     @property
@@ -107,6 +117,7 @@ class Model(Predictor):
         self.register_buffer("posterior", torch.zeros(depth, depth))
         self.register_buffer("penalty", torch.ones(()))
         self.register_buffer("noise", torch.zeros(genes))
+        self.link = heads.link(self.target, genes)
 
     def optimize(self, sources: Sequence[Source], plan: Plan) -> None:
         """Solve for the weights; the penalty is chosen by leaving training data out."""
@@ -117,6 +128,9 @@ class Model(Predictor):
         whole = reduce(_Sums.__add__, (fold.sums for fold in folds))
         alpha = self.config.alpha or _best_alpha(whole, folds)
         fit = _Fit(whole, alpha)
+        if self.target.link == "softmax":
+            scores, shares = _left_out_scores(whole, folds, alpha)
+            self.link.fit(scores, shares, balanced=self.config.balanced)
         noise = self._noise(whole, folds, alpha, fit)
         if len(folds) == 2 and min(map(np.sum, masks)) >= LEAST_HALVED:
             parts = [_Fold(self, sources, half_of(labels.sections, labels.xy_um, mask)) for mask in masks]
@@ -136,7 +150,7 @@ class Model(Predictor):
         for fold in track(folds, "ridge: noise", len(folds)):
             without = _Fit(whole - fold.sums, alpha)
             for mapped, y in fold.rows():
-                square = (without(mapped) - y).pow(2)
+                square = (self.link(without(mapped)) - y).pow(2)
                 inside = final.leverage(mapped)
                 outside = inside / (1 - inside).clamp_min(1e-6) + self.missed(mapped, final.penalty)
                 error = error + square.sum(dim=0)
@@ -150,8 +164,8 @@ class Model(Predictor):
         for fold, other, part in zip(folds, folds[::-1], parts[::-1], strict=True):
             of_other, of_part = _Fit(other.sums, alpha), _Fit(part.sums, alpha)
             for mapped, y in fold.rows():
-                error = error + (of_other(mapped) - y).pow(2).sum(dim=0)
-                of_half = of_half + (of_part(mapped) - y).pow(2).sum(dim=0)
+                error = error + (self.link(of_other(mapped)) - y).pow(2).sum(dim=0)
+                of_half = of_half + (self.link(of_part(mapped)) - y).pow(2).sum(dim=0)
         return share_left(error, of_half, self.expression_std)
 
     def _fit_map(self, sources: Sequence[Source], seed: int) -> None:
@@ -191,7 +205,7 @@ class Model(Predictor):
     def predict_step(self, batch: Batch) -> Prediction:
         """Posterior mean and standard deviation."""
         mapped = self.map(batch.features)
-        mean = self.expression_mean + (mapped - self.mapped_mean) @ self.weight
+        mean = self.link(self.expression_mean + (mapped - self.mapped_mean) @ self.weight)
         spread = 1 + self.leverage(mapped) + self.missed(mapped, self.penalty)
         return Prediction(mean=mean, std=self.noise * spread.sqrt()[:, None])
 
@@ -292,6 +306,15 @@ class _Fold:
         if 8 * sums.xx_DD.numel() < 4 * sums.n * self.model.sizes["features"]:
             self._kept = sums
         return sums
+
+
+def _left_out_scores(whole: _Sums, folds: Sequence[_Fold], alpha: float) -> tuple[Tensor, Tensor]:
+    """What fits without a fold say of its rows, and what was measured there, both `(N, K)`."""
+    found = []
+    for fold in folds:
+        without = _Fit(whole - fold.sums, alpha)
+        found += [(without(mapped), y) for mapped, y in fold.rows()]
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 
 def _penalty(size: Tensor, alpha: float) -> Tensor:

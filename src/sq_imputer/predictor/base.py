@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from inspect import isabstract
 from pathlib import Path
 from typing import ClassVar
@@ -17,29 +15,32 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sq_imputer.contract import Batch, Marks, Needs, Prediction, Source
+from sq_imputer.contract import Batch, Marks, Needs, Prediction, Source, Target
 from sq_imputer.device import BatchSize, pick_device
 from sq_imputer.errors import BadInput, OutOfMemory, listed
 from sq_imputer.nn.applicability import Applicability
+from sq_imputer.nn.heads import spread
 from sq_imputer.predictor import calibrate, encoded, train
 from sq_imputer.predictor.chance import Chance
-from sq_imputer.predictor.folder import CONTROL, load_as, packed, write
+from sq_imputer.predictor.folder import load_as, packed, write
 from sq_imputer.predictor.held import hold
 from sq_imputer.predictor.parts import in_order
 from sq_imputer.predictor.registry import ModelCard, get_model
 from sq_imputer.predictor.resolutions import settings_of, tensors_of
+from sq_imputer.predictor.sources import check_sources, provenance, target_of
 from sq_imputer.predictor.statistics import safe, summary, take
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
 from sq_imputer.ranges import check_ranges
 from sq_imputer.surroundings import undisturbed
+from sq_imputer.target import CLASSES
 from sq_imputer.untrusted import misfit
 
 CLIP_SD = 10.0  # features farther out than this are artifacts, not tissue
 
 
 class Predictor(nn.Module, ABC):
-    """A model of gene expression, fitted on sources and asked about others.
+    """A model of gene expression, or of another target, fitted on sources and asked about others.
 
     A subclass is final and named `Model`. It sets `card` and `Config`, and overrides `needs`, :meth:`build`,
     :meth:`loss` and :meth:`predict_step`; a model that is not trained by gradient steps overrides :meth:`optimize`
@@ -76,6 +77,7 @@ class Predictor(nn.Module, ABC):
             check_ranges(self.config)
         self.genes: tuple[str, ...] = ()
         self.unit = ""
+        self.target = Target()
         self.sizes: dict[str, int] = {}
         self.provenance: dict = {}
         self.history: dict = {}
@@ -87,7 +89,8 @@ class Predictor(nn.Module, ABC):
         if not self.fitted:
             return f"{self.card.name}, not fitted"
         known = self.provenance
-        genes = f"{len(self.genes)} genes ({listed(self.genes, 3)}) in {self.unit}"
+        what = "genes" if self.target.is_genes else f"{self.target.kind} of {self.target.where}"
+        genes = f"{len(self.genes)} {what} ({listed(self.genes, 3)}) in {self.unit}"
         said = [f"{self.card.name} of {genes}"]
         if known.get("sections"):
             said.append(f"fitted on {sum(known['rows'])} rows of {listed(known['sections'])}")
@@ -169,7 +172,7 @@ class Predictor(nn.Module, ABC):
         The predictor itself. If fitting fails or is interrupted, it is left as it was.
         """
         sources = [sources] if isinstance(sources, Source) else list(sources)
-        _check_sources(sources)
+        check_sources(sources, self.card)
         plan = Plan.of(plan)
         pick_device(plan.device)
         if plan.batch_size is not None and plan.batch_size < self.fewest_rows:
@@ -233,7 +236,9 @@ class Predictor(nn.Module, ABC):
         with torch.inference_mode():
             part = self.predict_step(batch)
             part.ood = self.applicability(summary(batch))
-            if part.std is not None:
+            if self.target.kind == CLASSES:
+                part.std = spread(self.target, part.mean, part.std)
+            elif part.std is not None:
                 said, part.std = part.std, calibrate.sized(part.std, self.std_factor, self.std_added)
                 if part.samples is not None:
                     part.samples = calibrate.stretched(part.samples, part.mean, part.std, said)
@@ -296,7 +301,7 @@ class Predictor(nn.Module, ABC):
         return seen * block + 4 * len(self.genes) + 64
 
     def _fit(self, sources: list[Source], plan: Plan) -> None:
-        self.genes, self.unit = tuple(sources[0].genes), sources[0].unit
+        self.genes, self.unit, self.target = tuple(sources[0].genes), sources[0].unit, target_of(sources[0])
         n_rows = sum(int(source.measured.sum()) for source in sources)
         width, encoders = self._read_features(sources, plan)
         self.sizes = {"rows": n_rows, "features": width, **self.further_sizes(sources)}
@@ -310,7 +315,7 @@ class Predictor(nn.Module, ABC):
             plan = replace(plan, batch_size=size.rows)
         self.eval()
         self.training_rows = tuple(source.marks(self.genes) for source in sources)
-        self.provenance = _provenance(sources, plan) | {"encoders": encoders}
+        self.provenance = provenance(sources, plan) | {"encoders": encoders}
         calibrate.measure(self, sources, plan)
 
     def _train(self, sources: list[Source], plan: Plan) -> bool:
@@ -359,37 +364,3 @@ def _keys(section: str, index: Tensor) -> Tensor:
 def _in_float32(batch: Batch) -> Batch:
     """The batch with targets in the precision of the weights."""
     return batch if batch.expression is None else replace(batch, expression=batch.expression.float())
-
-
-def _check_sources(sources: list[Source]) -> None:
-    if not sources:
-        raise BadInput("no sources to fit on; expected at least one section.")
-    for source in sources:
-        if source.expression is None:
-            raise BadInput(f"section '{source.section}' has no targets; call .with_genes(genes) first.")
-        if (source.genes, source.unit) != (sources[0].genes, sources[0].unit):
-            raise BadInput(
-                f"sections '{sources[0].section}' and '{source.section}' have different genes or units "
-                f"({sources[0].unit}, "
-                f"{source.unit}); give both the same by .with_genes(genes, unit)."
-            )
-    strange = [gene for gene in sources[0].genes if CONTROL.search(gene)]
-    if strange:
-        raise BadInput(f"{len(strange)} genes have control characters in their names: {listed(strange)}. Rename them.")
-    n_rows = sum(int(source.measured.sum()) for source in sources)
-    if n_rows < 2:
-        names = listed(source.section for source in sources)
-        raise BadInput(f"sections {names} have {n_rows} measured rows; a fit needs 2 or more. Add sections.")
-
-
-def _provenance(sources: list[Source], plan: Plan) -> dict:
-    packages = ("sq-imputer", "torch", "spatialdata", "anndata")
-    return {
-        "sections": [source.section for source in sources],
-        "groups": [source.group for source in sources],
-        "fingerprints": [source.fingerprint for source in sources],
-        "rows": [int(source.measured.sum()) for source in sources],
-        "plan": asdict(plan),
-        "versions": {name: version(name) for name in packages},
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }

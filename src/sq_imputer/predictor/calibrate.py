@@ -32,6 +32,7 @@ from sq_imputer.contract import Marks, Model, Source
 from sq_imputer.predictor.parts import LEAST_HALVED, Labels, share_left
 from sq_imputer.progress import track
 from sq_imputer.scores.splits import half_of, left_out
+from sq_imputer.target import CLASSES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +66,7 @@ class Part:
 
 def n_folds(predictor: Model, plan: Plan) -> int:
     """Fits that measuring the error of a model takes; 0 if it is not measured, or by the model itself."""
-    if predictor.measures_error or not predictor.card.uncertainty:
+    if predictor.measures_error or not predictor.card.uncertainty or predictor.target.kind == CLASSES:
         return 0
     return getattr(predictor.config, "calibration", FOLDS) if plan.calibration is None else plan.calibration
 

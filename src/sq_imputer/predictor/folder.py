@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, get_args, get_origin
 
 import numpy as np
 
-from sq_imputer.contract import Marks
+from sq_imputer.contract import Marks, Target
 from sq_imputer.errors import BadInput, MissingKey, SqImputerError, StoreError, listed
 from sq_imputer.predictor.config import thaw
 from sq_imputer.predictor.registry import get_model
@@ -109,7 +109,7 @@ def load_as(path: str | Path, find: Callable[[str], type[Model]]) -> Model:
 def _blank(model: type[Model], config, settings: dict, own: dict) -> Model:
     """A predictor without layers."""
     predictor = model(config)
-    predictor.genes, predictor.unit = tuple(settings["genes"]), settings["unit"]
+    predictor.genes, predictor.unit, predictor.target = tuple(settings["genes"]), settings["unit"], _target(settings)
     for name, value in own.items():
         setattr(predictor, name, value)
     return predictor
@@ -234,6 +234,14 @@ def _settings(folder: Path) -> dict:
     if len(files) != 1 or not WEIGHTS.fullmatch(files[0][0]) or not _is(files[0][1], dict):
         raise BadInput(f"'{file}' is damaged: 'files' should name the weights and nothing else. {again}")
     return settings
+
+
+def _target(settings: dict) -> Target:
+    """What a model predicts; genes, if the folder does not say."""
+    said = settings.get("target", {})
+    if not _is(said, dict[str, str]) or not set(said) <= {"where", "kind"}:
+        raise BadInput(f"'{SETTINGS}' is damaged: 'target' is not what it should be. Save the model again.")
+    return Target(**said)
 
 
 def _is(value, kind) -> bool:

@@ -45,6 +45,8 @@ class ModelCard:
         What `<model>_std` means; empty if the model has none.
     license
         License of the method's code here.
+    targets
+        Kinds of target that the model takes (:class:`sq_imputer.Target`).
     """
 
     name: str
@@ -57,6 +59,7 @@ class ModelCard:
     citation: str = ""
     uncertainty: str = ""
     license: str = "BSD-3-Clause"
+    targets: tuple[str, ...] = ("genes",)
 
 
 def _builtin() -> list[str]:

@@ -37,6 +37,7 @@ def settings_of(predictor: Model) -> dict:
         "config": asdict(predictor.config),
         "genes": list(predictor.genes),
         "unit": predictor.unit,
+        "target": predictor.target.told,
         **{name: getattr(predictor, name) for name in OWN},
         "training_genes": [list(marks.genes) for marks in predictor.training_rows],
     }

@@ -15,6 +15,7 @@ from sq_imputer.runs.crossed import Crossed
 from sq_imputer.runs.repeated import together, widened
 from sq_imputer.runs.retrieved import pool
 from sq_imputer.runs.slots import Result
+from sq_imputer.target import CLASSES
 
 if TYPE_CHECKING:
     from sq_imputer.predictor.base import Predictor
@@ -58,6 +59,7 @@ def carry_out(
     results = []
     for k, (told, slide, answer) in enumerate(zip(decision.told, targets.slides, answers, strict=True)):
         counted = answer.model.measures_error or n_folds(answer.model, run.plan)
+        counted = counted and answer.model.target.kind != CLASSES  # its spread is that of its probability
         crosses = any(ask.fit in decision.crossed for ask in answer.asks)
         truth = training[k].expression if told.folds is not None and counted and crosses else None
         results.append(_result(told, slide, answer, predictions, bank, truth))

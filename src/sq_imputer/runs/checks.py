@@ -13,7 +13,7 @@ from sq_imputer.errors import BadInput, listed
 from sq_imputer.genes.names import alike
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.progress import say
-from sq_imputer.runs.decide import LEAVE_OUT
+from sq_imputer.runs.decide import LEAVE_OUT, shows
 from sq_imputer.runs.retrieved import check_patient
 from sq_imputer.scores.splits import LEAST_TRAIN
 from sq_imputer.section.looks import looks_of, unlike
@@ -106,10 +106,20 @@ def check_unseen(
             numbers = [j for j, _ in decision.fits[fit]]
             rows = [training[j].marks(training[j].genes) for j in numbers]
             names, groups = zip(*[(training[j].section, training[j].group) for j in numbers], strict=True)
+        _check_uncounted(slide, predictor, training)
         check_rows(slide, rows, names)
         if predictor.retrieves and not allow_same_patient:
             check_patient(slide, predictor.card.name, groups, names)
             _check_picture(slide, predictor.card.name, told)
+
+
+def _check_uncounted(slide: Slide, predictor: Predictor, training: Sequence[Slide]) -> None:
+    """Rows that are measured without counts are known by their picture alone."""
+    if slide.counts is None and slide.measured.any() and predictor.fitted and shows(predictor, training, slide):
+        raise BadInput(
+            f"section '{slide.section}' is of a picture that the model is fitted on, and has no counts by which rows "
+            "could be told apart. Leave it out of the reference, or give the model by name alone."
+        )
 
 
 def _check_picture(slide: Slide, model: str, told: Told) -> None:
@@ -211,7 +221,8 @@ def warn_of_little(decision: Decision, training: Sequence[Slide], genes: Sequenc
     """
     if not decision.fits or not training:
         return
-    warn_of_panel(genes, asked)
+    if training[0].target.is_genes:
+        warn_of_panel(genes, asked)
     measured = [int(slide.measured.sum()) for slide in training]
     found = []
     for name, parts in decision.fits.items():

@@ -24,6 +24,7 @@ from sq_imputer.section.read import annotated, check_object
 from sq_imputer.section.regions import slides_of
 from sq_imputer.section.slide import Slide
 from sq_imputer.store.provenance import pythonic
+from sq_imputer.target import CLASSES, Target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from sq_imputer.predictor.base import Predictor
 
     Sections = SpatialData | Slide | Sequence[SpatialData | Slide] | Mapping[str, SpatialData | Slide]
+
+
+N_GENES = 250  # unless said otherwise; on a table that is there already, its panel
 
 
 def records(table: AnnData) -> dict[str, dict]:
@@ -113,15 +117,25 @@ def _named(sections: list, keys: Mapping) -> list[tuple[str | None, SpatialData 
     return [(None if one else name, section) for one, name, section in zip(alone, names, sections, strict=True)]
 
 
-def pick_genes(slides: Sequence[Slide], genes: Sequence[str] | int) -> list[str]:
-    """Genes as named, or this many chosen on these slides, which must be the training sections."""
+def pick_genes(slides: Sequence[Slide], genes: Sequence[str] | int | None) -> list[str]:
+    """Genes as named, or this many chosen on these slides, which must be the training sections.
+
+    None: the usual number, or of another target all of its columns.
+    """
+    target = slides[0].target
+    if genes is None:
+        genes = N_GENES if target.is_genes else common_names(slides)
     if isinstance(genes, str):
         raise BadInput(
             f"genes is the text '{genes}'; expected a list of names, such as ['{genes}'], or a number of genes."
         )
+    if isinstance(genes, Iterable) and not target.is_genes:
+        return list(map(str, genes))
     if isinstance(genes, Iterable):
         check_ids({slide.section: slide.ids_by_name for slide in slides}, list(genes))
         return list(genes)
+    if not target.is_genes:
+        raise BadInput(f"genes is {genes!r}; of target '{target.where}', pass names of its columns, or none for all.")
     if not isinstance(genes, Integral) or isinstance(genes, bool) or genes < 1:
         raise BadInput(f"genes is {genes!r}; expected a positive whole number of genes, or a list of names.")
     without = [slide.section for slide in slides if slide.counts is None]
@@ -134,6 +148,28 @@ def pick_genes(slides: Sequence[Slide], genes: Sequence[str] | int) -> list[str]
     chosen = choose_genes(slides, int(genes))
     check_ids({slide.section: slide.ids_by_name for slide in slides}, chosen)
     return chosen
+
+
+def common_names(slides: Sequence[Slide]) -> list[str]:
+    """Columns of a target that all sections have; of classes and parts those that any has, in order of appearance."""
+    for slide in slides:
+        if slide.labels is None:
+            slide.with_genes(())  # says what is not there
+        if slide.target.told != slides[0].target.told:
+            first, other = (f"{s.target.kind} in section '{s.section}'" for s in (slides[0], slide))
+            raise BadInput(f"target '{slide.target.where}' is of kind {first}, and {other}. Give both the same.")
+    every = list(dict.fromkeys(name for slide in slides for name in slide.target.names))
+    if slides[0].target.link == "identity":
+        every = [name for name in every if all(name in slide.target.names for slide in slides)]
+    if len(every) < 2 and slides[0].target.kind == CLASSES:
+        raise BadInput(f"target '{slides[0].target.where}' has classes {listed(every)}; expected two or more.")
+    return every
+
+
+def asked(target: Target | str | None, unit: str | None = None) -> Target:
+    """The target that a verb was given; of another than genes with the unit that it was given."""
+    target = Target.of(target)
+    return target if target.is_genes or unit is None else replace(target, unit=unit)
 
 
 def resolve_model(

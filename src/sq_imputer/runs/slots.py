@@ -20,6 +20,7 @@ from sq_imputer.section.features import key as feature_key
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
 from sq_imputer.store.parts import with_parts
+from sq_imputer.target import CLASSES
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -163,6 +164,8 @@ def write_results(place: Place, targets: Targets, results: Sequence[Result], pla
     if results[0].bank is not None:
         parts["obs"][f"{layer}{joined.BANK}"] = joined.bank_column(results[0].bank, len(targets))
     old, predictor = place.table, results[0].predictor
+    parts["obs"] |= called(predictor, layer, parts["layers"][layer])
+    parts["var"] |= kinds(predictor)
     warn_of_constants(layer, predictor.genes, parts["var"][f"{layer}_constant"])
     adds = is_added_to(old, targets, predictor.genes, predictor.unit)
     if adds:
@@ -298,6 +301,22 @@ def matrices(prediction: Prediction, layer: str) -> dict[str, np.ndarray]:
     return found
 
 
+def called(predictor: Predictor, layer: str, mean: np.ndarray) -> dict:
+    """Columns of `obs` of classes: the most probable one of every row, and its probability."""
+    import pandas as pd
+
+    if predictor.target.kind != CLASSES:
+        return {}
+    codes, name = mean.argmax(axis=1), f"{layer}_{predictor.target.name}"
+    return {name: pd.Categorical.from_codes(codes, list(predictor.genes)), f"{name}_p": mean.max(axis=1)}
+
+
+def kinds(predictor: Predictor) -> dict:
+    """A column of `var` that says what the columns are, of another target than genes."""
+    target = predictor.target
+    return {} if target.is_genes else {"kind": np.full(len(predictor.genes), target.kind, dtype=object)}
+
+
 def columns(target: Slide, told: Told, layer: str, measured: np.ndarray, ood: np.ndarray) -> dict[str, np.ndarray]:
     """Columns of `obs` of one section; `measured` says which rows have a value of the panel."""
     named = {"section": target.section, "patient": target.group}
@@ -331,6 +350,7 @@ def provenance(target: Slide, result: Result, plan: Plan, batch_size: int) -> di
         "config": predictor.config,
         "unit": predictor.unit,
         "genes": list(predictor.genes),
+        **({} if predictor.target.is_genes else {"target": predictor.target.told}),
         "section": target.section,
         "mpp": float(target.frame.pixel.mpp),
         "mpp_source": target.frame.pixel.source,

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pandas import Index
 
-from sq_imputer.errors import BadInput, listed
+from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.section import read
 from sq_imputer.section.regions import slides_of
 from sq_imputer.section.slide import Slide
+from sq_imputer.section.targets import described, there
+from sq_imputer.target import Target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -99,6 +101,17 @@ def measured_of(sdata: SpatialData, targets: Targets, keys: Mapping) -> list[Sli
 def _measured_on(sdata: SpatialData, target: Slide, keys: Mapping) -> Slide:
     """The measured spots on the image of a section, when other shapes on it are to be predicted."""
     table_key = keys.get("table_key", "table")
+    asked = Target.of(keys.get("target"))
+    if target.labels is not None:
+        raise BadInput(f"no row of section '{target.section}' has a value of {described(asked)}: nothing to fit on.")
+    if not asked.is_genes and not _elsewhere(sdata, target, asked, table_key):
+        raise MissingKey(
+            f"nothing is measured here: no {described(asked)} of shapes '{target.keys['shapes_key']}'; there are "
+            f"{there(sdata, asked, table_key)}. Pass target= of what is there, reference= sections that have it, or "
+            "model= a fitted predictor or its folder."
+        )
+    if asked.slot == "table":
+        table_key = asked.name
     if not read.annotated(sdata, table_key):
         raise BadInput(
             f"nothing is measured here: no table '{table_key}' annotates shapes (tables: {listed(sdata.tables)}), "
@@ -111,3 +124,11 @@ def _measured_on(sdata: SpatialData, target: Slide, keys: Mapping) -> Slide:
     shapes_key = near[0] if len(near) == 1 else None
     own = {**keys, "image_key": image_key, "shapes_key": shapes_key}
     return replace(Slide.from_sdata(sdata, **own), section=target.section, encoders=target.encoders)
+
+
+def _elsewhere(sdata: SpatialData, slide: Slide, target: Target, table_key: str) -> bool:
+    """Whether a target is measured at other shapes than those of a section."""
+    annotated = read.annotated(sdata, target.name if target.slot == "table" else table_key)
+    return any(name != slide.keys["shapes_key"] for name in annotated) and (
+        target.slot == "table" or target.name in getattr(sdata.tables[table_key], target.slot)
+    )

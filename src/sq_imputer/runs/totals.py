@@ -43,7 +43,8 @@ def with_depth_of(slide: Slide, sdata: SpatialData, key: str) -> Slide:
         stacklevel=5,
     )
     depth = np.where(other, then, now)
-    return replace(slide, counts=replace(slide.counts, depth=depth), measured=counted & (depth > 0))
+    measured = counted & (depth > 0) if slide.target.is_genes else slide.measured
+    return replace(slide, counts=replace(slide.counts, depth=depth), measured=measured)
 
 
 def share_of(slide: Slide, genes: Sequence[str]) -> float:

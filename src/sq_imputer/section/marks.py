@@ -27,7 +27,10 @@ class Marked:
             ends = np.zeros(block.nnz + 1, dtype=np.uint64)
             np.cumsum(block.data.astype(np.uint64) * numbers[columns[block.indices]], out=ends[1:])
             rows[where] += np.diff(ends[block.indptr])
-        return hashlib.sha256(np.sort(rows[self.measured]).tobytes()).hexdigest()[:16]
+        found = hashlib.sha256(np.sort(rows[self.measured]).tobytes())
+        if self.labels is not None:
+            found.update(f"{self.target.where} {self.target.names}".encode() + self.labels.tobytes())
+        return found.hexdigest()[:16]
 
     def marks(self, genes: Sequence[str]) -> Marks:
         """By what the measured rows are found again: the most abundant of these genes, and of all others.
@@ -45,6 +48,8 @@ class Marked:
         return {}
 
     def _found(self, genes: Sequence[str]) -> Marks:
+        if self.counts is None:
+            return self.coded(())
         known, name = columns_by_name(self.var_names, self.gene_ids), self.var_names.__getitem__
         inside = {column: gene for gene in genes if (column := column_of(gene, known)) is not None}
         total = np.zeros(len(self.var_names))

@@ -14,6 +14,7 @@ from sq_imputer.errors import BadInput, MissingKey, SqImputerError, check_number
 from sq_imputer.section import read
 from sq_imputer.section.keys import PLACES
 from sq_imputer.section.lattice import TECHNOLOGIES, is_staggered, mpp_of_lattice
+from sq_imputer.target import Target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -111,6 +112,8 @@ def as_seen(record: Mapping) -> dict:
     """Arguments of `Slide.from_sdata` for a section that was predicted: found and seen as it was then."""
     mpp, source = record.get("mpp"), record.get("mpp_source", "argument")
     places = {name: record.get(name) or None for name in (*PLACES, "section")}
+    if record.get("target"):
+        places["target"] = Target(**record["target"], unit=str(record["unit"]))
     return {**places, "mpp": None if mpp is None else PixelSize(mpp, source), "outside": "pad", "missing": "fill"}
 
 

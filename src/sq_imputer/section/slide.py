@@ -21,6 +21,8 @@ from sq_imputer.section.frame import Frame, read_frame
 from sq_imputer.section.image import find_image
 from sq_imputer.section.marks import Marked
 from sq_imputer.section.seen import Seen
+from sq_imputer.section.targets import columns_of, read_labels
+from sq_imputer.target import Target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +74,9 @@ class Slide(Seen, Marked):
         Ids of the columns, where the table has them beside their names.
     genes, unit, expression
         Targets, set by :meth:`with_genes`.
+    target, labels
+        What is to be predicted; of another target than genes `(n, names)` what is measured of it, NaN where nothing is.
+        `measured` then says which rows have a value.
     anchor
         The measured rows of the same image: features are scaled as theirs are.
     checked
@@ -102,6 +107,8 @@ class Slide(Seen, Marked):
     genes: tuple[str, ...] = ()
     unit: str = ""
     expression: np.ndarray | None = None
+    target: Target = Target()
+    labels: np.ndarray | None = None
     anchor: Slide | None = None
     checked: Checked = field(default_factory=Checked)
     _parent: tuple[Slide, np.ndarray] | None = None
@@ -130,6 +137,7 @@ class Slide(Seen, Marked):
         section_key: str | None = None,
         gene_symbols: str | None = None,
         section: str | None = None,
+        target: Target | str = "genes",
     ) -> Slide:
         """Read a section. Lazy in the image: no pixel is read.
 
@@ -170,6 +178,9 @@ class Slide(Seen, Marked):
             Column of `obs`: only shapes whose row in the table says `section` there belong to it.
         section
             Name of the section; `sdata.attrs["section"]` or the shapes key if left out.
+        target
+            What is to be predicted, genes if left out (:class:`sq_imputer.Target`). Rows without a value of it are not
+            measured.
 
         Raises
         ------
@@ -200,6 +211,7 @@ class Slide(Seen, Marked):
             names=shapes.index.astype(str).to_numpy(dtype=object),
             instances=shapes.index.to_numpy(),
             measured=np.zeros(len(shapes), dtype=bool),
+            target=Target.of(target),
             counts=None,
             var_names=(),
             group=str(sdata.attrs.get("patient", section)),
@@ -214,9 +226,15 @@ class Slide(Seen, Marked):
                 "gene_symbols": gene_symbols or "",
             },
         )
-        if table_key is None or shapes_key not in read.annotated(sdata, table_key):
-            return slide
-        return slide._with_table(sdata.tables[table_key], shapes, layer, patient_key, among)
+        if table_key is not None and shapes_key in read.annotated(sdata, table_key):
+            slide = slide._with_table(sdata.tables[table_key], shapes, layer, patient_key, among)
+        return slide if slide.target.is_genes else slide._with_labels(sdata, shapes, among)
+
+    def _with_labels(self, sdata: SpatialData, shapes: GeoDataFrame, among: np.ndarray | None) -> Slide:
+        """The slide with what is measured of its target."""
+        target, labels = read_labels(sdata, self.target, shapes.index, self.keys, among)
+        measured = np.zeros(len(self), dtype=bool) if labels is None else np.isfinite(labels).all(axis=1)
+        return replace(self, target=target, labels=labels, measured=measured)
 
     def _with_table(
         self, table: AnnData, shapes: GeoDataFrame, layer: str | None, patient_key: str, among: np.ndarray | None
@@ -224,20 +242,30 @@ class Slide(Seen, Marked):
         """The slide with the counts, names and individual that a table gives, of rows `among` if said."""
         shapes_key, table_key = self.keys["shapes_key"], self.keys["table_key"]
         rows, where = read.rows_of(table, shapes.index, shapes_key, table_key, among)
-        counts = read_counts(table, rows, where, len(self), layer, table_key)
+        counts = self._counts(table, rows, where, layer)
         names = self.names.copy()
         names[where] = table.obs_names.to_numpy()[rows]
         if patient_key not in table.obs and patient_key != "patient":
             raise MissingKey(f"no '{patient_key}' in obs of table '{table_key}'; it has {listed(table.obs)}.")
         group = constant(table.obs[patient_key].iloc[rows], patient_key) if patient_key in table.obs else self.group
-        measured = counts.depth > 0  # a row without counts has no expression in any unit
-        warn_of_empty(len(rows) - int(measured.sum()), len(rows), self.section)
+        measured = self.measured if counts is None else counts.depth > 0  # without counts, no expression in any unit
+        if self.target.is_genes:
+            warn_of_empty(len(rows) - int(measured.sum()), len(rows), self.section)
         array = _array_of(table, rows, where, len(self))
-        var_names, ids = names_of_genes(table, self.keys["gene_symbols"], table_key)
+        var_names, ids = names_of_genes(table, self.keys["gene_symbols"], table_key) if counts else ((), ())
         known = {"counts": counts, "measured": measured, "names": names, "group": group, "array": array}
         slide = replace(self, **known, var_names=var_names, gene_ids=ids)
         slide.recall(table, rows, where)
         return slide
+
+    def _counts(self, table: AnnData, rows: np.ndarray, where: np.ndarray, layer: str | None) -> Counts | None:
+        """The counts of a table; another target than genes needs none, and then depth is not known."""
+        try:
+            return read_counts(table, rows, where, len(self), layer, self.keys["table_key"])
+        except BadInput:
+            if self.target.is_genes:
+                raise
+            return None
 
     def __len__(self) -> int:
         return len(self.centers_px)
@@ -256,7 +284,7 @@ class Slide(Seen, Marked):
         """`(n,)` total counts of each row over the full library; NaN where not measured."""
         if self.counts is None:
             return np.full(len(self), np.nan)
-        return np.where(self.measured, self.counts.depth, np.nan)
+        return np.where(self.measured & (self.counts.depth > 0), self.counts.depth, np.nan)
 
     @property
     def ids_by_name(self) -> dict[str, str]:
@@ -269,11 +297,21 @@ class Slide(Seen, Marked):
 
     def which(self, genes: Sequence[str]) -> list[int]:
         """Numbers of those of some genes that the section has, by name or by id."""
+        if not self.target.is_genes:
+            every = self.labels is not None and self.target.link == "softmax"  # of a class that it lacks: 0
+            return [number for number, name in enumerate(genes) if every or name in self.target.names]
         known = columns_by_name(self.var_names, self.gene_ids)
         return [number for number, gene in enumerate(genes) if column_of(gene, known) is not None]
 
     def with_genes(self, genes: Sequence[str], unit: str = LOG1P_CP10K) -> Slide:
-        """The slide with `expression` of these genes, in this unit; NaN in rows that were not measured."""
+        """The slide with `expression` of these genes, in this unit; NaN in rows that were not measured.
+
+        Of another target, with these of its columns.
+        """
+        if not self.target.is_genes:
+            values = columns_of(genes, self.target, self.labels, f"section '{self.section}'")
+            measured = self.measured & np.isfinite(values).all(axis=1)
+            return replace(self, genes=tuple(genes), unit=unit, expression=values, measured=measured)
         if self.counts is None:
             raise BadInput(
                 f"section '{self.section}' has no counts (shapes '{self.keys['shapes_key']}', table "
@@ -287,7 +325,7 @@ class Slide(Seen, Marked):
     def take(self, rows: np.ndarray) -> Slide:
         """The slide with only these rows; features are shared with the whole, and scaled as the whole is."""
         rows = np.arange(len(self))[rows]
-        per_row = ("centers_px", "size_um", "names", "instances", "measured", "array", "expression")
+        per_row = ("centers_px", "size_um", "names", "instances", "measured", "array", "expression", "labels")
         parts = {name: getattr(self, name)[rows] for name in per_row if getattr(self, name) is not None}
         parts["counts"] = None if self.counts is None else self.counts.take(rows)
         return replace(self, **parts, _features={}, _stored={}, _parent=(self, rows), anchor=self.anchor or self)

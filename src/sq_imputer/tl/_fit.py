@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 from sq_imputer.errors import listed
 from sq_imputer.genes.units import LOG1P_CP10K
+from sq_imputer.predictor.sources import check_takes
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import quiet
 from sq_imputer.runs.checks import warn_of_panel, warn_of_rows
-from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model, shelf_of
+from sq_imputer.runs.sections import asked, pick_genes, read_sections, resolve_model, shelf_of
 from sq_imputer.runs.totals import share_of
 from sq_imputer.section.keys import verb
 from sq_imputer.section.resolution import common, known, read_at, several
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sq_imputer.runs.sections import Sections
     from sq_imputer.section.keys import SlideKeys
     from sq_imputer.section.slide import Slide
+    from sq_imputer.target import Target
 
 
 @verb
@@ -29,8 +31,9 @@ def fit(
     model: str | Predictor | type[Predictor],
     *,
     sections: str | Mapping | None = None,
-    genes: Sequence[str] | int = 250,
-    unit: str = LOG1P_CP10K,
+    target: Target | str = "genes",
+    genes: Sequence[str] | int | None = None,
+    unit: str | None = None,
     config: Mapping | object | None = None,
     weights: Weights | None = None,
     resolution: str | float | Sequence[float] | None = "auto",
@@ -53,10 +56,15 @@ def fit(
     sections
         The sections of an object that has several: a column of `obs` whose values name them, the region key included,
         or a mapping of names to keys. All are fitted on.
+    target
+        What is predicted (:class:`sq_imputer.Target`): `"genes"`, a column `"obs:NAME"` of numbers or categories, a
+        matrix `"obsm:NAME"`, or `"table:NAME"`. Rows without a value of it are not measured.
     genes
-        Names of genes, or how many to choose on these sections (:func:`sq_imputer.genes.choose_genes`).
+        Names of genes, or how many to choose on these sections (:func:`sq_imputer.genes.choose_genes`); 250 if left
+        out. Of another target names of its columns, all if left out.
     unit
-        Expression unit: `"log1p_cp10k"` over the full library, `"log1p_counts"` or `"log2_counts"`.
+        Expression unit: `"log1p_cp10k"` (if left out) over the full library, `"log1p_counts"` or `"log2_counts"`. Of
+        another target what its numbers are called; `"table:NAME"` wants it said.
     config
         The model's `Config`, or a dict of the fields that differ from its defaults.
     weights
@@ -99,11 +107,15 @@ def fit(
     plan = Plan.of(plan, seed=seed, device=device, progress=progress)
     predictor = resolve_model(model, config)
     fresh = type(predictor)(predictor.config)
+    keys = {**keys, "target": asked(target, unit)}
     slides = read_sections(sdata, keys, within=sections, encoders=shelf_of(fresh, weights, dense))
     levels = several(resolution) if isinstance(resolution, list | tuple) else [resolution]
     chosen = pick_genes(slides, genes)
+    check_takes(fresh.card, slides[0].target)
+    unit = slides[0].target.unit or unit or LOG1P_CP10K
     n_rows = sum(int(slide.measured.sum()) for slide in slides)
-    warn_of_panel(chosen, genes)
+    if slides[0].target.is_genes:
+        warn_of_panel(chosen, genes)
     warn_of_rows(f"'{fresh.card.name}'", n_rows, listed(slide.section for slide in slides))
     read = [common(slides, fresh.needs, level) for level in levels]  # which refuses before anything is fitted
     with quiet(not plan.progress):
@@ -121,8 +133,9 @@ def _fitted(
     """A predictor like this one, fitted on sections that are read at one resolution."""
     fresh, slides = type(like)(like.config), read_at(slides, resolution)
     fresh.fit([slide.with_genes(genes, unit) for slide in slides], plan)
-    fresh.provenance["library_genes"] = [len(slide.var_names) for slide in slides]
-    fresh.provenance["library_share"] = [share_of(slide, genes) for slide in slides]
+    if fresh.target.is_genes:
+        fresh.provenance["library_genes"] = [len(slide.var_names) for slide in slides]
+        fresh.provenance["library_share"] = [share_of(slide, genes) for slide in slides]
     fresh.provenance["training_mpp"] = max(slide.frame.pixel.mpp for slide in slides)
     fresh.provenance |= known(slides, resolution)
     fresh.provenance["pixels"] = [slide.frame.pyramid.fingerprint for slide in slides]

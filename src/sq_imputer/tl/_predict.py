@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sq_imputer.errors import BadInput
 from sq_imputer.genes.units import LOG1P_CP10K
+from sq_imputer.predictor.sources import check_takes
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import quiet
 from sq_imputer.runs.carry_out import carry_out
@@ -21,8 +23,9 @@ from sq_imputer.runs.checks import (
     warn_of_shapes,
 )
 from sq_imputer.runs.decide import by_one_model, by_own_spots
+from sq_imputer.runs.lacking import warn_of_lacking
 from sq_imputer.runs.run import journal_home, manifest, open_run
-from sq_imputer.runs.sections import pick_genes, read_sections, resolve_model, shelf_of
+from sq_imputer.runs.sections import asked, pick_genes, read_sections, resolve_model, shelf_of
 from sq_imputer.runs.slots import Place, units, write_results
 from sq_imputer.runs.streamed import stream, streams
 from sq_imputer.runs.targets import measured_of, read_targets, recall
@@ -32,6 +35,7 @@ from sq_imputer.section.keys import verb
 from sq_imputer.section.opened import open_for
 from sq_imputer.section.resolution import check_resolution, common, fitting, for_model, read_at
 from sq_imputer.store.workers import Workers
+from sq_imputer.target import Target
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -49,8 +53,6 @@ if TYPE_CHECKING:
     from sq_imputer.section.keys import SlideKeys
     from sq_imputer.section.slide import Slide
 
-N_GENES = 250  # unless said otherwise; on a table that is there already, its panel
-
 
 @verb
 def predict(
@@ -60,9 +62,10 @@ def predict(
     reference: Sections | None = None,
     sections: str | Mapping | None = None,
     leave_out: str | None = None,
+    target: Target | str | None = None,
     genes: Sequence[str] | int | None = None,
     unit: str | None = None,
-    key_added: str = "imputed",
+    key_added: str | None = None,
     layer_added: str | None = None,
     overwrite: bool = False,
     n_folds: int = 5,
@@ -82,7 +85,7 @@ def predict(
     output_path: str | Path | None = None,
     **keys: Unpack[SlideKeys],
 ) -> None:
-    """Predict expression from the image and write it into the object as a table of its own.
+    """Predict expression, or another target, from the image and write it into the object as a table of its own.
 
     What is written at a measured spot is never a fit to that spot. A model given by name is fitted on `reference`, or
     else on this object's own measured spots: those of other patients where `sections` has several, else in spatial
@@ -105,14 +108,18 @@ def predict(
     leave_out
         What a model that predicts a spot of this object has not seen: the spot's `"patient"`, its `"section"` or its
         `"block"`. Left out: the patient where there are several, else the block. The provenance says what was done.
+    target
+        What is predicted, as in :func:`sq_imputer.tl.fit`; genes if left out. A fitted model has its own.
     genes
         Names of genes, or how many to choose on the training sections; left out, the genes of the table `key_added`
-        if it exists and there is no reference, else 250. A fitted model has its own.
+        if it exists and there is no reference, else 250. Of another target names of its columns, all if left out. A
+        fitted model has its own.
     unit
         Expression unit that a named model is fitted in, as in :func:`sq_imputer.tl.fit`; `"log1p_cp10k"` if left out. A
         fitted model has its own.
     key_added
-        Name of the table. It holds these sections and one gene panel; more models on the same add layers to it.
+        Name of the table; `"imputed"`, or `"imputed_NAME"` of another target, if left out. It holds these sections and
+        one gene panel; more models on the same add layers to it.
     layer_added
         Name of the layer; the model's name if left out.
     overwrite
@@ -189,29 +196,29 @@ def predict(
     >>> predicted = sdata.tables["imputed"].layers["ridge"]
     """
     plan = Plan.of(plan, seed=seed, device=device, progress=progress)
-    workers = None if client is None else Workers(client)
     check_folds(n_folds, buffer_um, n_repeats)
     check_leave_out(leave_out, reference)
     sdata, predictor = _opened(sdata, sections, output_path, keys), resolve_model(model, config, genes)
+    keys = {**keys, "target": _target(predictor, target, unit)}
     check_resolution(resolution)
     targets = read_targets(sdata, sections, reference, keys).seen_by(shelf_of(predictor, weights, dense))
     predictor = fitting(predictor, targets.slides, resolution)
-    place = Place(sdata, key_added, layer_added or predictor.card.name, overwrite, _path(output_path))
+    names = key_added or keys["target"].key, layer_added or predictor.card.name
+    place = Place(sdata, *names, overwrite, _path(output_path))
     table = place.check(targets)
     home = journal_home(place) if resume or client is not None else None
     if table is not None:
-        recall(targets, table, sdata, key_added)
+        recall(targets, table, sdata, place.key)
     if predictor.fitted:
         check_alone(predictor, reference, genes, unit, resolution)
         training, chosen, unit = [], list(predictor.genes), predictor.unit
     else:
-        training = _training(sdata, targets, reference, keys)
+        training = _training(sdata, targets, predictor, reference, keys)
         chosen, unit = _panel(table if reference is None else None, training, genes, unit)
     place.check_panel(table, chosen, unit)
     place.check_space(len(targets), predictor, len(chosen))
     _compare_libraries(targets, predictor, training, chosen, unit)
-    if output_path is None:
-        warn_of_shapes(sdata, targets.regions)
+    warn_of_shapes(sdata, targets.regions if output_path is None else ())
     elsewhere = predictor.fitted or reference is not None
     targets, training = _at_one_resolution(targets, training, predictor, resolution, elsewhere)
     blocks = {"leave_out": leave_out, "n_folds": n_folds, "buffer_um": buffer_um, "n_repeats": n_repeats}
@@ -221,12 +228,12 @@ def predict(
         blocks["buffer_um"] = predictor.needs.crop.extent_um if buffer_um is None else buffer_um
         decision = by_own_spots(targets, training, **blocks)
     warn_of_little(decision, training, chosen, genes)
-    training = [slide.with_genes(chosen, unit) for slide in training]
+    training = _measured(decision, targets, training, chosen, unit)
     check_unseen(decision, targets, training, predictor, allow_same_patient)
     check_repeats(n_repeats, decision, n_folds, shown=plan.progress)
     asked = {"genes": chosen, "unit": unit, **blocks} | ({} if dense is None else {"dense": dense})
     described = partial(manifest, predictor, targets.slides, training, plan, **asked)
-    with quiet(not plan.progress), open_run(home, plan, described, workers) as run:
+    with quiet(not plan.progress), open_run(home, plan, described, client and Workers(client)) as run:
         _write(run, place, decision, predictor, targets, training)
 
 
@@ -272,17 +279,33 @@ def _at_one_resolution(
     return targets.of(slides[: len(targets.slides)]), slides[len(targets.slides) :]
 
 
-def _training(sdata: SpatialData, targets: Targets, reference: Sections | None, keys: Mapping) -> list[Slide]:
+def _training(
+    sdata: SpatialData, targets: Targets, predictor: Predictor, reference: Sections | None, keys: Mapping
+) -> list[Slide]:
     """The sections that a named model is fitted on: the references, else what is measured in the object."""
     if reference is None:
-        return measured_of(sdata, targets, keys)
-    return read_sections(reference, keys, reference=True, encoders=targets.slides[0].encoders)
+        found = measured_of(sdata, targets, keys)
+    else:
+        found = read_sections(reference, keys, reference=True, encoders=targets.slides[0].encoders)
+    check_takes(predictor.card, found[0].target)
+    return found
+
+
+def _measured(
+    decision: Decision, targets: Targets, training: Sequence[Slide], chosen: Sequence[str], unit: str
+) -> list[Slide]:
+    """The training sections with what is measured of the target; what a fit lacks of it is said."""
+    found = [slide.with_genes(chosen, unit) for slide in training]
+    warn_of_lacking(decision, targets, found, chosen)
+    return found
 
 
 def _compare_libraries(
     targets: Targets, predictor: Predictor, training: Sequence[Slide], genes: list[str], unit: str
 ) -> None:
     """Warn where a section has other genes, or the panel another share of its counts, than where a model is fitted."""
+    if not targets.slides[0].target.is_genes:
+        return
     own = predictor.provenance if predictor.fitted else {"library_genes": [len(s.var_names) for s in training]}
     warn_of_genes(targets, genes, unit, own.get("library_genes", []))
     elsewhere = [slide for slide in targets.slides if slide not in training]
@@ -297,4 +320,17 @@ def _panel(
     """Genes and unit as asked for, else those of the table that is there, else the usual ones."""
     if genes is None and table is not None:
         return list(table.var_names), unit or units(table).pop()
-    return pick_genes(training, N_GENES if genes is None else genes), unit or LOG1P_CP10K
+    return pick_genes(training, genes), training[0].target.unit or unit or LOG1P_CP10K
+
+
+def _target(predictor: Predictor, target: Target | str | None, unit: str | None) -> Target:
+    """What is predicted: what a fitted model was fitted on, else what is asked for."""
+    if not predictor.fitted:
+        return asked(target, unit)
+    own = predictor.target
+    if target is not None and Target.of(target).where != own.where:
+        raise BadInput(
+            f"target is '{Target.of(target).where}', but this '{predictor.card.name}' was fitted on '{own.where}'. "
+            "Leave out target=, or fit one."
+        )
+    return own if own.is_genes else replace(own, unit=predictor.unit)

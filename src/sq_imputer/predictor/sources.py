@@ -1,0 +1,69 @@
+"""What a fit is given: whether it goes together and the model takes it, and what its provenance says."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+
+from sq_imputer.contract import Source, Target
+from sq_imputer.errors import BadInput, listed
+from sq_imputer.predictor.folder import CONTROL
+from sq_imputer.predictor.registry import ModelCard, get_model, list_models
+from sq_imputer.predictor.train import Plan
+
+
+def target_of(source: Source) -> Target:
+    """What a source is measured for: genes, unless it says otherwise."""
+    return getattr(source, "target", Target())
+
+
+def check_takes(card: ModelCard, target: Target) -> None:
+    """Check that a model takes a kind of target; the error names those that do."""
+    if target.kind in card.targets:
+        return
+    cards = [get_model(name).card for name in list_models()]
+    others = listed((one.name for one in cards if target.kind in one.targets), 20)
+    raise BadInput(
+        f"'{card.name}' predicts {listed(card.targets)}, and target '{target.where}' is of kind '{target.kind}'. "
+        f"Models that take it: {others}."
+    )
+
+
+def check_sources(sources: Sequence[Source], card: ModelCard) -> None:
+    """Check that there is something to fit on, of one target that the model takes."""
+    if not sources:
+        raise BadInput("no sources to fit on; expected at least one section.")
+    for source in sources:
+        if source.expression is None:
+            raise BadInput(f"section '{source.section}' has no targets; call .with_genes(genes) first.")
+        kinds = [target_of(one).told for one in (source, sources[0])]
+        if (source.genes, source.unit) != (sources[0].genes, sources[0].unit) or kinds[0] != kinds[1]:
+            raise BadInput(
+                f"sections '{sources[0].section}' and '{source.section}' have different genes, targets or units "
+                f"({sources[0].unit}, "
+                f"{source.unit}); give both the same by .with_genes(genes, unit)."
+            )
+    check_takes(card, target_of(sources[0]))
+    strange = [gene for gene in sources[0].genes if CONTROL.search(gene)]
+    if strange:
+        raise BadInput(f"{len(strange)} genes have control characters in their names: {listed(strange)}. Rename them.")
+    n_rows = sum(int(source.measured.sum()) for source in sources)
+    if n_rows < 2:
+        names = listed(source.section for source in sources)
+        raise BadInput(f"sections {names} have {n_rows} measured rows; a fit needs 2 or more. Add sections.")
+
+
+def provenance(sources: Sequence[Source], plan: Plan) -> dict:
+    """Where a model was fitted, how, and with which versions."""
+    packages = ("sq-imputer", "torch", "spatialdata", "anndata")
+    return {
+        "sections": [source.section for source in sources],
+        "groups": [source.group for source in sources],
+        "fingerprints": [source.fingerprint for source in sources],
+        "rows": [int(source.measured.sum()) for source in sources],
+        "plan": asdict(plan),
+        "versions": {name: version(name) for name in packages},
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }

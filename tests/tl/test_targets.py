@@ -1,0 +1,91 @@
+"""Targets other than genes take the way of genes, through every verb."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import sq_imputer as sqi
+from sq_imputer import BadInput, MissingKey, Target
+
+SMALL = {"size_px": 32, "context_um": ()}
+PARTS = ["nuclei", "glands", "stroma"]
+
+
+@pytest.fixture
+def labelled(patients):
+    """Sections of three patients with what lies most in a spot, of what is asked, and proportions of three parts."""
+    for sdata in patients.values():
+        table = sdata.tables["table"]
+        parts = table.obs[PARTS].to_numpy() / [0.2, 0.24, 0.53] + 0.02
+        table.obs["most"] = pd.Categorical(np.array(PARTS)[parts.argmax(axis=1)])
+        shares = parts / parts.sum(axis=1, keepdims=True)
+        table.obsm["parts"] = pd.DataFrame(shares, index=table.obs_names, columns=PARTS)
+    return patients
+
+
+def test_a_column_of_numbers_is_predicted_out_of_fold_into_a_table_of_its_own(labelled):
+    sdata = labelled["P1"]
+    sqi.tl.predict(sdata, "ridge", target="obs:nuclei", config=SMALL, progress=False)
+    table = sdata.tables["imputed_nuclei"]
+    said, measured = (np.asarray(table.layers[name])[:, 0] for name in ("ridge", "measured"))
+    np.testing.assert_allclose(measured, sdata.tables["table"].obs["nuclei"], rtol=1e-6)
+    assert np.corrcoef(said, measured)[0, 1] > 0.5 and (table.obs["ridge_fold"] >= 0).all()
+    record = table.uns["sq_imputer"]["ridge"]
+    assert (record["unit"], record["target"]["where"], list(table.var["kind"])) == ("value", "obs:nuclei", ["numbers"])
+    assert "imputed" not in sdata.tables
+
+
+@pytest.mark.parametrize("model", ["ridge", "mlp"])
+def test_a_model_of_classes_is_saved_and_calls_the_rows_of_an_object_without_labels(labelled, model, tmp_path):
+    config = SMALL if model == "ridge" else {**SMALL, "hidden": 16, "members": 2, "epochs": 20}
+    training = [labelled["P1"], labelled["P2"]]
+    sqi.tl.fit(training, model, target="obs:most", config=config, progress=False).save(tmp_path / "model")
+    truth = labelled["P3"].tables["table"].obs.pop("most")
+    sqi.tl.predict(labelled["P3"], tmp_path / "model", progress=False)
+    table = labelled["P3"].tables["imputed_most"]
+    said = np.asarray(table.layers[model])
+    np.testing.assert_allclose(said.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(table.layers[f"{model}_std"]), np.sqrt(said * (1 - said)), rtol=1e-4)
+    assert np.isnan(np.asarray(table.layers["measured"])).all() and not table.obs["measured"].any()
+    called = table.obs[f"{model}_most"]
+    assert list(called.cat.categories) == list(table.var_names)
+    np.testing.assert_allclose(table.obs[f"{model}_most_p"], said.max(axis=1))
+    usual = truth.value_counts(normalize=True).iloc[0]
+    assert (called.to_numpy() == truth.to_numpy()).mean() > usual - 0.05
+
+
+def test_a_composition_sums_to_one_and_its_errors_are_as_large_as_said(labelled):
+    target = Target("obsm:parts", "composition")
+    model = sqi.tl.fit([labelled["P1"], labelled["P2"]], "ridge", target=target, config=SMALL, progress=False)
+    sqi.tl.predict(labelled["P3"], model, progress=False)
+    table = labelled["P3"].tables["imputed_parts"]
+    said, std, measured = (np.asarray(table.layers[name]) for name in ("ridge", "ridge_std", "measured"))
+    np.testing.assert_allclose(said.sum(axis=1), 1, rtol=1e-5)
+    assert np.corrcoef(said[:, 0], measured[:, 0])[0, 1] > 0.5
+    assert 0.4 < (((said - measured) / std) ** 2).mean() < 2.5
+
+
+def test_sections_are_left_out_for_targets_as_for_genes(labelled):
+    import spatialdata
+
+    for (
+        one
+    ) in labelled.values():  # spatialdata 0.7.3 renames rows, and not those of a DataFrame in obsm: anndata refuses
+        del one.tables["table"].obsm["parts"]
+    sdata = spatialdata.concatenate(labelled, concatenate_tables=True)
+    how = {"sections": "region", "leave_out": "section", "config": SMALL, "progress": False}
+    sqi.tl.predict(sdata, "ridge", target="obs:most", **how)
+    table = sdata.tables["imputed_most"]
+    assert table.obs["ridge_fold"].nunique() == 3 and set(table.obs["ridge_most"]) <= set(PARTS)
+
+
+def test_what_is_not_there_or_not_fitted_is_said(labelled):
+    with pytest.raises(MissingKey, match="no obs\\['mist'\\] of shapes 'spots'; there are obs .*'most'"):
+        sqi.tl.predict(labelled["P1"], "ridge", target="obs:mist")
+    with pytest.raises(BadInput, match="genes is 5; of target 'obs:most', pass names"):
+        sqi.tl.fit(labelled["P1"], "ridge", target="obs:most", genes=5)
+    model = sqi.tl.fit(labelled["P1"], "ridge", target="obs:nuclei", config=SMALL, progress=False)
+    with pytest.raises(BadInput, match="target is 'obs:most', but this 'ridge' was fitted on 'obs:nuclei'"):
+        sqi.tl.predict(labelled["P2"], model, target="obs:most")
