@@ -506,3 +506,13 @@ def test_the_order_of_the_sections_decides_nothing(method):
         first = labels if first is None else first
         for one, other in zip(first, labels, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_components_of_many_rows_are_those_of_few_at_a_time(monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    sections = [rng.normal(size=(n, 6)) @ rng.normal(size=(6, 6)) * [1, 1, 1, 0, 2, 5] + 3 for n in (70, 50)]
+    orders = [rng.permutation(70), rng.permutation(50)]
+    features, settings = [[one] for one in sections], _clusters.Settings(n_pcs=3)
+    whole = _clusters._joint(features, orders, settings)
+    monkeypatch.setattr(_clusters, "MOST_EXACT", 20)
+    np.testing.assert_allclose(_clusters._joint(features, orders, settings), whole, atol=1e-8)

@@ -16,13 +16,14 @@ from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.runs.checks import warn_of_picture
 from sq_imputer.runs.sections import check_table, records
 from sq_imputer.runs.views import views_of
+from sq_imputer.scores.moments import chunks
 from sq_imputer.section import read
 from sq_imputer.section.keys import verb
 from sq_imputer.section.pixel_size import as_seen
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
 from sq_imputer.store.provenance import pythonic
-from sq_imputer.tl._clusters import Settings, cluster, outlines
+from sq_imputer.tl._clusters import MOST_EXACT, Settings, cluster, outlines
 from sq_imputer.tl._domain_names import check_names, named_objects, outlines_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 USES = ("prediction", "embedding", "both", "measured", "texture")
 LEAST_SPOTS = 10
+ROWS_AT_ONCE = 8192  # that are read of a lazy matrix
 # Okabe and Ito: told apart by colorblind readers. There is no such palette of more colors; scanpy's are used then.
 _EIGHT = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 
@@ -196,7 +198,7 @@ def read_features(sdata: SpatialData, name: str, use: str, layer: str | None, ke
         genes = part in (layer, "measured") and values.shape[1] == table.n_vars
         labels = table.var_names if genes else [f"{part} {i}" for i in range(values.shape[1])]
         names.append([str(label) for label, keep in zip(labels, seen, strict=True) if keep])
-        blocks.append(values[:, seen])
+        blocks.append(values if seen.all() else values[:, seen])
     if use == "texture":
         names, blocks = [sum(names, [])], [np.concatenate(blocks, axis=1)]
     rows = np.flatnonzero(np.all([np.isfinite(block).all(axis=1) & (block.shape[1] > 0) for block in blocks], axis=0))
@@ -205,7 +207,9 @@ def read_features(sdata: SpatialData, name: str, use: str, layer: str | None, ke
             f"section '{name}' has {len(rows)} spots with {use} values; {LEAST_SPOTS} or more are needed, not on one "
             "line. Pass use= what there is more of."
         )
-    return Section(sdata, name, table, layer, rows, [block[rows] for block in blocks], names)
+    if len(rows) < table.n_obs:
+        blocks = [block[rows] for block in blocks]
+    return Section(sdata, name, table, layer, rows, blocks, names)
 
 
 def find_layer(table: AnnData, key: str, layer: str | None) -> str:
@@ -224,8 +228,13 @@ def find_layer(table: AnnData, key: str, layer: str | None) -> str:
 
 
 def _matrix(values) -> np.ndarray:
-    values = values.compute() if hasattr(values, "compute") else values  # a streamed layer is lazy
-    return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=float)
+    """A matrix of the table; of many rows in float32, and of a lazy one (a streamed layer is) some rows at a time."""
+    found = np.empty(values.shape, np.float32 if values.shape[0] > MOST_EXACT else float)
+    for rows in chunks(np.arange(len(found)), ROWS_AT_ONCE):
+        part = values[rows[0] : rows[-1] + 1]
+        part = part.compute() if hasattr(part, "compute") else part
+        found[rows[0] : rows[-1] + 1] = part.toarray() if hasattr(part, "toarray") else part
+    return found
 
 
 def _embedding(table: AnnData, key: str, layer: str) -> np.ndarray:
@@ -237,7 +246,7 @@ def _embedding(table: AnnData, key: str, layer: str) -> np.ndarray:
             f"the embedding of '{layer}' was made by {len(set(made_by))} models, one per fold, and their axes have "
             "nothing in common. Predict with a fitted model or reference=, or pass use='prediction'."
         )
-    return np.asarray(table.obsm[layer], dtype=float)
+    return _matrix(table.obsm[layer])
 
 
 def _texture(sdata: SpatialData, table: AnnData, key: str, layer: str, device: str) -> dict[str, np.ndarray]:
@@ -245,7 +254,7 @@ def _texture(sdata: SpatialData, table: AnnData, key: str, layer: str, device: s
     kept = pythonic(table.uns["sq_imputer"].get("embeddings", {}))
     names = sorted(name for name, made in kept.items() if made["encoder"] == "texture" and name in table.obsm)
     if names:
-        return {name: np.asarray(table.obsm[name], dtype=float) for name in names}
+        return {name: _matrix(table.obsm[name]) for name in names}
     made = records(table)[layer]
     slide = Slide.from_sdata(sdata, **as_seen(made))
     what = f"texture is of the present picture, '{layer}' of that of then"
@@ -317,7 +326,7 @@ def common_columns(sections: Sequence[Section]) -> list[list[np.ndarray]]:
         shared.append(kept)
     return [
         [
-            block[:, [names.index(name) for name in kept]]
+            block if names == kept else block[:, [names.index(name) for name in kept]]
             for block, names, kept in zip(section.blocks, section.columns, shared, strict=True)
         ]
         for section in sections
