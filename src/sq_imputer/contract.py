@@ -240,14 +240,13 @@ class Prediction:
         import torch
 
         order = torch.argsort(torch.cat(list(index)))
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order))
+        place = torch.argsort(order)
         places, whole = place.split([len(part.mean) for part in parts]), {}
         for name in (f.name for f in fields(Prediction) if getattr(parts[0], f.name) is not None):
-            found = [getattr(part, name) for part in parts]
-            whole[name] = found[0].new_empty(len(order), *found[0].shape[1:])  # once, and no copy of it
-            for rows, values in zip(places, found, strict=True):
-                whole[name][rows] = values
+            like = getattr(parts[0], name)
+            whole[name] = like.new_empty(len(order), *like.shape[1:])  # once, and no copy of it
+            for rows, part in zip(places, parts, strict=True):
+                whole[name][rows] = getattr(part, name)
         return Prediction(**whole)
 
 
