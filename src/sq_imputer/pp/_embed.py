@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,14 +95,19 @@ def embed(
     spec = CropSpec.of(spec)
     encoder = _named(encoder, name, transform, spec)
     slide = Slide.from_sdata(sdata, **keys)
+    built = partial(get_encoder, encoder, weights=weights, revision=revision)
     if tokens:
         check_number("tokens", int(tokens), 1, whole=True)
         if dense:
             raise BadInput("dense=True, but tokens are those of crops alone. Leave out dense=, or tokens=.")
-        encode = get_encoder(encoder, weights=weights, revision=revision)
         place = {"key_added": key_added, "overwrite": overwrite, "device": device}
-        write_tokens(sdata, slide, encode, spec, None if tokens is True else int(tokens), **place)
-        return
+        write_tokens(sdata, slide, built(), spec, None if tokens is True else int(tokens), **place)
+    else:
+        _write_features(sdata, slide, encoder, spec, built, key_added, overwrite, dense, device)
+
+
+def _write_features(sdata, slide: Slide, encoder: str, spec: CropSpec, built, key_added, overwrite, dense, device):
+    """Compute features of the crops of all rows, and write them where they belong."""
     table_key = slide.keys["table_key"]
     annotates = slide.keys["shapes_key"] in read.annotated(sdata, table_key)
     key_added = key_added or (key(encoder, spec) if annotates else f"{encoder_card(encoder).slot}_features")
@@ -109,8 +115,7 @@ def embed(
     if not annotates:
         write.check_free(sdata, "tables", key_added, overwrite)
     device = pick_device(device)
-    encode = get_encoder(encoder, weights=weights, revision=revision)
-    encode = in_blocks(encode) if dense else encode
+    encode = in_blocks(built()) if dense else built()
     slide.checked.crops(slide.crops(spec))
     crops = reader(slide.frame, slide.centers_px, spec, encode, slide.names, dense)
     values = compute(crops, encode, device=device, label=f"{encoder} of {slide.section}")
