@@ -11,7 +11,10 @@ is 1 where the standard deviation is right. 10 % and 90 % are quantiles over gen
 with q of the normal distribution. Sharpness is the root mean square of sd in units of the gene's standard deviation
 over the tested rows: of two models that hold, the sharper one says more. Every model runs with its defaults, but for
 `--steps` and `--genes`, which make `stem` affordable on a CPU; rows so made are named after them. "by itself" is the
-standard deviation as a model says it, before its size is measured on left-out training data.
+standard deviation as a model says it, before its size is measured on left-out training data. "counts alone" is no
+model: counts drawn by Poisson at the depths of the tested rows and at each gene's mean rate there, against their exact
+mean and standard deviation. How far its coverage is from the level is what the shape of counts costs an interval of
+mean +- q sd, however right both are.
 """
 
 from __future__ import annotations
@@ -95,6 +98,19 @@ def tested(cases: list[bench.Case], model: sqi.Predictor, n_genes: int, plan: sq
         parts.append((said.mean.numpy(), said.std.numpy(), truth, raw))
     mean, std, truth, raw = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
     return Tested(mean, std, truth), Tested(mean, raw, truth) if by_itself else None
+
+
+def counts_alone(cases: list[bench.Case], n_genes: int, n_drawn: int = 200) -> Tested:
+    """What would be measured of the tested rows if nothing but depth and chance told them apart."""
+    genes, rng, parts = choose_genes(cases[0].training, n_genes), np.random.default_rng(0), []
+    for case in cases:
+        depth = case.test.depth[case.rows][:, None]
+        share = np.expm1(case.test.with_genes(genes).expression[case.rows]) / 1e4
+        rate = (share * depth).sum(axis=0) / depth.sum() * depth
+        drawn = np.log1p(1e4 * rng.poisson(rate, (n_drawn, *rate.shape)) / depth)
+        parts.append((drawn.mean(axis=0), drawn.std(axis=0), drawn[0]))
+    mean, std, truth = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Tested(mean, np.maximum(std, 1e-3), truth)
 
 
 def models(names: list[str], steps: int | None) -> Iterator[tuple[str, sqi.Predictor]]:
@@ -181,6 +197,7 @@ def main() -> None:
             rows[case, name] = found[case, name].row() | {"seconds": time.monotonic() - start}
             if raw is not None:
                 rows[case, f"{name}, by itself"] = raw.row()
+        rows[case, "counts alone"] = counts_alone(fits, n_genes).row()
         table = pd.DataFrame(rows).T
         print(table.round(3).to_string(), flush=True)
         if args.json:
