@@ -8,7 +8,8 @@ one tumor to a third; others so named can be asked for. MOB1-MOB2: one section o
 vertical strips of one section beyond the same buffer. Genes are chosen on the training rows of each case. z is
 (measured - predicted) / sd: its mean square
 is 1 where the standard deviation is right. 10 % and 90 % are quantiles over genes. Coverage is that of mean +- q sd
-with q of the normal distribution. Sharpness is the root mean square of sd in units of the gene's standard deviation
+with q of the normal distribution, and for "measured 95%" with what the fit has measured on its left-out rows
+(`history["sd_of_95"]`). Sharpness is the root mean square of sd in units of the gene's standard deviation
 over the tested rows: of two models that hold, the sharper one says more. Every model runs with its defaults, but for
 `--steps` and `--genes`, which make `stem` affordable on a CPU; rows so made are named after them. "by itself" is the
 standard deviation as a model says it, before its size is measured on left-out training data. "counts alone" is no
@@ -51,6 +52,7 @@ class Tested:
     mean: np.ndarray
     std: np.ndarray
     truth: np.ndarray
+    sd_of_95: np.ndarray | None = None  # (n, 1), how many the fit says hold 95 %
 
     @property
     def z(self) -> np.ndarray:
@@ -62,6 +64,8 @@ class Tested:
         vary = spread > 0
         found = {"mean z2": squares.mean(), "10 %": np.quantile(squares, 0.1), "90 %": np.quantile(squares, 0.9)}
         found |= {f"in {level:.0%}": self.coverage(level) for level in LEVELS}
+        if self.sd_of_95 is not None:
+            found["in measured 95%"] = float((np.abs(self.z) < self.sd_of_95).mean())
         return found | {"sharpness": np.sqrt(((self.std[:, vary] / spread[vary]) ** 2).mean())}
 
     def coverage(self, level: float) -> float:
@@ -95,9 +99,10 @@ def tested(cases: list[bench.Case], model: sqi.Predictor, n_genes: int, plan: sq
         raw = unsized(said.std, fitted.std_factor.cpu(), fitted.std_added.cpu()).numpy()
         by_itself = by_itself and bool((fitted.std_factor != 1).any())
         truth = case.test.with_genes(genes).expression[case.rows]
-        parts.append((said.mean.numpy(), said.std.numpy(), truth, raw))
-    mean, std, truth, raw = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
-    return Tested(mean, std, truth), Tested(mean, raw, truth) if by_itself else None
+        reach = np.full((len(truth), 1), fitted.history["sd_of_95"])
+        parts.append((said.mean.numpy(), said.std.numpy(), truth, reach, raw))
+    mean, std, truth, reach, raw = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
+    return Tested(mean, std, truth, reach), Tested(mean, raw, truth) if by_itself else None
 
 
 def counts_alone(cases: list[bench.Case], n_genes: int, n_drawn: int = 200) -> Tested:

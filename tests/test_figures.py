@@ -107,7 +107,8 @@ def test_the_page_on_splits_quotes_what_partitions_are_worth():
 
 
 def calibrated(case: str, model: str, row: dict) -> str:
-    inside = " | ".join(f"{row[f'in {level}%']:.1%}" for level in (50, 80, 95))
+    found = [row.get(name) for name in ("in 50%", "in 80%", "in 95%", "in measured 95%")]
+    inside = " | ".join("–" if value is None else f"{value:.1%}" for value in found)
     squares = f"{row['mean z2']:.2f} ({row['10 %']:.2f} to {row['90 %']:.2f})"
     return f"| {case} | {model} | {squares} | {inside} | {row['sharpness']:.2f} |"
 

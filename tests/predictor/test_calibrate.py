@@ -178,3 +178,18 @@ def test_a_few_rows_that_are_called_certain_do_not_size_all_others() -> None:
     torch.testing.assert_close((error / found).square().mean(dim=0), torch.ones(3), rtol=1e-3, atol=0)
     assert 0.6 < (error / found)[12:].square().mean() < 1.1  # by the errors of certain rows alone it is 1e-3
     torch.testing.assert_close(calibrate.unsized(found, factor, added), certain, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("model", ["closed form", "by fits"])
+def test_errors_of_two_humps_are_held_by_fewer_standard_deviations(arrays, model) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 2))
+    humps = {
+        name: arrays(y, features=x) for name, y in (("two", rng.choice([-1, 1], (400, 3))), ("one", x[:, [0, 0, 1]]))
+    }
+    humps["one"].expression += rng.normal(size=(400, 3)).astype(np.float32)
+    kind = sqi.get_model("ridge") if model == "closed form" else OfMean
+    config = kind.Config(context_um=(), per_section=False) if model == "closed form" else kind.Config()
+    found = {name: kind(config).fit(source, PLAN).history["sd_of_95"] for name, source in humps.items()}
+    assert 0.9 < found["two"] < 1.3 and found["one"] == pytest.approx(1.96, abs=0.12)
+    assert "sd_of_95" not in OfMean(Config(calibration=0)).fit(humps["two"], PLAN).history

@@ -100,6 +100,16 @@ def test_draws_are_replaced_by_as_many_as_there_are_now(section, draws, genes, m
     assert section.tables["imputed"].obsm["draws_samples"].shape[1] == 2
 
 
+def test_how_many_standard_deviations_hold_95_percent_stands_beside_a_prediction_by_one_fit(section, wide) -> None:
+    config = sqi.get_model("ridge").Config.small()
+    fitted = sqi.tl.fit(wide, "ridge", genes=5, config=config)
+    sqi.tl.predict(section, fitted, allow_same_patient=True)
+    sqi.tl.predict(section, "ridge", genes=5, config=config, key_added="folds")
+    one, folds = (section.tables[key].uns["sq_imputer"]["ridge"] for key in ("imputed", "folds"))
+    assert one["sd_of_95"] == fitted.history["sd_of_95"] and 1 < one["sd_of_95"] < 3
+    assert "sd_of_95" not in folds
+
+
 def test_replacing_a_layer_leaves_no_neighbors_of_the_old_one(section, recalls, genes) -> None:
     sqi.tl.predict(section, "recalls", genes=genes, layer_added="a", **QUICK)
     sqi.tl.predict(section, "ridge", layer_added="a", overwrite=True, config={"size_px": 32, "context_um": ()}, **QUICK)

@@ -41,7 +41,7 @@ from torch import Tensor
 from sq_imputer.contract import Batch, Needs, Prediction, Source, Views
 from sq_imputer.nn import heads
 from sq_imputer.predictor.base import Predictor
-from sq_imputer.predictor.parts import LEAST_HALVED, Labels, share_left
+from sq_imputer.predictor.parts import LEAST_HALVED, MOST, SD_OF_95, Labels, sd_of, share_left
 from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
@@ -146,7 +146,7 @@ class Model(Predictor):
         h is what :meth:`predict_step` would say of the row had it alone been left out of the final fit. That of the fit
         without its fold is larger, by more than errors are where the kernel is rbf.
         """
-        error, noise = 0.0, 0.0
+        error, noise, some, every = 0.0, 0.0, [], max(1, whole.n // MOST)
         for fold in track(folds, "ridge: noise", len(folds)):
             without = _Fit(whole - fold.sums, alpha)
             for mapped, y in fold.rows():
@@ -154,9 +154,13 @@ class Model(Predictor):
                 inside = final.leverage(mapped)
                 outside = inside / (1 - inside).clamp_min(1e-6) + self.missed(mapped, final.penalty)
                 error = error + square.sum(dim=0)
-                noise = noise + (square / (1 + outside)[:, None]).sum(dim=0)
-        self.history = {"left_out_mse": float((error / whole.n).mean())}
-        return noise / whole.n
+                own = square / (1 + outside)[:, None]
+                noise = noise + own.sum(dim=0)
+                some.append(own[::every].float())
+        noise = noise / whole.n
+        unit = torch.cat(some) / noise.clamp_min(1e-12)
+        self.history = {"left_out_mse": float((error / whole.n).mean()), SD_OF_95: sd_of(0.95, unit.numpy())}
+        return noise
 
     def _share_left(self, folds: Sequence[_Fold], parts: Sequence[_Fold], alpha: float) -> float:
         """Share of the error of fits on one of two folds that all rows leave, by that of fits on half of each."""

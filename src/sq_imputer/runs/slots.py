@@ -11,6 +11,7 @@ import numpy as np
 
 from sq_imputer.contract import CropSpec, Prediction
 from sq_imputer.errors import BadInput, listed
+from sq_imputer.predictor.parts import SD_OF_95
 from sq_imputer.runs import joined
 from sq_imputer.runs.constants import is_constant, warn_of_constants
 from sq_imputer.runs.retrieved import BANK
@@ -342,8 +343,10 @@ def provenance(target: Slide, result: Result, plan: Plan, batch_size: int) -> di
         asked = told.leave_out == "section" or told.bank_from == "reference sections"
         leave = {"allow_same_patient": asked and told.shares_patient}  # who shares it without leave has not come here
         bank = {"bank": result.bank, "bank_from": told.bank_from, **leave}
+    held = predictor.history.get(SD_OF_95) if told.leave_out != "block" else None  # a fit's own, not that of a fold
     return {
         **predictor.provenance,
+        **({SD_OF_95: held} if held else {}),
         "encoders": [{"name": name, **made_by} for name, made_by in predictor.encoded.items()],
         **target.keys,
         "model": predictor.card.name,
