@@ -170,7 +170,9 @@ def remember(path: Path, table: pd.DataFrame) -> None:
     """Put the rows into the file that the documentation quotes; those of models that were not run stay."""
     figures = json.loads(path.read_text()) if path.exists() else {}
     for (case, name), row in table.iterrows():
-        kept = {column: round(float(value), 3) for column, value in row.items() if column != "seconds"}
+        kept = {
+            column: round(float(value), 3) for column, value in row.items() if column != "seconds" and value == value
+        }
         figures.setdefault("calibration", {}).setdefault(case, {})[name] = kept
     path.write_text(json.dumps(figures, indent=1) + "\n")
 
