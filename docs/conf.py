@@ -62,7 +62,8 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!sq_imputer\b).*"),
     (
         "py:class",
-        r"sq_imputer\.(section\.counts\.Counts|section\.looks\.Looks|encoders\._shelf\.Shelf|contract\.Marks)",
+        r"sq_imputer\.(section\.counts\.Counts|section\.looks\.Looks|encoders\._shelf\.Shelf|store\.workers\.Workers"
+        r"|contract\.Marks)",
     ),  # of no page
 ]
 intersphinx_mapping = (
