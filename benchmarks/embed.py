@@ -6,10 +6,11 @@ First: a torch module, a plain NumPy function and a timm encoder (random weights
 C2, on a grid without a table, and, of the first two, on the cells of visium_hd_crop: rows, width, CPU-seconds.
 
 Second: the same module on the same tiles by both. C2 is written as a SpatialData store and as a tiled, lossless TIFF
-of the same pixels; tiles are 224 pixels at the resolution of the scan, side by side: nothing is resampled. The transform
-is torchvision's (to float, normalize), the module is small: what both cost by themselves, on the same crops in memory, is
-measured in the same process and taken off. Every measurement is a process of its own, one thread, after imports, opening
-and one call to warm up; CPU time is user + system; medians over rounds. The features of both are compared.
+of the same pixels; tiles are 224 pixels at the resolution of the scan, side by side: nothing is resampled. The
+transform is torchvision's (to float, normalize), the module is small: what both cost by themselves, on the same crops
+in memory, is measured in the same process and taken off. Every measurement is a process of its own, one thread, after
+imports, opening and one call to warm up; CPU time is user + system; medians over rounds. The features of both are
+compared.
 """
 
 from __future__ import annotations

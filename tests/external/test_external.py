@@ -66,7 +66,7 @@ def test_path2space_sees_crops_in_one_stain_and_keeps_unit_and_terms(section):
     said = zoo.Path2Space().predict(encoder.encode_image(torch.stack(images)))
     np.testing.assert_allclose(table.layers["path2space"][:3, 0], said["NUC1"], atol=1e-5)
     record = records(table)["path2space"]
-    assert record["license"] == "Apache-2.0" and record["commercial"] and record["external"]
+    assert record["license"] == "Apache-2.0; its encoder GPL-3.0" and not record["commercial"] and record["external"]
     assert record["layer_unit"] == "not stated by its authors" and record["unit"] == "log1p_cp10k"
     assert record["library"] == "lazyslide-models 0.1.0" and record["stain"] == "normalized crop by crop"
     assert record["weights_sha256"] and record["config"]["coarsest_mpp"] == 9.0

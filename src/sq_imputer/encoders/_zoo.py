@@ -85,7 +85,8 @@ def terms(model: type) -> dict[str, Any]:
 def warn_of_terms(name: str, license: str, commercial: bool) -> None:
     """Say, at every use, that a model must not be used commercially."""
     if not commercial:
-        warnings.warn(f"'{name}' is under '{license}': not for commercial use.", UserWarning, stacklevel=3)
+        said = f"'{name}' is under '{license}', which {PACKAGE} lists as not for commercial use."
+        warnings.warn(said, UserWarning, stacklevel=3)
 
 
 def zoo_card(name: str) -> EncoderCard:

@@ -51,12 +51,12 @@ class External(Predictor):
         super().__init__(config)
         name = f"{_zoo.PREFIX}{self.card.name}"
         self._class = _zoo.model_of(name, TASKS)
-        terms = _zoo.terms(self._class)
-        _zoo.warn_of_terms(name, terms["license"], terms["commercial"])
+        known = _zoo.terms(self._class)
+        _zoo.warn_of_terms(name, known["license"], known["commercial"])
         self.sizes = {"rows": 0, "features": 0}
         self._asked = self.made(name, None if genes is None else list(genes))
-        known = tuple(map(str, self.names_of(self._asked)))
-        self.genes = known if genes is None else _these(genes, known, self.card.name)
+        has = tuple(map(str, self.names_of(self._asked)))
+        self.genes = has if genes is None else _these(genes, has, self.card.name)
         self.unit = self.measured_unit
         self.applicability, self._digest = _Unknown(), _zoo.provenance(name, self._asked).get("sha256", "")
         self.provenance = {
@@ -67,10 +67,15 @@ class External(Predictor):
             "stain": self.stain,
             "training_mpp": self.spec.mpp,
             "coarsest_mpp": self.config.coarsest_mpp or 0.0,
-            **terms,
+            **self.terms,
         }
 
     # What an adapter says -------------------------------------------------------------------------
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """License, commercial use and gate, of all that the prediction is made by."""
+        return _zoo.terms(self._class)
 
     def made(self, name: str, genes: list[str] | None) -> Any:
         """The model of the library, with its weights; `genes` where it is told which."""

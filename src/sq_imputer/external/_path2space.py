@@ -39,6 +39,16 @@ class Model(External):
         _zoo.warn_of_terms(encoder, self._encoder.card.license, self._encoder.card.commercial)
         return super().made(name, genes)
 
+    @property
+    def terms(self) -> dict[str, Any]:
+        """Those of the ensemble and of its encoder."""
+        own, encoder = super().terms, self._encoder.card
+        return {
+            "license": f"{own['license']}; its encoder {encoder.license}",
+            "commercial": own["commercial"] and encoder.commercial,
+            "gated": own["gated"] or encoder.gated,
+        }
+
     def names_of(self, model: Any) -> Sequence[str]:
         """The genes of the ensemble."""
         return model.genes
