@@ -132,7 +132,16 @@ def test_the_page_on_uncertainty_quotes_the_calibration_of_the_benchmark():
 def test_no_other_page_has_a_table_of_figures():
     pages = {path.name for path in (ROOT / "docs").rglob("*.md") if "generated" not in path.parts}
     held = {name for name in pages for path in (ROOT / "docs").rglob(name) if rows(path.read_text())}
-    assert held == {"splits.md", "units.md", "predictability.md"}
+    assert held == {"splits.md", "units.md", "predictability.md", "encoders.md"}
+
+
+def test_the_page_on_encoders_quotes_how_far_tokens_agree():
+    found = rows((ROOT / "docs" / "encoders.md").read_text())
+    shown = {
+        name: [f"{value:.3f}".removeprefix("0") if value <= 1 else f"{value:.1f}" for value in row.values()]
+        for name, row in FIGURES["tokens"].items()
+    }
+    assert found == shown
 
 
 def test_the_page_on_predictability_quotes_the_benchmark():
