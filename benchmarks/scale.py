@@ -78,7 +78,7 @@ def predict(folder: Path, n: int, crops: int, dense: bool) -> None:
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    sdata = sqi.io.read_zarr(folder / "slide.zarr", lazy_tables=True)
+    sdata = sqi.io.read_zarr(folder / "slide.zarr", elements=["he", f"cells{n}"])
     key = f"cells{n}"
     if crops:
         rows = np.sort(np.random.default_rng(1).choice(n, crops, replace=False))

@@ -350,3 +350,9 @@ def test_the_spread_of_models_of_folds_is_said(made, title):
     from sq_imputer.pl import _compare
 
     assert (_compare.BY_FOLD if _compare._folded(made) else _compare.SPREAD) == title
+
+
+def test_cells_that_are_smaller_than_a_pixel_cover_it() -> None:
+    ax = plt.figure(figsize=(1, 1), dpi=50).add_axes((0, 0, 1, 1))
+    xy = np.random.default_rng(0).uniform(0, 1000, (5000, 2))  # 20 µm a pixel, and neighbors 7 µm apart
+    assert 20 < 2 * np.min(_panels.visible_radius(ax, xy, np.full(5000, 3.0))) < 40

@@ -71,12 +71,15 @@ def limits(values: np.ndarray, around_zero: bool = False, least: float = 0.0) ->
 
 
 def visible_radius(ax: Axes, xy_um: np.ndarray, radius_um):
-    """The radius, or one at which neighbors touch where spots would be too small on the screen to show a color."""
+    """The radius, or one at which neighbors touch, and each covers its pixel, where spots would be too small to show.
+
+    Cells by the million are smaller than a pixel, however near they are, and would let the glass shine through.
+    """
     panel = ax.get_window_extent()
     um_per_px = float(np.max(np.ptp(xy_um, axis=0))) / max(panel.width, panel.height)
     if len(xy_um) < 2 or 2 * np.median(radius_um) >= FEWEST_PX * um_per_px:
         return radius_um
-    return np.maximum(radius_um, 0.72 * pitch(xy_um))  # of a square lattice, more than half a diagonal
+    return np.maximum(radius_um, 0.72 * max(pitch(xy_um), um_per_px))  # of a square, more than half a diagonal
 
 
 def panel(ax: Axes, xy_um: np.ndarray, radius_um, background: Background | None) -> None:
