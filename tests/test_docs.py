@@ -35,6 +35,26 @@ def test_the_example_model_keeps_the_contract(example, monkeypatch):
     assert check_predictor(register_model(example("narrow").Model))
 
 
+def test_the_example_model_of_classes_is_short_and_takes_classes_alone(example, monkeypatch):
+    import numpy as np
+    import pandas as pd
+
+    import sq_imputer as sqi
+
+    monkeypatch.setattr("sq_imputer.predictor.registry._registered", {})
+    sqi.register_model(example("grade").Model)
+    assert len((DOCS / "_examples" / "grade.py").read_text().splitlines()) <= 60
+    sdata = sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=11)["P1"]
+    table = sdata.tables["table"]
+    table.obs["cells"] = pd.Categorical(np.where(table.obs["nuclei"] > table.obs["nuclei"].median(), "many", "few"))
+    sqi.tl.predict(sdata, "grade", target="obs:cells", config={"size_px": 32, "epochs": 20}, n_folds=2, progress=False)
+    table = sdata.tables["imputed_cells"]
+    np.testing.assert_allclose(np.asarray(table.layers["grade"]).sum(axis=1), 1, rtol=1e-5)
+    assert set(table.obs["grade_cells"]) == {"few", "many"} and "grade_std" in table.layers
+    with pytest.raises(sqi.BadInput, match="'grade' predicts 'classes', and target 'genes' is of kind 'genes'"):
+        sqi.tl.predict(sdata, "grade", genes=4)
+
+
 def test_the_page_on_extending_shows_every_check_and_what_it_states(example):
     from sq_imputer.testing import CHECKS
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.errors import BadInput, MissingKey, StoreError, check_number, listed, named
+from sq_imputer.errors import BadInput, MissingKey, check_number, listed, named
 from sq_imputer.genes.panel import columns_for
 from sq_imputer.genes.units import to_unit
 from sq_imputer.predictor.registry import get_model
@@ -17,14 +17,14 @@ from sq_imputer.runs.checks import warn_of_picture
 from sq_imputer.runs.sections import check_table, folds_of, read_sections, records
 from sq_imputer.runs.totals import with_depth_of
 from sq_imputer.runs.views import names_of, sections_of, views_of
-from sq_imputer.scores import smoothness
 from sq_imputer.scores import tables as scoring
 from sq_imputer.scores.splits import spatial_blocks
 from sq_imputer.section.keys import verb
 from sq_imputer.section.pixel_size import as_seen
 from sq_imputer.section.slide import Slide
-from sq_imputer.store import write
+from sq_imputer.target import Target
 from sq_imputer.tl._baselines import baselines_of, eps_of
+from sq_imputer.tl._scored_targets import ScoredTarget, keep
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -46,7 +46,8 @@ def score(
     sdata: SpatialData,
     models: Sequence[str] | str | None = None,
     *,
-    key: str = "imputed",
+    target: Target | str | None = None,
+    key: str | None = None,
     sections: str | Sequence[str] | None = None,
     reference: Sections | None = None,
     baselines: bool = True,
@@ -69,8 +70,10 @@ def score(
         baselines `image_eps` and `image_eps_given_depth`.
     models
         Names of layers; all predictions in the table if left out.
+    target
+        What is scored; genes if left out. It names the table alone.
     key
-        The table that `tl.predict` wrote.
+        The table that `tl.predict` wrote; `"imputed"`, or `"imputed_NAME"` of another target, if left out.
     sections
         Of a table of several sections, which: names, or the column that names them. All if left out; each is scored by
         itself.
@@ -101,6 +104,12 @@ def score(
     predictor, metric, mean, low, high, n_units, n_genes, n_nan, nan_genes. A gene that does not vary has NaN, and is
     counted and named; so is the error (mse, r2) of a model of others in a unit of its own.
 
+    Of classes a row per class has auroc and auprc of it against all others, recall, and n_of, how many rows are of it;
+    per section these are balanced_accuracy, macro auroc and auprc over the classes that are there, log_loss, and
+    calibration_error (of the call's probability, in bins of as many rows). Of a composition a row per part has what a
+    gene has; per section jensen_shannon is added, in bits. Beside each stands `coordinates only`: the mean of the
+    nearest training rows; `mean` is how frequent classes are. There is no `depth only` where no counts are known.
+
     Raises
     ------
     MissingKey
@@ -117,6 +126,7 @@ def score(
     if per not in ("gene", "section"):
         raise BadInput(f"per is '{per}'; expected 'gene' or 'section'.")
     check_number("seed", seed, 0, 2**63 - 1, whole=True)
+    key = key or Target.of(target).key
     how = {"key": key, "baselines": baselines, "all_rows": all_rows, "device": device, "seed": seed, **keys}
     found = scored_by_section(sdata, models, sections=sections, reference=reference, **how)
     if per == "gene":
@@ -151,7 +161,7 @@ def scored_by_section(
         found[name] = scored(views[name].sdata, models, key=key, reference=others, **how)
     per_gene = pd.concat([one.per_gene for one in found.values()], ignore_index=True)
     means = per_gene.groupby(["predictor", "gene"], sort=False, as_index=False).mean(numeric_only=True)
-    _keep(sdata, key, means, [name for name in records(table) if name in set(per_gene["predictor"])])
+    keep(sdata, key, means, [name for name in records(table) if name in set(per_gene["predictor"])])
     return found
 
 
@@ -211,18 +221,15 @@ def scored(
         spots = _out_of_fold(table, spots, [name for name in models if found[name]["n_folds"]])
     slide, rows, genes = spots.slide, spots.rows, spots.genes
     predicted = {name: np.asarray(table.layers[name])[np.ix_(spots.at, spots.columns)] for name in models}
+    plan = Plan(seed=seed, device=device)
     if fit is not None:
         fold = folds_of(table, models[0])[spots.at] if fit["n_folds"] else None
-        buffer_um = fit["buffer_um"]
-        if fit.get("external") and reference is None:  # which has seen nothing of this section: the baselines do
-            fold, buffer_um = (
-                spatial_blocks(slide.xy_um[rows], N_BLOCKS)[:, None],
-                get_model("ridge")().needs.crop.extent_um,
-            )
-        training = None if fold is not None else _references(reference, keys, fit, genes)
-        plan = Plan(seed=seed, device=device)
-        predicted |= baselines_of(slide, rows, fold, buffer_um, training, plan)
+        predicted |= _beside(spots, fold, fit, reference, keys, plan)
     measured, depth = _as_predicted(table, spots), slide.depth[rows]
+    if not slide.target.is_genes:
+        other = ScoredTarget(slide, rows, measured, predicted, genes, seed)
+        keep(sdata, key, other.per_gene, models)
+        return other
     columns = columns_for(genes, slide.var_names, f"section '{slide.section}'", slide.gene_ids)
     counts = slide.counts.columns(columns)[rows]
     section = np.full(len(rows), slide.section)
@@ -232,8 +239,18 @@ def scored(
         eps = eps_of(slide, rows, measured, plan)
         scores = scores.assign(**eps.reindex(scores["gene"]).to_dict("list"))
     scores.loc[scores["predictor"].isin(ranked), list(ERRORS)] = np.nan
-    _keep(sdata, key, scores, models)
+    keep(sdata, key, scores, models)
     return Scored(scores, measured, predicted, genes, depth, slide.xy_um[rows], seed, ranked)
+
+
+def _beside(spots: Spots, fold, fit: dict, reference: Sections | None, keys: Mapping, plan: Plan) -> dict:
+    """Baselines that were fitted as the models were."""
+    slide, rows, buffer_um = spots.slide, spots.rows, fit["buffer_um"]
+    if fit.get("external") and reference is None:  # which has seen nothing of this section: the baselines do
+        fold = spatial_blocks(slide.xy_um[rows], N_BLOCKS)[:, None]
+        buffer_um = get_model("ridge")().needs.crop.extent_um
+    training = None if fold is not None else _references(reference, keys, fit, spots.genes)
+    return baselines_of(slide, rows, fold, buffer_um, training, plan)
 
 
 def _in_other_units(found: dict[str, dict]) -> tuple[str, ...]:
@@ -289,7 +306,8 @@ def _measured(sdata: SpatialData, key: str, record: dict, keys: Mapping) -> Spot
     slide.recall(table, in_table, where)
     at = np.full(len(slide), -1)  # the table may have been sorted or filtered since
     at[where] = in_table
-    rows = np.flatnonzero(slide.measured & (np.nan_to_num(slide.depth) > 0) & (at >= 0))
+    counted = (np.nan_to_num(slide.depth) > 0) | (not slide.target.is_genes)
+    rows = np.flatnonzero(slide.measured & counted & (at >= 0))
     _check_number(len(rows), slide, f"measured and in tables['{key}']")
     return Spots(slide, rows, at[rows], genes, columns)
 
@@ -371,22 +389,3 @@ def _references(reference: Sections | None, keys: Mapping, fit: dict, genes: lis
             f"counts: {listed(fit['training_sections'])}. Pass these, so that the baselines are fitted on the same."
         )
     return [slide.at(fit.get("resolution")).with_genes(genes, fit["unit"]) for slide in slides]
-
-
-def _keep(sdata: SpatialData, key: str, scores: DataFrame, models: Sequence[str]) -> None:
-    """Put the models' scores into `var`."""
-    import pandas as pd
-
-    table = sdata.tables[key]
-    var = pd.DataFrame(index=table.var_names)
-    for name in models:
-        mine = scores[scores["predictor"] == name].set_index("gene")
-        for metric in ("pearson", "pearson_given_depth"):
-            var[f"{name}_{metric}"] = mine[metric].reindex(table.var_names)
-        for column in [name for name in (*smoothness.COLUMNS, "ceiling") if name in mine]:
-            var[column] = mine[column].reindex(table.var_names)
-    try:
-        write.put_layers(sdata, key, {}, var=var)
-    except StoreError as error:  # the scores are what was asked for
-        reason = str(error).split(". ")[0]
-        warnings.warn(f"scores are returned, but not kept in var: {reason}.", UserWarning, stacklevel=4)
