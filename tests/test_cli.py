@@ -146,6 +146,7 @@ def test_stores_of_one_name_in_two_folders_are_two_sections(stores, tmp_path):
 def test_models_says_what_they_are_and_where_not_to_trust_them():
     said = " ".join(run("models").split())
     assert all(name in said for name in ("model", "what", "limits", *sqi.list_models()))
+    assert all(name in said for name in ("zoo:deepspotm", "license", "commercial use", "virchow2", "Apache-2.0"))
 
 
 def test_no_command_shows_the_help():

@@ -143,3 +143,13 @@ def test_a_record_that_holds_no_numbers_fits_everything():
     for strange in (None, "abc", [], [[1.0]], ["a"], [float("nan")]):
         assert _canary.alike(strange, [1.0, 2.0]) and isinstance(_canary.told(strange), str)
     assert not _canary.alike([1.0], [1.0, 2.0])
+
+
+def test_an_exported_program_which_refuses_eval_is_an_encoder_all_the_same():
+    class Exported(torch.nn.Linear):
+        def eval(self):
+            raise NotImplementedError("Calling eval() is not supported yet.")
+
+    program = Exported(3, 2)
+    from_callable(program, "mine", size_px=40, transform=lambda crops: crops.float().mean(dim=(2, 3)))
+    assert get_encoder("mine")(torch.zeros(2, 3, 40, 40, dtype=torch.uint8)).shape == (2, 2)

@@ -72,11 +72,19 @@ def card_of(
 
 def _ask(function: Callable[[Any], Any], transform: Callable | None, crops: Tensor) -> Tensor:
     if isinstance(function, nn.Module):
-        function = function.to(crops.device).eval()
+        function = resting(function.to(crops.device))
         return function(crops if transform is None else transform(crops))
     pixels = crops.cpu().numpy()
     found = function(pixels if transform is None else transform(pixels))
     return torch.as_tensor(np.asarray(found), dtype=torch.float32, device=crops.device)
+
+
+def resting(module: nn.Module) -> nn.Module:
+    """A module in `eval` mode; exported programs (`torch.export`) refuse to be told, and are as they were exported."""
+    try:
+        return module.eval()
+    except NotImplementedError:
+        return module
 
 
 def _sha256(module: nn.Module) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sq_imputer.encoders._base import Encoder
 from sq_imputer.encoders._cards import EncoderCard
-from sq_imputer.encoders._own import _sha256
+from sq_imputer.encoders._own import _sha256, resting
 from sq_imputer.errors import BadInput, MissingKey, listed
 
 PREFIX = "zoo:"
@@ -147,7 +147,9 @@ class Zoo(Encoder):
 
     def __init__(self, card: EncoderCard, model: Any) -> None:
         super().__init__(card, provenance(card.name, model) | {"license": card.license, "commercial": card.commercial})
-        self.model, self.transform = _resting(model), batched(model.get_transform())
+        if isinstance(getattr(model, "model", None), nn.Module):
+            resting(model.model)
+        self.model, self.transform = model, batched(model.get_transform())
 
     def encode(self, crops: Tensor) -> Tensor:
         """What the model says of the crops, as its own transform makes them."""
@@ -161,17 +163,6 @@ def provenance(name: str, model: Any) -> dict[str, Any]:
     known = {"name": name, "library": f"{PACKAGE} {version(PACKAGE)}"}
     network = getattr(model, "model", None)
     return known | ({"sha256": _sha256(network)} if isinstance(network, nn.Module) else {})
-
-
-def _resting(model: Any) -> Any:
-    """The model without dropout; exported programs have none, and refuse to be told."""
-    network = getattr(model, "model", None)
-    if isinstance(network, nn.Module):
-        try:
-            network.eval()
-        except NotImplementedError:
-            return model
-    return model
 
 
 def batched(transform: Callable | None) -> Callable[[Tensor], Tensor] | None:
