@@ -30,6 +30,7 @@ from sq_imputer.runs.slots import (
 )
 from sq_imputer.scores.moments import chunks
 from sq_imputer.store.stream import stream_elsewhere, stream_into, stream_new
+from sq_imputer.target import CLASSES
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -49,6 +50,8 @@ def streams(place: Place, decision: Decision, predictor: Predictor, targets: Tar
     if 4 * len(targets) * len(genes) <= HELD or (place.output_path is None and not place.sdata.is_backed()):
         return False
     if place.output_path is not None and place.table is not None:  # whose layers would go there as well
+        return False
+    if targets.slides[0].target.kind == CLASSES:  # few columns, and a call that needs all of them
         return False
     asked = [ask.section for ask in decision.asks]
     return len(set(asked)) == len(asked) and not decision.crossed and not predictor.retrieves
@@ -141,6 +144,8 @@ class _Writing:
         obs = {name: np.concatenate([one["obs"][name] for one in told]) for name in told[0]["obs"]}
         obs[f"{layer}{joined.RECORD}"] = joined.column(records, [len(slide) for slide in targets.slides])
         var = {f"{layer}_constant": np.any([one["constant"] for one in told], axis=0)}
+        if not self.targets.slides[0].target.is_genes:
+            var["kind"] = np.full(len(genes), self.targets.slides[0].target.kind, dtype=object)
         embeddings = told[0]["embeddings"]
         if self.old is not None:
             embeddings = {**self.old.uns["sq_imputer"].get("embeddings", {}), **embeddings}
