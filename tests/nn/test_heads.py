@@ -7,6 +7,7 @@ from sq_imputer import Target
 from sq_imputer.nn import heads
 
 CLASSES = Target("obs:x", "classes")
+FOLD = torch.arange(2000) % 4
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def rows():
 def test_the_softmax_finds_the_probabilities_that_classes_were_drawn_by(rows):
     score, true, drawn = rows
     head = heads.link(CLASSES, 3)
-    head.fit(score, drawn, balanced=False)
+    head.fit(score, drawn, FOLD, balanced=False)
     said = head(score.float())
     assert (said.double() - true).abs().mean() < 0.03
     torch.testing.assert_close(said.mean(dim=0).double(), drawn.mean(dim=0), atol=0.01, rtol=0)  # calibrated as a whole
@@ -32,7 +33,7 @@ def test_balanced_probabilities_are_those_of_classes_that_are_equally_frequent(r
     score, _, drawn = rows
     share = drawn.mean(dim=0)
     head = heads.link(CLASSES, 3)
-    head.fit(torch.zeros_like(score), drawn, balanced=True)
+    head.fit(torch.zeros_like(score), drawn, FOLD, balanced=True)
     assert share.max() > 0.45
     torch.testing.assert_close(head(score.float()), torch.full((2000, 3), 1 / 3), atol=0.01, rtol=0)
 
@@ -41,9 +42,25 @@ def test_a_class_of_no_row_is_improbable_and_finite(rows):
     score, _, drawn = rows
     drawn = torch.cat([drawn, drawn.new_zeros(2000, 1)], dim=1)
     head = heads.link(CLASSES, 4)
-    head.fit(torch.cat([score, score[:, :1] * 0], dim=1), drawn, balanced=False)
+    head.fit(torch.cat([score, score[:, :1] * 0], dim=1), drawn, FOLD, balanced=False)
     said = head(torch.cat([score, score[:, :1] * 0], dim=1).float())
     assert said.isfinite().all() and said[:, 3].max() < 0.01
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_scores_of_forty_rows_that_say_nothing_leave_next_to_what_is_usual(rows, balanced):
+    score, _, drawn = rows
+    few, shuffled = slice(40), drawn[torch.arange(40).flip(0)]
+    head = heads.link(CLASSES, 3)
+    head.fit(score[few], shuffled, FOLD[few], balanced=balanced)
+    usual = torch.full((3,), 1 / 3) if balanced else shuffled.mean(dim=0).float()
+    assert (head(score[few].float()) - usual).abs().max() < 0.1
+    assert heads.best_shrink(score, drawn, FOLD, balanced=balanced) < heads.best_shrink(score[few], shuffled, FOLD[few])
+
+
+def test_a_fold_that_is_alone_says_nothing_and_shrinks_most(rows):
+    score, _, drawn = rows
+    assert heads.best_shrink(score, drawn, torch.zeros(2000)) == max(heads.SHRINKS)
 
 
 def test_a_temperature_softens_what_is_too_certain_and_sharpens_nothing(rows):

@@ -129,8 +129,7 @@ class Model(Predictor):
         alpha = self.config.alpha or _best_alpha(whole, folds)
         fit = _Fit(whole, alpha)
         if self.target.link == "softmax":
-            scores, shares = _left_out_scores(whole, folds, alpha)
-            self.link.fit(scores, shares, balanced=self.config.balanced)
+            self.link.fit(*_left_out_scores(whole, folds, alpha), balanced=self.config.balanced)
         noise = self._noise(whole, folds, alpha, fit)
         if len(folds) == 2 and min(map(np.sum, masks)) >= LEAST_HALVED:
             parts = [_Fold(self, sources, half_of(labels.sections, labels.xy_um, mask)) for mask in masks]
@@ -312,12 +311,12 @@ class _Fold:
         return sums
 
 
-def _left_out_scores(whole: _Sums, folds: Sequence[_Fold], alpha: float) -> tuple[Tensor, Tensor]:
-    """What fits without a fold say of its rows, and what was measured there, both `(N, K)`."""
+def _left_out_scores(whole: _Sums, folds: Sequence[_Fold], alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    """What fits without a fold say of its rows, and what was measured there, both `(N, K)`, and the fold `(N,)`."""
     found = []
-    for fold in folds:
+    for k, fold in enumerate(folds):
         without = _Fit(whole - fold.sums, alpha)
-        found += [(without(mapped), y) for mapped, y in fold.rows()]
+        found += [(without(mapped), y, torch.full((len(y),), k)) for mapped, y in fold.rows()]
     return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 

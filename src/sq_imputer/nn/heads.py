@@ -24,7 +24,17 @@ from sq_imputer.target import CLASSES
 
 LEAST = 1e-4  # share of a class that no training row is of
 STEPS = 200  # at most, of a fit of a softmax to scores
-SHRINK = 5.0  # penalty on the squared map of standardized scores, in rows: of forty rows 1 learns by heart (toy tissue)
+SHRINKS = (
+    1000.0,
+    300.0,
+    100.0,
+    30.0,
+    10.0,
+    3.0,
+    1.0,
+    0.3,
+)  # penalties on the squared map of standardized scores, in rows
+ENOUGH = 4096  # rows by which one of them is chosen
 
 
 class Softmax(nn.Module):
@@ -42,11 +52,13 @@ class Softmax(nn.Module):
         center, scale, weight, bias = (part.to(score_BK) for part in (self.center, self.scale, self.weight, self.bias))
         return (((score_BK - center) / scale) @ weight + bias).softmax(dim=-1)
 
-    def fit(self, score_BK: Tensor, share_BK: Tensor, *, balanced: bool) -> None:
-        """Set the map by the scores of rows, and what was measured there."""
+    def fit(self, score_BK: Tensor, share_BK: Tensor, fold_B: Tensor, *, balanced: bool) -> None:
+        """Set the map by the scores of rows, what was measured there, and the fold that each was left out with."""
         score, share = score_BK.double(), share_BK.double()
         center, scale = score.mean(dim=0), score.std(dim=0, correction=0).clamp_min(1e-6)
-        weight, bias = fit_softmax((score - center) / scale, share, balanced=balanced)
+        score = (score - center) / scale
+        shrink = best_shrink(score, share, fold_B, balanced=balanced)
+        weight, bias = fit_softmax(score, share, shrink, balanced=balanced)
         for name, value in {"center": center, "scale": scale, "weight": weight, "bias": bias}.items():
             getattr(self, name).copy_(value)
 
@@ -56,19 +68,44 @@ def link(target: Target, n: int) -> nn.Module:
     return Softmax(n) if target.link == "softmax" else nn.Identity()
 
 
-def fit_softmax(score_BF: Tensor, share_BK: Tensor, *, balanced: bool = False) -> tuple[Tensor, Tensor]:
-    """Map `(F, K)` and bias `(K,)` of least cross-entropy, the map shrunk a little; convex, so always the same."""
+def best_shrink(score_BF: Tensor, share_BK: Tensor, fold_B: Tensor, *, balanced: bool = False) -> float:
+    """The penalty under which what was measured in each fold is likeliest, by maps fitted on the others.
+
+    Of few rows or scores that say nothing it is the largest, under which shares are next to those of all rows.
+    """
+    every = max(1, len(score_BF) // ENOUGH)
+    score, share, fold = score_BF[::every], share_BK[::every], fold_B[::every]
+    losses = torch.zeros(len(SHRINKS), dtype=torch.float64)
+    for one in fold.unique() if len(fold.unique()) > 1 else ():
+        out = fold == one
+        row = weights(share[out], share[~out].mean(dim=0)) if balanced else None
+        start = None
+        for k, shrink in enumerate(SHRINKS):
+            start = fit_softmax(score[~out], share[~out], shrink, balanced=balanced, start=start)
+            losses[k] += out.sum() * cross_entropy(score[out] @ start[0] + start[1], share[out], row)
+    return SHRINKS[int(losses.argmin())]
+
+
+def fit_softmax(
+    score_BF: Tensor,
+    share_BK: Tensor,
+    shrink: float,
+    *,
+    balanced: bool = False,
+    start: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Map `(F, K)` and bias `(K,)` of least cross-entropy, shrunk; convex, so always the same, wherever it starts."""
     n, k = len(score_BF), share_BK.shape[1]
     row_B = weights(share_BK, share_BK.mean(dim=0)) if balanced else share_BK.new_ones(n)
-    mean = (row_B[:, None] * share_BK).mean(dim=0)
-    weight = torch.zeros(score_BF.shape[1], k, dtype=score_BF.dtype, requires_grad=True)
-    bias = log_share(mean).clone().requires_grad_(True)
+    usual = log_share((row_B[:, None] * share_BK).mean(dim=0))
+    first = start or (torch.zeros(score_BF.shape[1], k, dtype=score_BF.dtype), usual)
+    weight, bias = (part.clone().requires_grad_(True) for part in first)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = cross_entropy(score_BF @ weight + bias, share_BK, row_B)
-        loss = loss + SHRINK / (2 * n) * (weight.pow(2).sum() + (bias - log_share(mean)).pow(2).sum())
+        loss = loss + shrink / (2 * n) * (weight.pow(2).sum() + (bias - usual).pow(2).sum())
         loss.backward()
         return loss
 
