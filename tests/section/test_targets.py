@@ -82,5 +82,8 @@ def test_a_table_without_counts_is_enough_for_labels(toy_section):
     toy_section.tables["table"].X = toy_section.tables["table"].X.toarray() / 3
     with pytest.raises(BadInput, match="not counts"):
         Slide.from_sdata(toy_section)
-    slide = read(toy_section, "obs:nuclei")
+    with pytest.warns(UserWarning, match="depth is not known beside target 'obs:nuclei', .* not counts"):
+        slide = read(toy_section, "obs:nuclei")
     assert slide.measured.all() and np.isnan(slide.depth).all() and len(slide.marks(())) == len(slide)
+    toy_section.tables["table"].X = None
+    assert np.isnan(read(toy_section, "obs:nuclei").depth).all()  # there are none, which needs no word

@@ -229,3 +229,12 @@ def warn_of_empty(n_empty: int, n_rows: int, section: str) -> None:
             UserWarning,
             stacklevel=4,
         )
+
+
+def warn_of_no_depth(error: Exception, target: str) -> None:
+    """Say why depth is not known of rows whose labels are; a target other than genes needs no counts."""
+    warnings.warn(
+        f"depth is not known beside target '{target}', and nothing is scored given depth: {error}",
+        UserWarning,
+        stacklevel=5,
+    )

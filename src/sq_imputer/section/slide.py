@@ -16,7 +16,7 @@ from sq_imputer.genes.panel import columns_for
 from sq_imputer.genes.units import LOG1P_CP10K, to_unit
 from sq_imputer.section import read
 from sq_imputer.section.checks import Checked, check_inside, check_missing, constant
-from sq_imputer.section.counts import Counts, names_of_genes, read_counts, warn_of_empty
+from sq_imputer.section.counts import Counts, names_of_genes, read_counts, warn_of_empty, warn_of_no_depth
 from sq_imputer.section.frame import Frame, read_frame
 from sq_imputer.section.image import find_image
 from sq_imputer.section.marks import Marked
@@ -260,11 +260,14 @@ class Slide(Seen, Marked):
 
     def _counts(self, table: AnnData, rows: np.ndarray, where: np.ndarray, layer: str | None) -> Counts | None:
         """The counts of a table; another target than genes needs none, and then depth is not known."""
+        if not self.target.is_genes and (table.n_vars == 0 or (layer is None and table.X is None)):
+            return None
         try:
             return read_counts(table, rows, where, len(self), layer, self.keys["table_key"])
-        except BadInput:
+        except BadInput as error:
             if self.target.is_genes:
                 raise
+            warn_of_no_depth(error, self.target.where)
             return None
 
     def __len__(self) -> int:
