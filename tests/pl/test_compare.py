@@ -9,7 +9,7 @@ import pytest
 from matplotlib.collections import EllipseCollection
 
 from sq_imputer.errors import BadInput, MissingKey
-from sq_imputer.pl import _compare, _panels, compare
+from sq_imputer.pl import _compared, _panels, compare
 from sq_imputer.section.slide import Slide
 
 matplotlib.use("agg")
@@ -33,7 +33,8 @@ def panels(n=40, std=True, **changed):
     } | changed
     spread = {True: np.full(n, 0.4), False: None}[std] if isinstance(std, bool) else std
     axes = plt.subplots(1, 3 if spread is None else 4)[1]
-    _compare.draw(axes, xy, parts["measured"], parts["predicted"], spread, radius_um=50, gene="ERBB2", unit=UNIT)
+    drawn = _compared.value_panels(parts["measured"], parts["predicted"], spread, units=(UNIT, UNIT))
+    _compared.draw(axes, drawn, xy, 50, heading="ERBB2")
     return xy, axes
 
 
@@ -158,7 +159,7 @@ def lattice(n):
 def test_spots_below_a_few_pixels_are_widened_until_they_touch(n, diameter):
     axes = plt.subplots(1, 3, figsize=(12, 4))[1]
     values = np.linspace(0, 1, n)
-    _compare.draw(axes, lattice(n), values, values, radius_um=27.5, gene="A")
+    _compared.draw(axes, _compared.value_panels(values, values), lattice(n), 27.5)
     for ax in axes:
         np.testing.assert_allclose(colored(ax).get_widths(), diameter)
         assert colored(ax).get_rasterized() == (n > 2000)
@@ -168,7 +169,7 @@ def test_the_colors_of_50_000_spots_are_those_of_the_color_bar():
     fig, axes = plt.subplots(1, 3, figsize=(12, 4), dpi=100)
     values = np.full(50_000, 0.8)
     values[:500] = 0.0
-    _compare.draw(axes, lattice(50_000), values, values, radius_um=27.5, gene="A")
+    _compared.draw(axes, _compared.value_panels(values, values), lattice(50_000), 27.5)
     fig.canvas.draw()
     pixels = np.asarray(fig.canvas.buffer_rgba())[..., :3]
     x, y = axes[1].transData.transform((11_000, 11_000)).astype(int)
@@ -180,7 +181,7 @@ def test_the_colors_of_50_000_spots_are_those_of_the_color_bar():
 def test_one_or_two_spots_make_panels_in_which_the_color_bar_has_room(xy):
     xy = np.array(xy, dtype=float)
     axes = plt.subplots(1, 3)[1]
-    _compare.draw(axes, xy, np.arange(len(xy)), np.ones(len(xy)), radius_um=50, gene="A")
+    _compared.draw(axes, _compared.value_panels(np.arange(len(xy)), np.ones(len(xy))), xy, 50)
     axes[0].figure.canvas.draw()
     width, height = (np.ptp(limits) for limits in (axes[0].get_xlim(), axes[0].get_ylim()))
     assert 0.5 <= width / height <= 2
@@ -347,9 +348,9 @@ def test_the_object_is_not_changed():
     ],
 )
 def test_the_spread_of_models_of_folds_is_said(made, title):
-    from sq_imputer.pl import _compare
+    from sq_imputer.pl._compare import BY_FOLD, SPREAD, _folded
 
-    assert (_compare.BY_FOLD if _compare._folded(made) else _compare.SPREAD) == title
+    assert (BY_FOLD if _folded(made) else SPREAD) == title
 
 
 def test_cells_that_are_smaller_than_a_pixel_cover_it() -> None:

@@ -89,3 +89,11 @@ def test_what_is_not_there_or_not_fitted_is_said(labelled):
     model = sqi.tl.fit(labelled["P1"], "ridge", target="obs:nuclei", config=SMALL, progress=False)
     with pytest.raises(BadInput, match="target is 'obs:most', but this 'ridge' was fitted on 'obs:nuclei'"):
         sqi.tl.predict(labelled["P2"], model, target="obs:most")
+
+
+def test_a_model_of_classes_calls_shapes_that_were_not_measured(labelled):
+    model = sqi.tl.fit(labelled["P1"], "ridge", target="obs:most", config=SMALL, progress=False)
+    sqi.pp.grid(labelled["P1"], spacing_um=200.0)
+    sqi.tl.predict(labelled["P1"], model, shapes_key="grid", progress=False)
+    table = labelled["P1"].tables["imputed_most"]
+    assert np.isnan(np.asarray(table.layers["measured"])).all() and set(table.obs["ridge_most"]) <= set(PARTS)

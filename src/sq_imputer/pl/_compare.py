@@ -1,4 +1,4 @@
-"""Measured, predicted, residual and uncertainty of a gene, side by side over the H&E."""
+"""Measured, predicted, residual and uncertainty, or what classes are called, side by side over the H&E."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ import numpy as np
 
 from sq_imputer.errors import BadInput, named
 from sq_imputer.pl import _panels
+from sq_imputer.pl._compared import BY_FOLD, SPREAD, Look, call_panels, draw, is_of_classes, value_panels
 from sq_imputer.pl._tables import columns_of, find_layer, find_table
-from sq_imputer.pl._text import plain
 from sq_imputer.section.keys import verb
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from spatialdata import SpatialData
-
-SPREAD = "standard deviation"
-BY_FOLD = f"{SPREAD}\n(a model per fold)"
-LEAST = 0.2  # of itself that the colors of a standard deviation span: how large it is is not known better than that
 
 
 @verb
 def compare(
     sdata: SpatialData,
-    genes: str | Sequence[str],
+    genes: str | Sequence[str] | None = None,
     *,
     layer: str | None = None,
     key: str = "imputed",
     section: str | None = None,
     background: bool = True,
+    vmin: float | str | None = None,
+    vmax: float | str | None = None,
+    cmap: str | Colormap | None = None,
     ax: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw measured, predicted, residual and, where there is one, standard deviation: one row of Axes per gene.
@@ -40,12 +39,19 @@ def compare(
     hollow in the measured panel. Where each spatial block was predicted by one model of its own, the title of the
     standard deviation says so: the rectangles in it are the folds'.
 
+    Where nothing was measured, only what is predicted is drawn. A model of others that predicts in a unit of its own
+    has no residual, and measured and predicted have colors of their own.
+
+    Of a table of classes (`target="obs:NAME"`) without `genes`: what was measured, what is called, where that is right,
+    and the probability of the call. Classes have the colors in `uns["NAME_colors"]` of the measured table, else those
+    in `uns["<model>_NAME_colors"]` of the predicted one, else scanpy's.
+
     Parameters
     ----------
     sdata
         An object with predictions; it is not changed.
     genes
-        One gene or several.
+        One gene or several, or columns of another target; of a class its probability. To be left out of classes only.
     layer
         The model; the one whose prediction was written last if not given.
     key
@@ -54,8 +60,15 @@ def compare(
         Of a table of several sections, which.
     background
         Draw the image below.
+    vmin, vmax
+        Ends of the colors of values (measured, predicted; of a call its probability): a number, or a percentile of the
+        values such as `"p99"`. If not given, the first and the last percentile.
+    cmap
+        Their color map.
     ax
-        `(genes, 4)` Axes to draw on, or `(genes, 3)` to leave the standard deviation out; a new figure if not given.
+        `(genes, panels)` Axes to draw on, or one column less to leave the standard deviation, or the probability of the
+        call, out; a new figure if not given. There are four panels: one less without a standard deviation, one less
+        without a residual, and two less where nothing was measured.
 
     Returns
     -------
@@ -66,7 +79,7 @@ def compare(
     MissingKey
         If the table, the layer or a gene is missing, or several models could be meant.
     BadInput
-        If `ax` has another shape.
+        If `ax` has another shape, or `vmin`, `vmax` or `cmap` cannot be used.
 
     Examples
     --------
@@ -77,38 +90,39 @@ def compare(
     from sq_imputer.section.pixel_size import as_seen
     from sq_imputer.section.slide import Slide
 
-    genes = named("genes", genes)
-    find_table(sdata, key, genes)
+    calls = genes is None
+    names = None if calls else named("genes", genes)
+    table = find_table(sdata, key, names)
+    if calls:
+        names = list(table.var_names)
+        if not is_of_classes(table):
+            raise BadInput(f"tables['{key}'] is not of classes; they alone are drawn together. Pass genes=.")
     sdata = section_of(sdata, key, section)
     table = sdata.tables[key]
-    layer = find_layer(table, key, layer, genes)
+    layer = find_layer(table, key, layer, names)
     made = table.uns.get("sq_imputer", {}).get(layer, {})
     shapes_key = read.find_shapes(sdata, None, key)
-    shown = {"shapes_key": shapes_key, "table_key": None, "section_key": None}  # places alone
+    shown = {"shapes_key": shapes_key, "table_key": None, "section_key": None, "target": None}  # places alone
     slide = Slide.from_sdata(sdata, **{**as_seen(made), **shown})
     rows, position = slide.rows_in(table, key)
-    parts = {
-        name: columns_of(table, name, genes)[rows]
-        for name in ("measured", layer, f"{layer}_std")
-        if name in table.layers
-    }
+    there = [name if name in table.layers else None for name in ("measured", layer, f"{layer}_std")]
+    parts = [None if name is None else columns_of(table, name, names)[rows] for name in there]
+    if parts[0] is not None and not np.isfinite(parts[0]).any():
+        parts[0] = None
+    look = Look(vmin, vmax, _panels.color_map(cmap))
+    if calls:
+        drawn = [call_panels(sdata, table, layer, *parts[:2], look)]
+    else:
+        units = str(made.get("unit", "")), str(made.get("layer_unit", made.get("unit", "")))
+        how = {"units": units, "spread": BY_FOLD if _folded(made) else SPREAD, "look": look}
+        each = ([None if part is None else part[:, k] for part in parts] for k in range(len(names)))
+        drawn = [value_panels(*one, **how) for one in each]
     width, height = np.ptp(slide.xy_um, axis=0)
-    axes = _axes(ax, len(genes), 4 if f"{layer}_std" in parts else 3, height / width if width else 1.0)
+    axes = _axes(ax, len(drawn), len(drawn[0]), calls or parts[2] is not None, height / width if width else 1.0)
     picture = _panels.background(slide, made, _panels.pixels(axes)) if background else None
-    for k, gene in enumerate(genes):
-        predicted = parts[layer][:, k]
-        draw(
-            axes[k],
-            slide.xy_um[position],
-            parts["measured"][:, k] if "measured" in parts else np.full_like(predicted, np.nan),
-            predicted,
-            parts[f"{layer}_std"][:, k] if axes.shape[1] == 4 else None,
-            background=picture,
-            radius_um=slide.size_um[position] / 2,
-            gene=gene,
-            unit=str(made.get("unit", "")),
-            spread=BY_FOLD if _folded(made) else SPREAD,
-        )
+    place = slide.xy_um[position], slide.size_um[position] / 2
+    for row, panels, heading in zip(axes, drawn, [""] if calls else names, strict=True):
+        draw(row, panels[: len(row)], *place, background=picture, heading=heading)
     return axes
 
 
@@ -117,70 +131,13 @@ def _folded(made: Mapping) -> bool:
     return int(made.get("n_folds", 0)) > 1 and int(made.get("n_repeats", 1)) == 1
 
 
-def _axes(ax, n_genes: int, n_panels: int, aspect: float) -> np.ndarray:
+def _axes(ax, n_rows: int, n_panels: int, spare: bool, aspect: float) -> np.ndarray:
     import matplotlib.pyplot as plt
 
     if ax is None:
-        size = (4.2 * n_panels, (0.6 + 3.2 * np.clip(aspect, _panels.FLATTEST, 3)) * n_genes)
-        return plt.subplots(n_genes, n_panels, figsize=size, squeeze=False, layout="constrained")[1]
+        size = (4.2 * n_panels, (0.6 + 3.2 * np.clip(aspect, _panels.FLATTEST, 3)) * n_rows)
+        return plt.subplots(n_rows, n_panels, figsize=size, squeeze=False, layout="constrained")[1]
     axes = np.atleast_2d(np.asarray(ax, dtype=object))
-    if axes.shape not in {(n_genes, 3), (n_genes, n_panels)}:
-        raise BadInput(
-            f"ax has shape {axes.shape}; {n_genes} genes with {n_panels} panels need ({n_genes}, {n_panels})."
-        )
+    if axes.shape not in {(n_rows, n_panels), (n_rows, n_panels - spare)}:
+        raise BadInput(f"ax has shape {axes.shape}; {n_rows} genes with {n_panels} panels need ({n_rows}, {n_panels}).")
     return axes
-
-
-def draw(
-    axes: Sequence[Axes],
-    xy_um: np.ndarray,
-    measured: np.ndarray,
-    predicted: np.ndarray,
-    std: np.ndarray | None = None,
-    *,
-    background: _panels.Background | None = None,
-    radius_um: float | np.ndarray,
-    gene: str,
-    unit: str = "",
-    spread: str = SPREAD,
-) -> None:
-    """Draw one gene on three Axes, or on four with `std`.
-
-    Parameters
-    ----------
-    axes
-        For measured, predicted, measured − predicted, and the standard deviation.
-    xy_um
-        `(n, 2)` centers, y down.
-    measured, predicted, std
-        `(n,)`; NaN where there is none.
-    background
-        `(h, w, 3)` image and its `(left, right, bottom, top)` in µm.
-    radius_um
-        Of all spots, or `(n,)`; widened where that is a pixel or two.
-    gene
-        Its name.
-    unit
-        Of the values, for the color bars.
-    spread
-        Title of the panel of `std`.
-    """
-    measured, predicted = np.asarray(measured, dtype=float), np.asarray(predicted, dtype=float)
-    both = np.concatenate([measured, predicted])
-    residual = measured - predicted
-    difference = f"difference, {unit}" if unit else "difference"
-    panels = [
-        ("measured", measured, _panels.VALUES, _panels.limits(both), unit),
-        ("predicted", predicted, _panels.VALUES, _panels.limits(both), unit),
-        ("measured − predicted", residual, _panels.RESIDUAL, _panels.limits(residual, around_zero=True), difference),
-    ]
-    if std is not None:
-        std = np.asarray(std, dtype=float)
-        panels.append((spread, std, _panels.SPREAD, _panels.limits(std, least=LEAST), unit))
-    radius_um = _panels.visible_radius(axes[0], xy_um, radius_um)
-    for ax, (title, values, colors, limits, label) in zip(axes, panels, strict=True):
-        _panels.panel(ax, xy_um, radius_um, background)
-        ax.set_title(title, fontsize="medium")
-        _panels.color_bar(ax, _panels.spots(ax, xy_um, radius_um, values, colors, limits), label)
-    axes[0].set_ylabel(plain(gene), fontstyle="italic", fontsize="large")
-    _panels.scale_bar(axes[0])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.pl import _panels
-from sq_imputer.pl._text import plain
+from sq_imputer.pl._categories import colors_in, counted, palette
+from sq_imputer.pl._categories import legend as show_legend
 from sq_imputer.runs.joined import restore
 from sq_imputer.section.keys import verb
 from sq_imputer.section.read import check_object
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import Series
     from spatialdata import SpatialData
-
-ROWS_OF_LEGEND = 20
 
 
 @verb
@@ -85,7 +82,7 @@ def domains(
     table, names = sdata.tables[key], list(column.cat.categories)
     made = _made(table, domain)
     shapes_key = read.find_shapes(sdata, None, key)
-    shown = {"shapes_key": shapes_key, "table_key": None, "section_key": None}  # places alone
+    shown = {"shapes_key": shapes_key, "table_key": None, "section_key": None, "target": None}  # places alone
     slide = Slide.from_sdata(sdata, **{**as_seen(made), **shown})
     rows, position = slide.rows_in(table, key)
     codes = column.cat.codes.to_numpy()[rows].astype(float)
@@ -96,11 +93,11 @@ def domains(
         ax, xy_um, radius_um, _panels.background(slide, made, _panels.pixels(np.array([ax]))) if background else None
     )
     codes[codes < 0] = np.nan
-    colors = _colors(table, domain, names)
+    colors = colors_in(table.uns, domain, names) or palette(len(names))
     _panels.spots(ax, xy_um, radius_um, codes, ListedColormap(colors), (-0.5, len(names) - 0.5))
     _panels.scale_bar(ax)
     if legend:
-        _legend(ax, domain, names, colors, codes)
+        show_legend(ax, domain, counted(names, colors, codes))
     return ax
 
 
@@ -132,48 +129,9 @@ def _made(table: AnnData, domain: str) -> dict:
     return found.get(layer) or next(others, {})
 
 
-def _colors(table: AnnData, domain: str, names: Sequence) -> list[str]:
-    """The colors in `uns`, a list or a dict by category, if there is one for every name; else scanpy's."""
-    from matplotlib.colors import is_color_like
-    from scanpy.plotting import palettes
-
-    kept = table.uns.get(f"{domain}_colors", [])
-    if isinstance(kept, Mapping):
-        kept = [kept.get(name, kept.get(str(name))) for name in names]
-    kept = [kept] if isinstance(kept, str) else list(kept)
-    if len(kept) >= len(names) and all(map(is_color_like, kept)):
-        return kept[: len(names)]
-    if len(kept):
-        warnings.warn(
-            f"uns['{domain}_colors'] is no color for each of {len(names)} categories; scanpy's colors are taken.",
-            UserWarning,
-            stacklevel=4,
-        )
-    several = (palettes.default_20, palettes.default_28, palettes.default_102)
-    colors = next((found for found in several if len(found) >= len(names)), palettes.default_102)
-    return [colors[k % len(colors)] for k in range(len(names))]
-
-
 def _axes(xy_um: np.ndarray) -> Axes:
     import matplotlib.pyplot as plt
 
     width, height = np.ptp(xy_um, axis=0)
     aspect = np.clip(height / width if width else 1.0, 0.3, 3)
     return plt.subplots(figsize=(5.6, 0.5 + 4 * aspect), layout="constrained")[1]
-
-
-def _legend(ax: Axes, title: str, names: list, colors: list[str], codes: np.ndarray) -> None:
-    from matplotlib.lines import Line2D
-
-    counts = [int((codes == k).sum()) for k in range(len(names))]
-    shown = [(f"{plain(name)} ({n})", color) for name, color, n in zip(names, colors, counts, strict=True)]
-    if np.isnan(codes).any():
-        shown.append((f"none ({int(np.isnan(codes).sum())})", "none"))
-    dot = {"linestyle": "", "marker": "o", "markersize": 7, "markeredgewidth": 0.5}
-    handles = [
-        Line2D([], [], markerfacecolor=color, markeredgecolor="0.45" if color == "none" else color, label=label, **dot)
-        for label, color in shown
-    ]
-    place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0, "frameon": False}
-    n_columns = -(-len(shown) // ROWS_OF_LEGEND)
-    ax.legend(handles=handles, title=plain(title), ncols=n_columns, alignment="left", handletextpad=0.2, **place)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sq_imputer.errors import BadInput, listed
 from sq_imputer.pl._text import plain
 from sq_imputer.section.lattice import pitch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import EllipseCollection
+    from matplotlib.colors import Colormap
 
     from sq_imputer.section.slide import Slide
 
 Background = tuple[np.ndarray, tuple[float, float, float, float]]
+Limit = float | str | None
 
 VALUES, RESIDUAL, SPREAD = "viridis", "RdBu_r", "plasma"  # told apart by colorblind readers
 MANY = 2000  # spots; more are drawn as pixels in vector formats
@@ -70,6 +74,39 @@ def limits(values: np.ndarray, around_zero: bool = False, least: float = 0.0) ->
     return float(middle - half), float(middle + half)
 
 
+def chosen_limits(values: np.ndarray, vmin: Limit, vmax: Limit) -> tuple[float, float]:
+    """First and last percentile, or what is asked for instead: a number, or text as "p99" for a percentile."""
+    low, high = limits(values)
+    low, high = _limit("vmin", vmin, values, low), _limit("vmax", vmax, values, high)
+    if not low < high:
+        raise BadInput(f"colors would go from vmin {low:g} to vmax {high:g}; expected vmin below vmax. Change one.")
+    return low, high
+
+
+def _limit(name: str, limit: Limit, values: np.ndarray, usual: float) -> float:
+    if limit is None:
+        return usual
+    try:
+        found = float(limit.removeprefix("p") if isinstance(limit, str) else limit)
+        percent = isinstance(limit, str)
+        if not np.isfinite(found) or (percent and not (limit.startswith("p") and 0 <= found <= 100)):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise BadInput(f"{name} is {limit!r}; expected a number, or a percentile such as 'p99'.") from None
+    there = values[np.isfinite(values)]
+    return (float(np.percentile(there, found)) if len(there) else usual) if percent else found
+
+
+def color_map(cmap: str | Colormap | None) -> str | Colormap:
+    """The color map of values that is asked for, or the usual one."""
+    import matplotlib
+
+    if isinstance(cmap, str) and cmap not in matplotlib.colormaps:
+        near = get_close_matches(cmap, matplotlib.colormaps, 1, 0)
+        raise BadInput(f"cmap is {cmap!r}, which matplotlib does not have; did you mean {listed(near)}?")
+    return VALUES if cmap is None else cmap
+
+
 def visible_radius(ax: Axes, xy_um: np.ndarray, radius_um):
     """The radius, or one at which neighbors touch, and each covers its pixel, where spots would be too small to show.
 
@@ -95,7 +132,7 @@ def panel(ax: Axes, xy_um: np.ndarray, radius_um, background: Background | None)
     ax.spines[:].set_visible(False)
 
 
-def spots(ax: Axes, xy_um, radius_um, values, colors: str, limits: tuple[float, float]) -> EllipseCollection:
+def spots(ax: Axes, xy_um, radius_um, values, colors: str | Colormap, limits: tuple[float, float]) -> EllipseCollection:
     """Circles in µm, colored where there is a value and hollow where there is none."""
     from matplotlib.collections import EllipseCollection
     from matplotlib.colors import Normalize

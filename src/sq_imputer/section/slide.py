@@ -301,7 +301,9 @@ class Slide(Seen, Marked):
     def which(self, genes: Sequence[str]) -> list[int]:
         """Numbers of those of some genes that the section has, by name or by id."""
         if not self.target.is_genes:
-            every = self.labels is not None and self.target.link == "softmax"  # of a class that it lacks: 0
+            if self.labels is None:  # the names are then those of a fitted model
+                return []
+            every = self.target.link == "softmax"  # of a class that it lacks: 0
             return [number for number, name in enumerate(genes) if every or name in self.target.names]
         known = columns_by_name(self.var_names, self.gene_ids)
         return [number for number, gene in enumerate(genes) if column_of(gene, known) is not None]
