@@ -40,9 +40,10 @@ def test_the_example_model_of_classes_is_short_and_takes_classes_alone(example, 
     import pandas as pd
 
     import sq_imputer as sqi
+    from sq_imputer.testing import check_predictor
 
     monkeypatch.setattr("sq_imputer.predictor.registry._registered", {})
-    sqi.register_model(example("grade").Model)
+    assert check_predictor(sqi.register_model(example("grade").Model))
     assert len((DOCS / "_examples" / "grade.py").read_text().splitlines()) <= 60
     sdata = sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=11)["P1"]
     table = sdata.tables["table"]

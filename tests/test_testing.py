@@ -866,13 +866,53 @@ class SeedsTheProcess(Sound):
         torch.manual_seed(plan.seed)
 
 
+@fails("check_kinds", r"card.targets names \['proteins'\]; there are")
+class UnknownKind(Sound):
+    card = replace(Sound.card, targets=("genes", "proteins"))
+
+
+@fails("check_kinds", "shares of classes go down to -")
+class SharesBelowZero(Sound):
+    card = replace(Sound.card, targets=("genes", "classes"))
+
+
+@fails("check_kinds", "shares of composition sum to up to .* away from 1")
+class SharesBesideOne(Sound):
+    card = replace(Sound.card, targets=("genes", "composition"))
+
+    def predict_step(self, batch):
+        said = super().predict_step(batch).mean
+        return sqi.Prediction(mean=said if self.target.is_genes else said.sigmoid())
+
+
+class Shares(SharesBesideOne):
+    def predict_step(self, batch):
+        said = super().predict_step(batch).mean
+        return sqi.Prediction(mean=said if self.target.is_genes else said / said.sum(dim=1, keepdim=True))
+
+
+@fails("check_target_kept", "the target of kind composition differs after loading")
+class ForgetsItsTarget(Shares):
+    @classmethod
+    def load(cls, path):
+        loaded = super().load(path)
+        loaded.target = sqi.Target()
+        return loaded
+
+
+@fails("check_other_kinds", "a target of kind numbers was fitted, which card.targets does not name")
+class TakesAnything(Sound):
+    def fit(self, sources, plan=None):
+        return super().fit([replace(one, target=sqi.Target()) for one in sources], plan)
+
+
 @pytest.fixture
 def slides(toy_slides):
     """The toy slides with expression of their own, which a broken model may spoil."""
     return tuple(replace(slide, expression=slide.expression.copy()) for slide in toy_slides)
 
 
-@pytest.mark.parametrize("model", [Sound, Steps, Recalls, SaysAStd])
+@pytest.mark.parametrize("model", [Sound, Steps, Recalls, SaysAStd, Shares])
 def test_a_sound_model_passes_every_check_without_being_registered(model, slides) -> None:
     assert check_predictor(model, slides=slides) == [check.__name__ for check in CHECKS]
 

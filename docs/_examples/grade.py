@@ -38,6 +38,7 @@ class Model(Predictor):
         established="Multinomial logistic regression.",
         ours="Nothing.",
         limits="Linear in the features.",
+        uncertainty="Of a class of probability p, the square root of p(1 - p).",
         targets=("classes",),
     )
 

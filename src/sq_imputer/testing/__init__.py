@@ -7,8 +7,10 @@ from collections.abc import Callable
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import get_model
 from sq_imputer.section.slide import Slide
-from sq_imputer.testing import _fitting, _learning, _prediction, _saving, _statements
+from sq_imputer.target import GENES
+from sq_imputer.testing import _fitting, _learning, _prediction, _saving, _statements, _targets
 from sq_imputer.testing._subject import Subject, process, toy_slides
+from sq_imputer.testing._targets import relabeled
 
 __all__ = ["CHECKS", "Subject", "check_predictor", "toy_slides"]
 
@@ -23,7 +25,8 @@ def check_predictor(model: str | type[Predictor], config=None, slides: tuple[Sli
     config
         What to check it with; `Config.small()` if left out.
     slides
-        Training sections and, last, the one to predict; toy tissue if left out.
+        Training sections and, last, the one to predict, with expression of genes; toy tissue if left out. For a model
+        that takes no genes, another target is made of them.
 
     Returns
     -------
@@ -35,7 +38,11 @@ def check_predictor(model: str | type[Predictor], config=None, slides: tuple[Sli
         With the name of the first check that failed, and why.
     """
     model = get_model(model) if isinstance(model, str) else model
-    subject = Subject(model, config, slides or toy_slides())
+    slides = slides or toy_slides()
+    takes = getattr(model.card, "targets", (GENES,))
+    if takes and GENES not in takes:
+        slides = tuple(relabeled(slides, takes[0]))
+    subject = Subject(model, config, slides)
     passed = []
     for check in CHECKS:
         try:
@@ -103,6 +110,9 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     _saving.check_folder,
     _saving.check_copy,
     _saving.check_training_rows,
+    _targets.check_kinds,
+    _targets.check_target_kept,
+    _targets.check_other_kinds,
     _learning.check_loss,
     _learning.check_learns,
     _learning.check_order,

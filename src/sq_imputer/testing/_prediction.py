@@ -10,9 +10,11 @@ import torch
 
 from sq_imputer.contract import Batch, Prediction
 from sq_imputer.section.slide import Slide
+from sq_imputer.target import CLASSES
 from sq_imputer.testing._statements import refuses
 from sq_imputer.testing._subject import Subject, blank, changed, finite, same, state
 
+AWAY = 0.15  # three standard errors of the share of a hundred calls that are right
 ROW = 5  # an arbitrary one
 LOW, HIGH = 0.5, 1.6  # mean of squared errors in those said: a section of a hundred rows is not quite like two others
 
@@ -42,12 +44,25 @@ def check_calibrated(subject: Subject) -> None:
     if subject.prediction.std is None:
         return
     rows = np.flatnonzero(subject.target.measured)
+    if subject.fitted.target.kind == CLASSES:
+        _check_calls(subject.prediction.mean.numpy()[rows], subject.target.expression[rows])
+        return
     error = subject.prediction.mean.numpy()[rows] - subject.target.expression[rows]
     squares = (error / subject.prediction.std.numpy()[rows]) ** 2
     assert LOW < squares.mean() < HIGH, (
         f"the mean of (error / std) squared is {squares.mean():.2g} on a section that was not trained on; expected 1, "
         f"and not beyond {LOW:g} to {HIGH:g}. Leave its size to the harness: std is scaled by the errors on "
         "left-out training data unless measures_error is True"
+    )
+
+
+def _check_calls(said: np.ndarray, truth: np.ndarray) -> None:
+    """Whether calls of classes are right about as often as their probability says; their std follows from it."""
+    probable = float(said.max(axis=1).mean())
+    right = float((said.argmax(axis=1) == truth.argmax(axis=1)).mean())
+    assert abs(probable - right) < AWAY, (
+        f"calls have a probability of {probable:.2f} on average, and {right:.2f} of them are right on a section that "
+        f"was not trained on; expected within {AWAY:g} of each other"
     )
 
 

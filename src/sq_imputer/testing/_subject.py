@@ -55,6 +55,7 @@ class Subject:
         self.plan = Plan(seed=3, device="cpu", progress=False)
         self.content = [content(slide) for slide in slides]
         self.process = process()
+        self.by_kind: dict[str, Predictor] = {}  # fitted on other targets than genes
 
     @cached_property
     def config(self):
