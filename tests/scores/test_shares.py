@@ -49,3 +49,12 @@ def test_intervals_are_of_blocks_and_hold_the_score(drawn):
     table = shares.aggregate_shares(truth, {"m": said}, shares.class_scores, np.arange(len(truth)) % 8)
     assert (table["low"] <= table["mean"]).all() and (table["mean"] <= table["high"]).all()
     assert (table["n_units"] == 8).all() and len(table) == 5
+
+
+def test_areas_are_those_of_scikit_learn_also_where_rows_tie():
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    rng = np.random.default_rng(0)
+    mine, said = rng.random(60) < 0.3, rng.integers(0, 8, 60) / 8
+    expected = roc_auc_score(mine, said), average_precision_score(mine, said)
+    np.testing.assert_allclose(shares._areas(mine, said), expected)

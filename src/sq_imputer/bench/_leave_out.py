@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sq_imputer.bench._outcome import Case, Outcome, baselines, rows_scored
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.genes.panel import choose_genes
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
-from sq_imputer.scores import metrics, smoothness
-from sq_imputer.scores import tables as scoring
+from sq_imputer.scores import smoothness
 from sq_imputer.scores.splits import LEAST_TRAIN, by_section, folds, strips, told_apart
 from sq_imputer.section.keys import verb
-from sq_imputer.section.regions import slides_of
+from sq_imputer.section.regions import common_names, slides_of
 from sq_imputer.section.resolution import common
 from sq_imputer.section.slide import Slide
+from sq_imputer.section.targets import described
+from sq_imputer.target import Target
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -32,37 +34,13 @@ if TYPE_CHECKING:
     from sq_imputer.section.keys import SlideKeys
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One fit and one test.
-
-    Parameters
-    ----------
-    name
-        What is tested.
-    training
-        Slides to fit on.
-    test
-        The slide to predict.
-    rows
-        Rows of `test` that are scored.
-    shares_patient
-        Whether an individual is on both sides: the score is then one of replicates.
-    """
-
-    name: str
-    training: tuple[Slide, ...]
-    test: Slide
-    rows: np.ndarray
-    shares_patient: bool
-
-
 @verb
 def leave_one_out(
     slides: Sequence[Slide] | SpatialData,
     *,
     share_patient: bool = False,
     sections: str | Mapping | None = None,
+    target: Target | str | None = None,
     **keys: Unpack[SlideKeys],
 ) -> list[Case]:
     """Each section is tested once, by a model fitted on the others.
@@ -76,6 +54,9 @@ def leave_one_out(
     sections
         The sections of an object: a column of `obs`, or a mapping of names to keys, as :func:`sq_imputer.tl.predict`
         takes them.
+    target
+        What is predicted, as :func:`sq_imputer.tl.fit` takes it: sections of an object are read with it. Slides have
+        one already, genes or what they were read with. Rows without a value of it are not scored.
     **keys
         Where to find image, shapes and counts of an object, as :meth:`sq_imputer.Slide.from_sdata` takes them.
 
@@ -85,22 +66,23 @@ def leave_one_out(
     >>> cases = sqi.bench.leave_one_out(slides)
     """
     if sections is not None:
-        slides = list(slides_of(slides, sections, keys).values())
+        slides = list(slides_of(slides, sections, {**keys, "target": Target.of(target)}).values())
     _check_slides(slides)
+    _check_target(slides, target)
     names = told_apart([slide.section for slide in slides])  # two sections of one name are two cases
     splits = by_section(names, [s.group for s in slides], share_patient=share_patient)
     cases = []
     for split in splits:
         (k,) = np.flatnonzero(split.test)
         test, training = slides[k], tuple(slides[j] for j in np.flatnonzero(split.train))
-        cases.append(Case(names[k], training, test, _scored(test), split.shares_patient))
+        cases.append(Case(names[k], training, test, rows_scored(test), split.shares_patient))
     return cases
 
 
 def strips_of(slide: Slide, n_strips: int = 5, *, buffer_um: float = 0.0) -> list[Case]:
     """Vertical strips of one section, each tested once by a model fitted on the others, beyond a buffer."""
     _check_slides([slide])
-    rows = _scored(slide)
+    rows = rows_scored(slide)
     labels = strips(slide.xy_um[rows], n_strips)
     return [
         Case(f"{slide.section} {split.name}", (slide.take(rows[split.train]),), slide, rows[split.test], True)
@@ -114,7 +96,8 @@ def _check_slides(slides: Sequence[Slide]) -> None:
         if not isinstance(slide, Slide):
             raise BadInput(f"slides holds a {type(slide).__name__}; expected Slide.from_sdata(sdata).")
         if not slide.measured.any():
-            raise BadInput(f"section '{slide.section}' has no counts; expected measured spots. Leave it out.")
+            what = "counts" if slide.target.is_genes else described(slide.target)
+            raise BadInput(f"section '{slide.section}' has no {what}; expected measured spots. Leave it out.")
     marks = [slide.marks(()) for slide in slides]
     for k, slide in enumerate(slides):
         for j in range(k):
@@ -127,44 +110,15 @@ def _check_slides(slides: Sequence[Slide]) -> None:
                 )
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What models and baselines say of a case, and what was measured.
-
-    Parameters
-    ----------
-    case
-        The case.
-    genes
-        The panel, of highest variance on the training sections first.
-    truth
-        `(n, G)` expression of the rows that are scored, of those genes of the panel that the test section has.
-    tested
-        Names of these G genes.
-    predicted
-        `(n, G)` by predictor.
-    depth
-        `(n,)` total counts.
-    image_eps
-        `(G,)` by name: what the texture tells of the tested genes before any model, where that was asked for.
-    """
-
-    case: Case
-    genes: tuple[str, ...]
-    truth: np.ndarray
-    tested: tuple[str, ...]
-    predicted: dict[str, np.ndarray]
-    depth: np.ndarray
-    image_eps: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-    def table(self) -> DataFrame:
-        """Scores per predictor and gene, as :func:`run` says."""
-        table = scoring.score_table(self.truth, self.predicted, self.tested, depth=self.depth)
-        rank = {gene: place for place, gene in enumerate(self.genes)}
-        for column, values in self.image_eps.items():
-            table[column] = table["gene"].map(dict(zip(self.tested, values, strict=True)))
-        name, shared = self.case.name, self.case.shares_patient
-        return table.assign(section=name, case=name, rank=table["gene"].map(rank), shares_patient=shared)
+def _check_target(slides: Sequence[Slide], target: Target | str | None) -> None:
+    """All slides are of one target, and of the one that was asked for."""
+    asked = slides[0].target.where if target is None else Target.of(target).where
+    other = next((slide for slide in slides if slide.target.where != asked), None)
+    if other is not None:
+        raise BadInput(
+            f"section '{other.section}' was read for target '{other.target.where}', not '{asked}'. Read it by "
+            f"Slide.from_sdata(sdata, target='{asked}')."
+        )
 
 
 def outcomes(
@@ -181,24 +135,30 @@ def outcomes(
     device: str | None = None,
     progress: bool | None = None,
 ) -> Iterator[Outcome]:
-    """Fit and ask models on one case after the other, beside the mean and the depth-only baseline. Lazy.
+    """Fit and ask models on one case after the other, beside the baselines. Lazy.
 
     Parameters are those of :func:`run`.
     """
     _check_run(cases, models)
+    if image_eps and not cases[0].test.target.is_genes:
+        raise BadInput(
+            f"image_eps=True is of genes, and the cases are of '{cases[0].test.target.where}'. Leave it out."
+        )
     plan = replace(Plan.of(plan, seed=seed, device=device, progress=progress), calibration=0)  # means are scored
     done: dict[float | None, dict] = {}  # a section that is in several cases is read once
     for case in cases:
         _check_apart(case)
         _warn_of_little(case)
-        panel = choose_genes(case.training, n_genes) if genes is None else list(genes)
+        panel = _panel(case.training, n_genes) if genes is None else list(genes)
         tested = [panel[k] for k in case.test.which(panel)]
         known = [(slide, panel) for slide in case.training] + [(case.test, tested)]
-        *training, target = [slide.with_genes(genes, unit) for slide, genes in known]
-        predicted = _baselines(training, target, panel, case.rows)
+        said = unit if case.test.target.is_genes else case.test.target.unit
+        *training, target = [slide.with_genes(genes, said) for slide, genes in known]
+        case = _of_known(case, target)
+        predicted = baselines(training, target, panel, case.rows)
         for name, model in models.items():
             own = common([slide for slide, _ in known], model.needs, resolution)
-            read = [slide.at(own, done.setdefault(own, {})).with_genes(genes, unit) for slide, genes in known]
+            read = [slide.at(own, done.setdefault(own, {})).with_genes(genes, said) for slide, genes in known]
             *training, target = read
             fitted = type(model)(model.config).fit(training, plan)
             mean = fitted.predict(target, rows=case.rows, device=plan.device).mean.numpy()
@@ -206,6 +166,24 @@ def outcomes(
         truth, depth = target.expression[case.rows], target.depth[case.rows]
         eps = _eps(case, known, resolution, done, truth, plan) if image_eps else {}
         yield Outcome(case, tuple(panel), truth, target.genes, predicted, depth, eps)
+
+
+def _panel(training: Sequence[Slide], n_genes: int) -> list[str]:
+    """Genes that are chosen on the training sections; of another target all names that these have."""
+    return choose_genes(training, n_genes) if training[0].target.is_genes else common_names(training)
+
+
+def _of_known(case: Case, test: Slide) -> Case:
+    """The case without rows of classes or parts that are not fitted, which no model can have learned."""
+    known = test.measured[case.rows]
+    if test.target.is_genes or known.all():
+        return case
+    strange = [name for name in test.target.names if name not in set(test.genes)]
+    what = f"{(~known).sum()} of {len(known)} rows are of {listed(strange)}, which no model is fitted on"
+    if not known.any():
+        raise BadInput(f"case '{case.name}': {what}; there is nothing to score. Leave it out.")
+    warnings.warn(f"case '{case.name}': {what}; they are not scored.", UserWarning, stacklevel=4)
+    return replace(case, rows=case.rows[known])
 
 
 def _eps(case: Case, known: list, resolution, done: dict, truth: np.ndarray, plan: Plan) -> dict[str, np.ndarray]:
@@ -266,8 +244,11 @@ def run(
     seed: int | None = None,
     device: str | None = None,
     progress: bool | None = None,
+    per: str = "gene",
 ) -> DataFrame:
-    """Fit and score models on cases, beside the mean and the depth-only baseline.
+    """Fit and score models on cases, beside the mean, depth alone, and, of other targets than genes, coordinates alone.
+
+    What is predicted is the target that the slides of the cases were read for, genes or another.
 
     Parameters
     ----------
@@ -278,9 +259,9 @@ def run(
     n_genes
         Size of the panel, chosen on the training sections of each case.
     genes
-        The panel by name, instead; the same in all cases.
+        The panel by name, instead; the same in all cases. Of another target names of its columns, all if left out.
     unit
-        Expression unit.
+        Expression unit; another target has its own.
     resolution
         At which the sections of a case are read, as of :func:`sq_imputer.tl.predict`.
     image_eps
@@ -290,11 +271,15 @@ def run(
         How to train, and the device to run on.
     seed, device, progress
         As the fields of the plan: seed of all that is random, `"cpu"`, `"cuda"` or `"auto"`, whether bars are shown.
+    per
+        `"gene"`, or `"section"`: a row per case, predictor and metric.
 
     Returns
     -------
     A row per case, predictor and gene: as :func:`sq_imputer.scores.score_table`, with columns `case`, `rank` (place of
-    the gene in the panel, which is ordered by variance on the training sections) and `shares_patient`.
+    the gene in the panel, which is ordered by variance on the training sections) and `shares_patient`. Of classes, and
+    with `per="section"` (which alone has balanced accuracy, log-loss and the Jensen-Shannon divergence), the scores of
+    :func:`sq_imputer.tl.score`, with intervals over spatial blocks of the section.
 
     Examples
     --------
@@ -303,6 +288,8 @@ def run(
     """
     import pandas as pd
 
+    if per not in ("gene", "section"):
+        raise BadInput(f"per is '{per}'; expected 'gene' or 'section'.")
     found = outcomes(
         cases,
         models,
@@ -316,19 +303,6 @@ def run(
         device=device,
         progress=progress,
     )
-    return pd.concat([outcome.table() for outcome in found], ignore_index=True)
-
-
-def _scored(slide: Slide) -> np.ndarray:
-    return np.flatnonzero(slide.measured & (np.nan_to_num(slide.depth) > 0))
-
-
-def _baselines(training: Sequence[Slide], test: Slide, genes: list[str], rows: np.ndarray) -> dict[str, np.ndarray]:
-    columns = [genes.index(gene) for gene in test.genes]
-    kept = [_scored(slide) for slide in training]
-    y = np.concatenate([slide.expression[k] for slide, k in zip(training, kept, strict=True)])[:, columns]
-    depth = np.concatenate([slide.depth[k] for slide, k in zip(training, kept, strict=True)])
-    return {
-        "mean": metrics.mean_only(y, len(rows)),
-        "depth only": metrics.depth_only(y, depth, test.depth[rows]),
-    }
+    seed = Plan.of(plan, seed=seed).seed
+    tables = [outcome.table() if per == "gene" else outcome.summary(seed) for outcome in found]
+    return pd.concat(tables, ignore_index=True)

@@ -21,10 +21,10 @@ from sq_imputer.predictor.registry import get_model, list_models
 from sq_imputer.runs.joined import restore
 from sq_imputer.scores.splits import told_apart
 from sq_imputer.section.read import annotated, check_object
-from sq_imputer.section.regions import slides_of
+from sq_imputer.section.regions import common_names, slides_of
 from sq_imputer.section.slide import Slide
 from sq_imputer.store.provenance import pythonic
-from sq_imputer.target import CLASSES, Target
+from sq_imputer.target import Target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -148,22 +148,6 @@ def pick_genes(slides: Sequence[Slide], genes: Sequence[str] | int | None) -> li
     chosen = choose_genes(slides, int(genes))
     check_ids({slide.section: slide.ids_by_name for slide in slides}, chosen)
     return chosen
-
-
-def common_names(slides: Sequence[Slide]) -> list[str]:
-    """Columns of a target that all sections have; of classes and parts those that any has, in order of appearance."""
-    for slide in slides:
-        if slide.labels is None:
-            slide.with_genes(())  # says what is not there
-        if slide.target.told != slides[0].target.told:
-            first, other = (f"{s.target.kind} in section '{s.section}'" for s in (slides[0], slide))
-            raise BadInput(f"target '{slide.target.where}' is of kind {first}, and {other}. Give both the same.")
-    every = list(dict.fromkeys(name for slide in slides for name in slide.target.names))
-    if slides[0].target.link == "identity":
-        every = [name for name in every if all(name in slide.target.names for slide in slides)]
-    if len(every) < 2 and slides[0].target.kind == CLASSES:
-        raise BadInput(f"target '{slides[0].target.where}' has classes {listed(every)}; expected two or more.")
-    return every
 
 
 def asked(target: Target | str | None, unit: str | None = None) -> Target:

@@ -12,6 +12,8 @@ from sq_imputer.scores.metrics import interval
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from sq_imputer.target import Target
+
 # n rows, K classes or parts
 
 DRAWS = 100  # of blocks, for an interval
@@ -68,6 +70,14 @@ def composition_scores(measured: np.ndarray, shares: np.ndarray) -> dict[str, fl
     return {"jensen_shannon": float(((apart(measured) + apart(shares)) / 2).mean())}
 
 
+def as_shares(target: Target, values: np.ndarray) -> np.ndarray:
+    """Values `(n, K)` of a target that sums to 1 as shares; others as they are."""
+    if target.link != "softmax":
+        return values
+    values = values.clip(1e-3)
+    return values / values.sum(axis=1, keepdims=True)
+
+
 def aggregate_shares(
     measured: np.ndarray,
     predicted: Mapping[str, np.ndarray],
@@ -92,8 +102,14 @@ def aggregate_shares(
 
 
 def _areas(mine: np.ndarray, said: np.ndarray) -> tuple[float, float]:
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    if mine.all() or not mine.any():
+    """Area under the curve of the rates, and average precision; rows of one probability count as one step."""
+    n, total = int(mine.sum()), len(mine)
+    if n in (0, total):
         return np.nan, np.nan
-    return float(roc_auc_score(mine, said)), float(average_precision_score(mine, said))
+    order = np.argsort(-said, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(said[order]) != 0, True))
+    right = np.concatenate([[0], np.cumsum(mine[order])[last]])
+    wrong = np.concatenate([[0], last + 1]) - right
+    steps = np.diff(right)
+    auroc = (np.diff(wrong) * (right[1:] + right[:-1])).sum() / (2 * n * (total - n))
+    return float(auroc), float((steps * right[1:] / (last + 1)).sum() / n)

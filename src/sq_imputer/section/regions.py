@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.section import read
 from sq_imputer.section.keys import SlideKeys
 from sq_imputer.section.slide import Slide
+from sq_imputer.target import CLASSES
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -58,6 +59,22 @@ def slides_of(sdata: SpatialData, sections: str | Mapping, keys: Mapping) -> dic
         named = "patient" in sdata.attrs or (slide.counts is not None and _names_patients(sdata, own))
         slides[name] = slide if named else replace(slide, group="unknown")  # all of one patient, as far as is known
     return slides
+
+
+def common_names(slides: Sequence[Slide]) -> list[str]:
+    """Columns of a target that all sections have; of classes and parts those that any has, in order of appearance."""
+    for slide in slides:
+        if slide.labels is None:
+            slide.with_genes(())  # says what is not there
+        if slide.target.told != slides[0].target.told:
+            first, other = (f"{s.target.kind} in section '{s.section}'" for s in (slides[0], slide))
+            raise BadInput(f"target '{slide.target.where}' is of kind {first}, and {other}. Give both the same.")
+    every = list(dict.fromkeys(name for slide in slides for name in slide.target.names))
+    if slides[0].target.link == "identity":
+        every = [name for name in every if all(name in slide.target.names for slide in slides)]
+    if len(every) < 2 and slides[0].target.kind == CLASSES:
+        raise BadInput(f"target '{slides[0].target.where}' has classes {listed(every)}; expected two or more.")
+    return every
 
 
 def _names_patients(sdata: SpatialData, keys: Mapping) -> bool:

@@ -10,7 +10,9 @@ from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
 from sq_imputer.scores import metrics, smoothness
+from sq_imputer.scores.shares import as_shares
 from sq_imputer.scores.splits import folds
+from sq_imputer.section.nearby import COORDINATES, by_place, counted
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from sq_imputer.section.slide import Slide
 
 BASELINES = ("mean", "depth only", "ridge on texture")
-COORDINATES = "coordinates only"  # beside targets other than genes
-NEAREST = 10  # rows that the coordinates say something by, and what is usual, which counts as one more
 
 
 def baselines_of(
@@ -55,9 +55,9 @@ def baselines_of(
         out["mean"][places] += share * metrics.mean_only(y, len(which))
         if "depth only" in names:
             said_by_depth = metrics.depth_only(y, depth, slide.depth[which])
-            out["depth only"][places] += share * as_shares(slide, said_by_depth)
+            out["depth only"][places] += share * as_shares(slide.target, said_by_depth)
         if COORDINATES in names:
-            out[COORDINATES][places] += share * _by_place(slide, which, training, kept, y)
+            out[COORDINATES][places] += share * by_place(slide, which, training, kept)
         out["ridge on texture"][places] += share * said
 
     if training is not None:
@@ -78,32 +78,8 @@ def _names(slide: Slide, rows: np.ndarray, training: list[Slide] | None) -> tupl
     """The baselines that there can be."""
     if slide.target.is_genes:
         return BASELINES
-    counted = np.isfinite(slide.depth[rows]).all() and all(
-        np.isfinite(s.depth[s.measured]).all() for s in training or ()
-    )
-    return tuple(name for name in (*BASELINES, COORDINATES) if counted or name != "depth only")
-
-
-def as_shares(slide: Slide, values: np.ndarray) -> np.ndarray:
-    """Values of what sums to 1 as shares; others as they are."""
-    if slide.target.link != "softmax":
-        return values
-    values = values.clip(1e-3)
-    return values / values.sum(axis=1, keepdims=True)
-
-
-def _by_place(
-    slide: Slide, which: np.ndarray, training: list[Slide], kept: list[np.ndarray], y: np.ndarray
-) -> np.ndarray:
-    """The mean of the nearest training rows; sections are laid on each other by their middles."""
-    from scipy.spatial import cKDTree
-
-    alone = len(training) == 1 and training[0].section == slide.section
-    middles = [np.zeros(2) if alone else s.xy_um[k].mean(axis=0) for s, k in zip(training, kept, strict=True)]
-    places = np.concatenate([s.xy_um[k] - m for s, k, m in zip(training, kept, middles, strict=True)])
-    own = slide.xy_um[which] - (0 if alone else slide.xy_um.mean(axis=0))
-    nearest = cKDTree(places).query(own, k=min(NEAREST, len(places)))[1].reshape(len(own), -1)
-    return (y[nearest].sum(axis=1) + y.mean(axis=0)) / (nearest.shape[1] + 1)
+    known = counted(slide, rows, training or ())
+    return tuple(name for name in (*BASELINES, COORDINATES) if known or name != "depth only")
 
 
 def eps_of(slide: Slide, rows: np.ndarray, measured: np.ndarray, plan: Plan) -> DataFrame:

@@ -19,12 +19,13 @@ from sq_imputer.runs.totals import with_depth_of
 from sq_imputer.runs.views import names_of, sections_of, views_of
 from sq_imputer.scores import tables as scoring
 from sq_imputer.scores.splits import spatial_blocks
+from sq_imputer.scores.targets import ScoredTarget
 from sq_imputer.section.keys import verb
 from sq_imputer.section.pixel_size import as_seen
 from sq_imputer.section.slide import Slide
 from sq_imputer.target import Target
 from sq_imputer.tl._baselines import baselines_of, eps_of
-from sq_imputer.tl._scored_targets import ScoredTarget, keep
+from sq_imputer.tl._kept import keep
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -227,7 +228,8 @@ def scored(
         predicted |= _beside(spots, fold, fit, reference, keys, plan)
     measured, depth = _as_predicted(table, spots), slide.depth[rows]
     if not slide.target.is_genes:
-        other = ScoredTarget(slide, rows, measured, predicted, genes, seed)
+        known = slide.target.kind, slide.section, measured, predicted, genes
+        other = ScoredTarget(*known, depth, slide.xy_um[rows], seed)
         keep(sdata, key, other.per_gene, models)
         return other
     columns = columns_for(genes, slide.var_names, f"section '{slide.section}'", slide.gene_ids)
