@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
 from sq_imputer.errors import BadInput
@@ -74,7 +74,7 @@ class EncoderCard:
     paper: str = ""
     any_size: bool = False
     architecture: str = ""
-    options: Mapping = field(default_factory=dict)
+    options: Mapping = field(default_factory=dict, hash=False)  # mappings have none
     pool: str = "token"
     layout: str = "timm"
     note: str = ""
@@ -87,6 +87,11 @@ class EncoderCard:
         if self.pool not in POOLS:
             raise BadInput(f"encoder '{self.name}': pool is '{self.pool}'; it is one of {', '.join(POOLS)}.")
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+    def __reduce__(self):
+        """Made anew of its fields: `options` itself can be neither copied nor sent to another process."""
+        values = [getattr(self, one.name) for one in fields(self)]
+        return type(self), tuple(dict(value) if isinstance(value, MappingProxyType) else value for value in values)
 
     @property
     def slot(self) -> str:

@@ -258,7 +258,8 @@ def build(card: EncoderCard, weights: str | Path | None = None, revision: str | 
 
     timm = _timm(card.name)
     path, origin = locate(card, weights, revision)
-    tower = _Tower(card, timm)
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
+        tower = _Tower(card, timm)
     if tower.dim(card) != card.dim:
         raise BadInput(
             f"encoder '{card.name}': its card says {card.dim} features, {card.architecture} pooled by '{card.pool}' "

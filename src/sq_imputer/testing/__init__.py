@@ -1,4 +1,4 @@
-"""The contract that every model must pass; plug-ins call :func:`check_predictor` in their own tests."""
+"""The contract that models and encoders must pass; plug-ins call the two functions in their own tests."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from sq_imputer.predictor.registry import get_model
 from sq_imputer.section.slide import Slide
 from sq_imputer.target import GENES
 from sq_imputer.testing import _fitting, _learning, _prediction, _saving, _statements, _targets
+from sq_imputer.testing._encoder import ENCODER_CHECKS, check_encoder
 from sq_imputer.testing._subject import Subject, process, toy_slides
 from sq_imputer.testing._targets import relabeled
 
-__all__ = ["CHECKS", "Subject", "check_predictor", "toy_slides"]
+__all__ = ["CHECKS", "ENCODER_CHECKS", "Subject", "check_encoder", "check_predictor", "toy_slides"]
 
 
 def check_predictor(model: str | type[Predictor], config=None, slides: tuple[Slide, ...] | None = None) -> list[str]:
