@@ -132,7 +132,7 @@ def test_the_page_on_uncertainty_quotes_the_calibration_of_the_benchmark():
 def test_no_other_page_has_a_table_of_figures():
     pages = {path.name for path in (ROOT / "docs").rglob("*.md") if "generated" not in path.parts}
     held = {name for name in pages for path in (ROOT / "docs").rglob(name) if rows(path.read_text())}
-    assert held == {"splits.md", "units.md", "predictability.md", "encoders.md"}
+    assert held == {"splits.md", "units.md", "predictability.md", "encoders.md", "targets.md"}
 
 
 def test_the_page_on_encoders_quotes_how_far_tokens_agree():
@@ -150,3 +150,31 @@ def test_the_page_on_predictability_quotes_the_benchmark():
     assert found == {
         section: [f"{figure[column]:.3f}"[1:] for column in columns] for section, figure in FIGURES["image_eps"].items()
     }
+
+
+def test_the_page_on_targets_quotes_the_benchmark():
+    page = (ROOT / "docs" / "concepts" / "targets.md").read_text().splitlines()
+    names = {"mean": "how frequent they are"}
+    found = FIGURES["targets"]
+    columns = ["balanced_accuracy", "auroc", "auprc", "log_loss", "calibration_error"]
+    for case in ("labels", "clusters"):
+        for name, row in found[case].items():
+            assert f"| {names.get(name, name)} | {' | '.join(place(row[column]) for column in columns)} |" in page
+    for name, row in found.get("signatures", {}).items():
+        both = (f"{place(way['pearson'])} ({place(way['pearson_given_depth'])})" for way in row.values())
+        assert f"| {name} | {' | '.join(both)} |" in page
+    for case in [case for case in ("proportions", "forms") if case in found]:
+        for name, row in found[case].items():
+            known = [row.get(column) for column in SHARES[case]]
+            assert f"| {names.get(name, name)} | {' | '.join(map(place, known))} |" in page
+
+
+SHARES = {
+    "proportions": ("jensen_shannon", "pearson", "pearson_given_depth"),
+    "forms": ("jensen_shannon", "pearson", "rmse", "bias of means"),
+}
+
+
+def place(value: float | None) -> str:
+    """Three places, as pages quote them."""
+    return "–" if value is None else f"{value:.3f}".removeprefix("0")
