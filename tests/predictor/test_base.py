@@ -90,8 +90,8 @@ def bad_sources(kind: str, source, arrays) -> list:
     [
         ("none", "no sources to fit on; expected at least one section"),
         ("no targets", r"section 'A' has no targets; call \.with_genes"),
-        ("other genes", "sections 'A' and 'A' have different genes or units"),
-        ("other unit", r"different genes or units \(log1p_cp10k, log1p_counts\)"),
+        ("other genes", "sections 'A' and 'A' have different genes, targets or units"),
+        ("other unit", r"different genes, targets or units \(log1p_cp10k, log1p_counts\)"),
         ("one row", "have 1 measured rows; a fit needs 2 or more"),
     ],
 )
