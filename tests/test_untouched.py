@@ -106,7 +106,7 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
     ),
     "tl.score": (
         lambda g: sqi.tl.score(g.sdata, reference=g.other),
-        ("tables/imputed/var/ridge_pearson*", "tables/imputed/var/ceiling"),
+        ("tables/imputed/var/ridge_pearson*", "tables/imputed/var/ceiling", "tables/imputed/var/image_eps*"),
     ),
     "tl.domains": (
         lambda g: sqi.tl.domains(g.sdata, n_domains=2, method="kmeans", key_added="more", shapes_added="outlines"),

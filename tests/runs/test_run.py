@@ -355,9 +355,13 @@ def ctrl_c_at(place, name: str, times: int):
             signal.raise_signal(signal.SIGINT)
         return function(*args, **kwargs)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(place, name, interrupted)
-        yield
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are told to ignore it
+    try:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(place, name, interrupted)
+            yield
+    finally:
+        signal.signal(signal.SIGINT, heard)
     assert left[0] < 0, f"{name} was called {times - left[0]} times"
 
 

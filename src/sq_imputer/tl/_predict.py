@@ -195,7 +195,7 @@ def predict(
     >>> sqi.tl.predict(sdata, model, shapes_key="spots")
     >>> predicted = sdata.tables["imputed"].layers["ridge"]
     """
-    plan = Plan.of(plan, seed=seed, device=device, progress=progress)
+    plan, workers = Plan.of(plan, seed=seed, device=device, progress=progress), client and Workers(client)
     check_folds(n_folds, buffer_um, n_repeats)
     check_leave_out(leave_out, reference)
     sdata, predictor = _opened(sdata, sections, output_path, keys), resolve_model(model, config, genes)
@@ -206,7 +206,7 @@ def predict(
     names = key_added or keys["target"].key, layer_added or predictor.card.name
     place = Place(sdata, *names, overwrite, _path(output_path))
     table = place.check(targets)
-    home = journal_home(place) if resume or client is not None else None
+    home = journal_home(place) if resume or workers else None
     if table is not None:
         recall(targets, table, sdata, place.key)
     if predictor.fitted:
@@ -233,7 +233,7 @@ def predict(
     check_repeats(n_repeats, decision, n_folds, shown=plan.progress)
     asked = {"genes": chosen, "unit": unit, **blocks} | ({} if dense is None else {"dense": dense})
     described = partial(manifest, predictor, targets.slides, training, plan, **asked)
-    with quiet(not plan.progress), open_run(home, plan, described, client and Workers(client)) as run:
+    with quiet(not plan.progress), open_run(home, plan, described, workers) as run:
         _write(run, place, decision, predictor, targets, training)
 
 
