@@ -54,7 +54,7 @@ def ridge() -> dict:
 
 
 def read(data: Path) -> dict:
-    """Sections with clusters, smoothed clusters and signatures in their tables, and the features that ridge sees."""
+    """Sections with clusters, smoothed clusters and signatures in their tables."""
     sections = sqi.datasets.her2st(data / "her2st", sections=SECTIONS)
     tables = {name: sdata.tables["table"] for name, sdata in sections.items()}
     clusters, sets = clusters_of(tables), signatures(data)
@@ -63,8 +63,6 @@ def read(data: Path) -> dict:
         table.obs["cluster"] = clusters[name]
         table.obsm["shares"] = smoothed(sdata, clusters[name])
         table.obsm["signatures"] = scored(normalized(table), sets)
-        for number, spec in enumerate(sqi.get_model("ridge")().needs.views):
-            sqi.pp.embed(sdata, spec=spec, key_added=f"X_texture_{number}", progress=False)
     return sections
 
 
@@ -134,7 +132,7 @@ def cases(sections: dict, target) -> list[bench.Case]:
 
 def by_section(sections: dict, target) -> dict:
     """Means over sections of every metric, by predictor."""
-    table = bench.run(cases(sections, target), ridge(), per="section", resolution=None, progress=False)
+    table = bench.run(cases(sections, target), ridge(), per="section", progress=False)
     found = table.pivot_table(index="predictor", columns="metric", values="mean", sort=False)
     return {name: row.dropna().to_dict() for name, row in found.iterrows()}
 
@@ -154,9 +152,9 @@ def compared(sections: dict, data: Path) -> dict:
     """Pearson, and given depth, of signatures as targets, of the mean of their genes, and of the score of all genes."""
     sets, found = signatures(data), []
     for direct, genes in zip(cases(sections, "obsm:signatures"), cases(sections, "genes"), strict=True):
-        (one,) = bench.outcomes([direct], ridge(), resolution=None, progress=False)
+        (one,) = bench.outcomes([direct], ridge(), progress=False)
         panel = detected(genes.training)
-        (other,) = bench.outcomes([genes], ridge(), genes=panel, resolution=None, progress=False)
+        (other,) = bench.outcomes([genes], ridge(), genes=panel, progress=False)
         rows = np.isin(one.case.rows, other.case.rows)
         truth, depth = one.truth[rows], one.depth[rows]
         predicted = AnnData(other.predicted["ridge"].astype(np.float32), var=pd.DataFrame(index=list(other.tested)))
@@ -210,7 +208,7 @@ def forms() -> dict:
     """A composition by a softmax and by centered log-ratios, on toy tissue."""
     found = []
     for seed in SEEDS:
-        sections = sqi.datasets.toy(3, seed=seed)
+        sections = sqi.datasets.toy(3, size_px=1024, mpp=1.5, seed=seed)
         for sdata in sections.values():
             parts = sdata.tables["table"].obs[PARTS].to_numpy(dtype=float)
             total = parts.sum(axis=1, keepdims=True)
@@ -239,7 +237,8 @@ def forms() -> dict:
 def toy_outcomes(sections: dict, target) -> Iterator[bench.Outcome]:
     """Each patient once, by the others."""
     slides = [sqi.Slide.from_sdata(sdata, target=target) for sdata in sections.values()]
-    return bench.outcomes(bench.leave_one_out(slides), ridge(), progress=False)
+    model = sqi.get_model("ridge")
+    return bench.outcomes(bench.leave_one_out(slides), {"ridge": model(model.Config.small())}, progress=False)
 
 
 def form(truth: np.ndarray, said: np.ndarray) -> dict[str, float]:
@@ -256,8 +255,8 @@ def picture(sections: dict, path: Path) -> None:
 
     matplotlib.use("Agg")
     others = [sdata for name, sdata in sections.items() if name != "C3"]
-    model = sqi.tl.fit(others, "ridge", target="obs:cluster", resolution=None, progress=False)
-    sqi.tl.predict(sections["C3"], model, allow_same_patient=True, resolution=None, progress=False)
+    model = sqi.tl.fit(others, "ridge", target="obs:cluster", progress=False)
+    sqi.tl.predict(sections["C3"], model, allow_same_patient=True, progress=False)
     axes = sqi.pl.compare(sections["C3"], key="imputed_cluster")
     np.ravel(axes)[0].figure.savefig(path, dpi=120, bbox_inches="tight")
 
