@@ -90,6 +90,23 @@ def test_predict_alone_is_out_of_fold(stores):
     run("score", stores[0], "--key", "two", "--no-baselines")
 
 
+def test_classes_are_fitted_predicted_and_scored_by_name(stores, monkeypatch, capsys):
+    for store in stores[:2]:
+        sdata = spatialdata.read_zarr(store)
+        nuclei = sdata.tables["table"].obs["nuclei"]
+        sdata.tables["table"].obs["most"] = np.where(nuclei > nuclei.median(), "nuclei", "stroma")
+        sdata.write(f"labeled_{store}")
+    said = run("fit", "labeled_P1.zarr", "--target", "obs:most", "--out", "model")
+    assert "ridge of 2 classes, fitted on 1 sections: model" in said
+    said = run("predict", "labeled_P2.zarr", "--model", "model")
+    assert "rows x 2 classes: labeled_P2.zarr/tables/imputed_most" in said.replace("\n", "")
+    said = run("score", "labeled_P2.zarr", "--key", "imputed_most", "--reference", "labeled_P1.zarr")
+    assert all(word in said for word in ("mean over 2 classes", "balanced", "auroc", "coordinates"))
+    assert "--kind is 'composition', of no target" in main(
+        monkeypatch, capsys, "fit", "labeled_P1.zarr", "--kind", "composition", "--out", "other"
+    )
+
+
 def test_predict_from_references_fits_there(stores):
     run("predict", stores[0], "--genes", "5", "--reference", stores[1], "--reference", stores[2])
     record = spatialdata.read_zarr(stores[0]).tables["imputed"].uns["sq_imputer"]["ridge"]

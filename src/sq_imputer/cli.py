@@ -19,12 +19,19 @@ from sq_imputer.errors import BadInput, SqImputerError, StoreError, listed, prin
 app = typer.Typer(help="Gene expression from H&E, on SpatialData stores.", no_args_is_help=True, add_completion=False)
 
 BASELINE = "ridge on texture"
+COLUMNS = {"genes": "genes", "numbers": "columns", "classes": "classes", "composition": "parts"}
+SHOWN = ("pearson", "pearson_given_depth", "r2", "balanced_accuracy", "auroc", "log_loss", "calibration_error")
 Store = Annotated[Path, typer.Argument(help="SpatialData store (.zarr).")]
 Genes = Annotated[
     str, typer.Option(help="Number of genes to choose on the training sections, or names, separated by commas.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 UNIT = "Expression unit: log1p_cp10k, log1p_counts or log2_counts."
+TargetOf = Annotated[
+    str | None,
+    typer.Option(help="What is predicted, if not genes: obs:NAME, obsm:NAME or table:NAME; --unit is that of a table."),
+]
+Kind = Annotated[str | None, typer.Option(help="Of a target that is a matrix: numbers (left out) or composition.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 ImageKey = Annotated[str | None, typer.Option(help="Image; needed if there are several.")]
 ShapesKey = Annotated[str | None, typer.Option(help="Spots, bins, cells or grid; needed if there are several.")]
@@ -72,6 +79,28 @@ def _open_all(paths: Sequence[Path]) -> dict:
 
 def _genes(genes: str) -> list[str] | int:
     return int(genes) if genes.isdigit() else [name.strip() for name in genes.split(",") if name.strip()]
+
+
+def _target(target: str | None, kind: str | None):
+    from sq_imputer.target import Target
+
+    if kind is not None and target is None:
+        raise BadInput(f"--kind is '{kind}', of no target. Pass --target as well.")
+    return None if target is None else Target(target, kind or "")
+
+
+def _key(model: str, target) -> str:
+    """The table that a prediction goes to, if none is named: of what is asked for, or of what a model was fitted on."""
+    from sq_imputer import list_models, load
+    from sq_imputer.target import Target
+
+    named = target is not None or model in list_models() or not Path(model).is_dir()
+    return Target.of(target).key if named else load(model).target.key
+
+
+def _columns(table) -> str:
+    """What the columns of a table are called."""
+    return COLUMNS[str(table.var["kind"].iloc[0])] if "kind" in table.var else COLUMNS["genes"]
 
 
 def _resolution(text: str) -> str | float | list[float]:
@@ -132,22 +161,25 @@ def _interval(mean: float, low: float, high: float) -> str:
     return _number(mean) + ("" if low != low or mean != mean else f" [{low:.2f}, {high:.2f}]")
 
 
-def _print_summary(summary, where: str) -> None:
+def _print_summary(summary, where: str, columns: str = "genes") -> None:
     """A row per predictor, a column per score: mean over genes [95 % interval over blocks of spots]."""
     order, n_genes = list(dict.fromkeys(summary["predictor"])), summary["n_genes"].iloc[0]
-    shown = summary[summary["metric"].isin(["pearson", "pearson_given_depth", "r2"])].copy()
+    shown = summary[summary["metric"].isin(SHOWN)].copy()
     shown["value"] = [_interval(*values) for values in shown[["mean", "low", "high"]].to_numpy()]
     same = shown.pivot(index="predictor", columns="metric", values="value").apply(tuple, axis=1)
     twins = [name for name in order if name != BASELINE and BASELINE in same and same[name] == same[BASELINE]]
     order = [name for name in order if name != BASELINE or not twins]
     shown = shown.pivot(index="predictor", columns="metric", values="value").loc[order].reset_index()
-    _print(shown.rename(columns={"pearson_given_depth": "given depth"}), f"mean over {n_genes} genes, {where}")
+    shown = shown.rename(columns=lambda name: name.replace("pearson_given", "given").replace("_", " "))
+    _print(shown, f"mean over {n_genes} {columns}, {where}")
     if twins:
         typer.echo(f"{printable(twins[0])} is {BASELINE}, the baseline, and stands there once")
+    if "n_nan" not in summary:  # of classes
+        return
     scored = summary[(summary["metric"] == "pearson") & summary["predictor"].isin(order)]
     for name, n_nan in zip(scored["predictor"], scored["n_nan"], strict=True):
         if 0 < n_nan < n_genes:
-            typer.echo(f"{printable(name)}: {n_nan} genes do not vary and have no correlation")
+            typer.echo(f"{printable(name)}: {n_nan} {columns} do not vary and have no correlation")
     if (scored["n_nan"] == n_genes).any():
         typer.echo("– a constant, such as the mean, has no correlation")
 
@@ -169,8 +201,10 @@ def fit(
     stores: Annotated[list[Path], typer.Argument(help="SpatialData stores with counts.")],
     model: Annotated[str, typer.Option(help="Name of a model; see `sq-imputer models`.")] = "ridge",
     out: Annotated[Path, typer.Option(help="Folder for the fitted model.")] = Path("model"),
-    genes: Genes = "250",
-    unit: Annotated[str, typer.Option(help=UNIT)] = "log1p_cp10k",
+    target: TargetOf = None,
+    kind: Kind = None,
+    genes: Genes | None = None,
+    unit: Annotated[str | None, typer.Option(help=UNIT)] = None,
     encoder: Encoders = None,
     weights: Weights = None,
     image_key: ImageKey = None,
@@ -191,10 +225,12 @@ def fit(
     keys = {"image_key": image_key, "shapes_key": shapes_key, "table_key": table_key, "mpp": mpp}
     sections = _open_all(stores)
     plan = Plan(device=device, seed=seed)
-    predictor = tl.fit(sections, model, genes=_genes(genes), unit=unit, plan=plan, **seen, **keys)
+    what = {"target": _target(target, kind), "genes": None if genes is None else _genes(genes), "unit": unit}
+    predictor = tl.fit(sections, model, **{k: v for k, v in what.items() if v is not None}, plan=plan, **seen, **keys)
     out.parent.mkdir(parents=True, exist_ok=True)
     predictor.save(out)
-    typer.echo(f"{predictor.card.name} of {len(predictor.genes)} genes, fitted on {len(stores)} sections: {out}")
+    of = f"{len(predictor.genes)} {COLUMNS[predictor.target.kind]}"
+    typer.echo(f"{predictor.card.name} of {of}, fitted on {len(stores)} sections: {out}")
 
 
 @app.command()
@@ -202,11 +238,15 @@ def predict(
     store: Store,
     model: Annotated[str, typer.Option(help="Name of a model, or folder of a fitted one.")] = "ridge",
     reference: Annotated[list[Path] | None, typer.Option(help="Stores to fit a named model on.")] = None,
+    target: TargetOf = None,
+    kind: Kind = None,
     genes: Genes | None = None,
     unit: Annotated[str | None, typer.Option(help=UNIT)] = None,
     encoder: Encoders = None,
     weights: Weights = None,
-    key_added: Annotated[str, typer.Option(help="Table to write.")] = "imputed",
+    key_added: Annotated[
+        str | None, typer.Option(help="Table to write; imputed, or imputed_NAME of another target, if left out.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a prediction of this name.")] = False,
     allow_same_patient: Annotated[
         bool, typer.Option(help="Let a model that retrieves use sections of the patient to be predicted.")
@@ -226,10 +266,11 @@ def predict(
     ] = False,
     output: Annotated[Path | None, typer.Option(help="Write the result to a new store here instead.")] = None,
 ) -> None:
-    """Predict expression into a store: by a fitted model, fitted on references, or out of fold."""
+    """Predict expression, or another target, into a store: by a fitted model, fitted on references, or out of fold."""
     from sq_imputer import Plan, tl
 
-    sdata = _open(store)
+    sdata, wanted = _open(store), _target(target, kind)
+    key_added = key_added or _key(model, wanted)
     keys = {"image_key": image_key, "shapes_key": shapes_key, "table_key": table_key, "mpp": mpp}
     references = _open_all(reference) if reference else None
     plan = Plan(device=device, seed=seed)
@@ -237,6 +278,7 @@ def predict(
         sdata,
         model,
         reference=references,
+        target=wanted,
         genes=None if genes is None else _genes(genes),
         unit=unit,
         config=_config(encoder),
@@ -252,7 +294,7 @@ def predict(
         **keys,
     )
     table = sdata.tables[key_added]
-    typer.echo(f"{table.n_obs} rows x {table.n_vars} genes: {output or store}/tables/{key_added}")
+    typer.echo(f"{table.n_obs} rows x {table.n_vars} {_columns(table)}: {output or store}/tables/{key_added}")
 
 
 @app.command()
@@ -277,7 +319,8 @@ def score(
     how = {"baselines": baselines, "all_rows": all_rows, "seed": seed}
     found = scored_by_section(sdata, key=key, reference=references, **how)
     for name, scores in found.items():
-        _print_summary(scores.per_section(), f"{store}/tables/{key}" + (f", section {name}" if len(found) > 1 else ""))
+        where = f"{store}/tables/{key}" + (f", section {name}" if len(found) > 1 else "")
+        _print_summary(scores.per_section(), where, _columns(sdata.tables[key]))
     per_gene = pd.concat([scores.per_gene for scores in found.values()], ignore_index=True)
     if csv is not None:
         csv.parent.mkdir(parents=True, exist_ok=True)

@@ -384,7 +384,8 @@ def _references(reference: Sections | None, keys: Mapping, fit: dict, genes: lis
             f"'{fit['model']}' was fitted on sections {listed(fit['training_sections'])}; pass them as reference= so "
             "that the baselines can be fitted on the same, or baselines=False."
         )
-    slides = read_sections(reference, keys, reference=True)
+    target = as_seen(fit).get("target")  # which the references are measured for as well
+    slides = read_sections(reference, keys if target is None else {**keys, "target": target}, reference=True)
     if not fit.get("external") and {slide.fingerprint for slide in slides} != set(fit["fingerprints"]):
         raise BadInput(
             f"reference is {listed(slide.section for slide in slides)}, but '{fit['model']}' was fitted on other "
