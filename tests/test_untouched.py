@@ -84,6 +84,10 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
         lambda g: sqi.tl.predict(g.sdata, "ridge", genes=3, n_folds=2, buffer_um=0, config=SMALL, key_added="more"),
         ("tables/more",),
     ),
+    "tl.predict of a target": (
+        lambda g: sqi.tl.predict(g.sdata, "ridge", target="obs:nuclei", n_folds=2, buffer_um=0, config=SMALL),
+        ("tables/imputed_nuclei",),
+    ),
     "tl.predict by a reference": (
         lambda g: sqi.tl.predict(g.sdata, "ridge", reference=g.other, genes=3, config=SMALL, key_added="more"),
         ("tables/more",),
@@ -118,6 +122,7 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
         ("images/more", "tables/more_spots"),
     ),
     "tl.retrieved": (lambda g: sqi.tl.retrieved(g.sdata, key_added="recalled"), ()),
+    "tl.fit of a target": (lambda g: sqi.tl.fit(g.other, "ridge", target="obs:nuclei", config=SMALL), ()),
     "pl.compare": (lambda g: sqi.pl.compare(g.sdata, g.gene), ()),
     "pl.domains": (lambda g: sqi.pl.domains(g.sdata), ()),
     "pl.explain": (lambda g: sqi.pl.explain(g.sdata, g.gene), ()),

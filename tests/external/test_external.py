@@ -70,6 +70,7 @@ def test_path2space_sees_crops_in_one_stain_and_keeps_unit_and_terms(section):
     assert record["layer_unit"] == "not stated by its authors" and record["unit"] == "log1p_cp10k"
     assert record["library"] == "lazyslide-models 0.1.0" and record["stain"] == "normalized crop by crop"
     assert record["weights_sha256"] and record["config"]["coarsest_mpp"] == 9.0
+    assert record["ood"].startswith("missing: only its training data")
     assert np.isnan(table.obs["path2space_ood"]).all()  # nobody but its authors knows what it was fitted on
     assert np.isfinite(table.layers["measured"][:, :2]).all() and np.isnan(table.layers["measured"][:, 2]).all()
 

@@ -65,6 +65,7 @@ class External(Predictor):
             "library": _zoo.provenance(name, None)["library"],
             "layer_unit": self.layer_unit,
             "stain": self.stain,
+            "ood": "missing: only its training data, which are its authors', would tell",
             "training_mpp": self.spec.mpp,
             "coarsest_mpp": self.config.coarsest_mpp or 0.0,
             **self.terms,
