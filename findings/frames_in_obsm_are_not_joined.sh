@@ -4,7 +4,7 @@
 # Expected: with concatenate_tables=True, tables of sections are joined whatever is in their obsm, as anndata.concat does;
 #   proportions of cell types are often kept there as a DataFrame, which has their names.
 # Seen (spatialdata 0.7.3 with anndata 0.12.19): ValueError, "value.index does not match parent's obs names". Rows of
-#   the tables are renamed ("a" to "a-one") and those of the frame are not.
+#   the tables are renamed ("a" to "a-one") and those of the frame are not. spatialdata 0.8.0 with anndata 0.13.4 joins them.
 # This project: docs/concepts/targets.md says to keep arrays in obsm where objects are to be joined.
 set -euo pipefail
 folder=$(mktemp -d)
