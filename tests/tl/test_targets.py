@@ -67,6 +67,25 @@ def test_a_composition_sums_to_one_and_its_errors_are_as_large_as_said(labelled)
     assert 0.4 < (((said - measured) / std) ** 2).mean() < 2.5
 
 
+@pytest.mark.parametrize("where", ["obsm:parts", "table:proteins"])
+def test_numbers_of_a_matrix_and_of_another_table_are_predicted_and_scored(labelled, where):
+    sdata = labelled["P1"]
+    if where == "table:proteins":
+        proteins = sdata.tables["table"][:, ["NUC1", "GLD1"]].copy()
+        proteins.X = np.log1p(proteins.X.toarray() if hasattr(proteins.X, "toarray") else proteins.X)
+        sdata.tables["proteins"] = proteins
+    target = Target(where, "numbers", unit="log counts" if where == "table:proteins" else None)
+    sqi.tl.predict(sdata, "ridge", target=target, config=SMALL, progress=False)
+    slot = where.partition(":")[2]
+    table = sdata.tables[f"imputed_{slot}"]
+    names = ["NUC1", "GLD1"] if slot == "proteins" else PARTS
+    assert list(table.var_names) == names and (table.obs["ridge_fold"] >= 0).all()
+    truth = sdata.tables["proteins"].X if slot == "proteins" else sdata.tables["table"].obsm["parts"]
+    np.testing.assert_allclose(table.layers["measured"], np.asarray(truth), rtol=1e-5)
+    scores = sqi.tl.score(sdata, target=target, baselines=False).set_index("gene")
+    assert scores["pearson"].max() > 0.5
+
+
 def test_sections_are_left_out_for_targets_as_for_genes(labelled):
     import spatialdata
 
