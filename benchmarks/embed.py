@@ -3,7 +3,7 @@
     python benchmarks/embed.py [--data FOLDER] [--rounds 3]      # the second part needs: pip install lazyslide tifffile
 
 First: a torch module, a plain NumPy function and a timm encoder (random weights) by `pp.embed` on the spots of her2st
-C2, on a grid without a table, and, of the first two, on the cells of visium_hd_crop: rows, width, CPU-seconds.
+C2, on a grid without a table, and on the cells of visium_hd_crop: rows, width, CPU-seconds.
 
 Second: the same module on the same tiles by both. C2 is written as a SpatialData store and as a tiled, lossless TIFF
 of the same pixels; tiles are 224 pixels at the resolution of the scan, side by side: nothing is resampled. The
@@ -71,7 +71,7 @@ def rows(data: Path | None) -> list[str]:
             found.append(
                 measured(section, name, encoder, {**more, "spec": spec, "shapes_key": shapes}, f"C2, {shapes}")
             )
-        if not isinstance(encoder, str) and (cells := colon(data)) is not None:
+        if (cells := colon(data)) is not None:
             found.append(measured(cells, name, encoder, {**more, **OF_COLON}, "visium_hd_crop, cells"))
     return found
 
