@@ -89,13 +89,15 @@ def _target(target: str | None, kind: str | None):
     return None if target is None else Target(target, kind or "")
 
 
-def _key(model: str, target) -> str:
-    """The table that a prediction goes to, if none is named: of what is asked for, or of what a model was fitted on."""
+def _with_key(model: str, target, key: str | None) -> tuple:
+    """The model, and the table that its prediction goes to: the one named, that of what is asked for, or of its fit."""
     from sq_imputer import list_models, load
     from sq_imputer.target import Target
 
-    named = target is not None or model in list_models() or not Path(model).is_dir()
-    return Target.of(target).key if named else load(model).target.key
+    if key or target is not None or model in list_models() or not Path(model).is_dir():
+        return model, key or Target.of(target).key
+    fitted = load(model)
+    return fitted, fitted.target.key
 
 
 def _columns(table) -> str:
@@ -270,13 +272,13 @@ def predict(
     from sq_imputer import Plan, tl
 
     sdata, wanted = _open(store), _target(target, kind)
-    key_added = key_added or _key(model, wanted)
+    asked, key_added = _with_key(model, wanted, key_added)
     keys = {"image_key": image_key, "shapes_key": shapes_key, "table_key": table_key, "mpp": mpp}
     references = _open_all(reference) if reference else None
     plan = Plan(device=device, seed=seed)
     tl.predict(
         sdata,
-        model,
+        asked,
         reference=references,
         target=wanted,
         genes=None if genes is None else _genes(genes),

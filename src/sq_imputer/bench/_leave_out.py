@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.bench._outcome import Case, Outcome, baselines, rows_scored
+from sq_imputer.bench._outcome import Case, Outcome, baselines
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.genes.panel import choose_genes
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
-from sq_imputer.scores import smoothness
 from sq_imputer.scores.splits import LEAST_TRAIN, by_section, folds, strips, told_apart
 from sq_imputer.section.keys import verb
+from sq_imputer.section.nearby import eps_of, scored
 from sq_imputer.section.regions import common_names, slides_of
 from sq_imputer.section.resolution import common
 from sq_imputer.section.slide import Slide
@@ -75,14 +75,14 @@ def leave_one_out(
     for split in splits:
         (k,) = np.flatnonzero(split.test)
         test, training = slides[k], tuple(slides[j] for j in np.flatnonzero(split.train))
-        cases.append(Case(names[k], training, test, rows_scored(test), split.shares_patient))
+        cases.append(Case(names[k], training, test, np.flatnonzero(scored(test)), split.shares_patient))
     return cases
 
 
 def strips_of(slide: Slide, n_strips: int = 5, *, buffer_um: float = 0.0) -> list[Case]:
     """Vertical strips of one section, each tested once by a model fitted on the others, beyond a buffer."""
     _check_slides([slide])
-    rows = rows_scored(slide)
+    rows = np.flatnonzero(scored(slide))
     labels = strips(slide.xy_um[rows], n_strips)
     return [
         Case(f"{slide.section} {split.name}", (slide.take(rows[split.train]),), slide, rows[split.test], True)
@@ -190,11 +190,7 @@ def _eps(case: Case, known: list, resolution, done: dict, truth: np.ndarray, pla
     """How smooth the tested genes are among spots whose texture, as `ridge` sees it, is alike."""
     needs = get_model("ridge")().needs
     own = common([slide for slide, _ in known], needs, resolution)
-    some = smoothness.sampled(len(case.rows), plan.seed)
-    slide = case.test.at(own, done.setdefault(own, {})).take(case.rows[some])
-    slide.checked.skip(needs)  # as tl.score: the image may be coarser than the crops
-    features = slide.all_features(needs, device=plan.device)
-    return smoothness.image_eps(truth[some], features, slide.xy_um, slide.depth, seed=plan.seed)
+    return eps_of(case.test.at(own, done.setdefault(own, {})), case.rows, truth, needs, plan)
 
 
 def _check_run(cases: Sequence[Case], models: Mapping[str, Predictor]) -> None:

@@ -12,7 +12,7 @@ from sq_imputer.scores import metrics
 from sq_imputer.scores import tables as scoring
 from sq_imputer.scores.shares import as_shares
 from sq_imputer.scores.targets import ScoredTarget
-from sq_imputer.section.nearby import COORDINATES, by_place, counted
+from sq_imputer.section.nearby import COORDINATES, by_place, counted, scored
 from sq_imputer.section.slide import Slide
 
 if TYPE_CHECKING:
@@ -100,16 +100,10 @@ class Outcome:
         return table.assign(section=name, case=name, shares_patient=self.case.shares_patient)
 
 
-def rows_scored(slide: Slide) -> np.ndarray:
-    """Rows with counts; of another target than genes, those with a value of it."""
-    counted = (np.nan_to_num(slide.depth) > 0) | (not slide.target.is_genes)
-    return np.flatnonzero(slide.measured & counted)
-
-
 def baselines(training: Sequence[Slide], test: Slide, names: list[str], rows: np.ndarray) -> dict[str, np.ndarray]:
     """The mean and depth alone, where it is known; of another target than genes also coordinates alone."""
     columns = [names.index(name) for name in test.genes]
-    kept = [rows_scored(slide) for slide in training]
+    kept = [np.flatnonzero(scored(slide)) for slide in training]
     y = np.concatenate([slide.expression[k] for slide, k in zip(training, kept, strict=True)])[:, columns]
     found = {"mean": metrics.mean_only(y, len(rows))}
     if test.target.is_genes or counted(test, rows, training):

@@ -6,14 +6,16 @@ answers. All else (license, gate, weights, genes) is asked of the library.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.predictor.config import of_mapping
 from sq_imputer.ranges import check_ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sq_imputer.external._base import External
     from sq_imputer.predictor.registry import ModelCard
@@ -58,23 +60,14 @@ def predictor(model: str, config: Mapping | object | None = None, genes: Sequenc
         known = listed(f"{PREFIX}{one}" for one in ADAPTERS)
         raise MissingKey(f"no model '{model}'; models of others are {known}. Encoders go into encoders=('{model}',).")
     found = _class_of(name)
-    if config is None or not isinstance(config, found.Config):
-        config = _config(found, {} if config is None else config)
+    if not isinstance(config, found.Config):
+        values = {} if config is None else config
+        if not isinstance(values, Mapping):
+            raise BadInput(f"config of '{name}' is a {type(values).__name__}; expected a dict of its fields.")
+        config = of_mapping(found.Config, values, name)
     check_ranges(config)
     return found(config, genes)
 
 
 def _class_of(name: str) -> type[External]:
     return import_module(f"sq_imputer.external.{ADAPTERS[name]}").Model
-
-
-def _config(model: type[External], values: Any):
-    from dataclasses import fields
-
-    known = [field.name for field in fields(model.Config)]
-    if not isinstance(values, dict):
-        raise BadInput(f"config of '{model.card.name}' is a {type(values).__name__}; expected a dict of its fields.")
-    strange = [name for name in values if name not in known]
-    if strange:
-        raise BadInput(f"config names {listed(strange)}; {model.card.name}.Config has {listed(known, 20)}.")
-    return model.Config(**values)

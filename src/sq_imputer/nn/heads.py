@@ -24,16 +24,7 @@ from sq_imputer.target import CLASSES
 
 LEAST = 1e-4  # share of a class that no training row is of
 STEPS = 200  # at most, of a fit of a softmax to scores
-SHRINKS = (
-    1000.0,
-    300.0,
-    100.0,
-    30.0,
-    10.0,
-    3.0,
-    1.0,
-    0.3,
-)  # penalties on the squared map of standardized scores, in rows
+SHRINKS = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3)  # penalties on the squared map of standard scores, in rows
 ENOUGH = 4096  # rows by which one of them is chosen
 
 

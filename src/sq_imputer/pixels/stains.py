@@ -25,15 +25,22 @@ def stain_vectors(pixels: np.ndarray, white: np.ndarray) -> np.ndarray | None:
     density = density[density.mean(axis=1) > STAINED]
     if len(density) < FEWEST:
         return None
-    _, vectors = np.linalg.eigh(np.cov(density.T))
-    plane = vectors[:, [2, 1]]
-    plane = plane * np.where((density.mean(axis=0) @ plane) < 0, -1, 1)
-    along = density @ plane
-    angle = np.arctan2(along[:, 1], along[:, 0])
-    ends = np.percentile(angle, [EXTREME, 100 - EXTREME])
-    found = np.stack([np.cos(ends), np.sin(ends)], axis=1) @ plane.T
-    found = np.abs(found) / np.linalg.norm(found, axis=1, keepdims=True)
+    found = np.abs(_extremes(density, density.mean(axis=0)))
     return found[np.argsort(-found[:, 0])]
+
+
+def _extremes(density: np.ndarray, toward: np.ndarray) -> np.ndarray:
+    """The directions `(2, 3)`, of length 1, that all but the extreme of densities `(n, 3)` lie between.
+
+    In the plane of largest variance, whose axes point to the side of `toward`.
+    """
+    _, vectors = np.linalg.eigh(np.cov(density, rowvar=False))
+    plane = vectors[:, [2, 1]]
+    plane = plane * np.where((toward @ plane) < 0, -1, 1)
+    along = density @ plane
+    ends = np.percentile(np.arctan2(along[:, 1], along[:, 0]), [EXTREME, 100 - EXTREME])
+    found = np.stack([np.cos(ends), np.sin(ends)], axis=1) @ plane.T
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def angle_between(one: np.ndarray, other: np.ndarray) -> float:
@@ -62,24 +69,13 @@ def normalized(crop: np.ndarray) -> np.ndarray:
     stained = density[(density > STAINED).any(axis=1)]
     if len(stained) < FEWEST:
         return crop
-    amounts = _amounts(density, _stains_of(stained))
+    stains = _extremes(stained, np.array([1.0, 0.0, 0.0]))  # the axes point to more red
+    amounts = _amounts(density, stains[np.argsort(-stains[:, 0])])
     most = np.percentile(amounts, 99, axis=0)
     if not (most > 0).all():
         return crop
     made = 255 * np.exp(-(amounts * (TARGET_MOST / most)) @ TARGET)
     return made.T.reshape(crop.shape).astype(np.uint8)
-
-
-def _stains_of(density: np.ndarray) -> np.ndarray:
-    """Hematoxylin and eosin `(2, 3)`: the extreme directions in the plane of largest variance, more red first."""
-    _, vectors = np.linalg.eigh(np.cov(density, rowvar=False))
-    plane = vectors[:, [2, 1]]
-    plane = plane * np.where(plane[0] < 0, -1, 1)
-    along = density @ plane
-    ends = np.percentile(np.arctan2(along[:, 1], along[:, 0]), [EXTREME, 100 - EXTREME])
-    found = np.stack([np.cos(ends), np.sin(ends)], axis=1) @ plane.T
-    found = found[np.argsort(-found[:, 0])]
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def _amounts(density: np.ndarray, stains: np.ndarray) -> np.ndarray:

@@ -258,10 +258,11 @@ class Predictor(nn.Module, ABC):
         """
         if not self.fitted:
             raise BadInput(f"'{self.card.name}' is not fitted; there is nothing to save.")
-        wrong = misfit(tensors_of(self), tensors_of(self))
+        tensors = tensors_of(self)
+        wrong = misfit(tensors, tensors)
         if wrong:
             raise BadInput(f"'{self.card.name}' is not saved, since it could not be used: {wrong}. Fit it again.")
-        write(path, settings_of(self), packed(tensors_of(self), self.training_rows))
+        write(path, settings_of(self), packed(tensors, self.training_rows))
 
     @property
     def sha256(self) -> str:

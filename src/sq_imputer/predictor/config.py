@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Union, get_args, get_origin, get_type_hints
@@ -29,6 +30,16 @@ def thaw(config: type, values: dict):
         except TypeError as error:
             raise BadInput(f"{config.__qualname__}.{name} is {repr(value)[:60]}; expected {kinds[name]}.") from error
     return config(**thawed)
+
+
+def of_mapping(config: type, values: Mapping, name: str):
+    """A config of the fields of a model that a user names, each of the type that the class says."""
+    known = [field.name for field in fields(config)]
+    strange = [field for field in values if field not in known]
+    if strange:
+        raise BadInput(f"config names {listed(strange)}; {name}.Config has {listed(known, 20)}.")
+    plain = {field: value.item() if hasattr(value, "item") else value for field, value in values.items()}
+    return thaw(config, {field: list(one) if isinstance(one, tuple) else one for field, one in plain.items()})
 
 
 def _cast(kind, value):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from sq_imputer.encoders._shelf import Shelf, Weights, weights_of
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.genes.names import check_ids
 from sq_imputer.genes.panel import choose_genes
-from sq_imputer.predictor.config import thaw
+from sq_imputer.predictor.config import of_mapping
 from sq_imputer.predictor.registry import get_model, list_models
 from sq_imputer.runs.joined import restore
 from sq_imputer.scores.splits import told_apart
@@ -179,11 +179,7 @@ def resolve_model(
         model = get_model(model)
     if isinstance(model, type) and issubclass(model, Predictor):
         if isinstance(config, Mapping):
-            known = [field.name for field in fields(model.Config)]
-            strange = [name for name in config if name not in known]
-            if strange:
-                raise BadInput(f"config names {listed(strange)}; {model.card.name}.Config has {listed(known, 20)}.")
-            config = _config(model, config)
+            config = of_mapping(model.Config, config, model.card.name)
         return model(config)
     if config is not None:
         raise BadInput(
@@ -237,9 +233,3 @@ def _checked(predictor: Predictor) -> Predictor:
                 f"encoders {listed(needs.encoders)} give {gives}. Use the encoders of its fit, or fit anew."
             )
     return predictor
-
-
-def _config(model: type[Predictor], values: Mapping):
-    """A config of these values, each of the type that the class says."""
-    plain = {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
-    return thaw(model.Config, {name: list(one) if isinstance(one, tuple) else one for name, one in plain.items()})

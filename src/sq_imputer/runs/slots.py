@@ -21,7 +21,7 @@ from sq_imputer.section.features import key as feature_key
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
 from sq_imputer.store.parts import with_parts
-from sq_imputer.target import CLASSES
+from sq_imputer.target import CLASSES, Target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -166,7 +166,7 @@ def write_results(place: Place, targets: Targets, results: Sequence[Result], pla
         parts["obs"][f"{layer}{joined.BANK}"] = joined.bank_column(results[0].bank, len(targets))
     old, predictor = place.table, results[0].predictor
     parts["obs"] |= called(predictor, layer, parts["layers"][layer])
-    parts["var"] |= kinds(predictor)
+    parts["var"] |= kinds(predictor.target, len(predictor.genes))
     warn_of_constants(layer, predictor.genes, parts["var"][f"{layer}_constant"])
     adds = is_added_to(old, targets, predictor.genes, predictor.unit)
     if adds:
@@ -312,10 +312,9 @@ def called(predictor: Predictor, layer: str, mean: np.ndarray) -> dict:
     return {name: pd.Categorical.from_codes(codes, list(predictor.genes)), f"{name}_p": mean.max(axis=1)}
 
 
-def kinds(predictor: Predictor) -> dict:
-    """A column of `var` that says what the columns are, of another target than genes."""
-    target = predictor.target
-    return {} if target.is_genes else {"kind": np.full(len(predictor.genes), target.kind, dtype=object)}
+def kinds(target: Target, n: int) -> dict:
+    """A column of `var` that says what the n columns are, of another target than genes."""
+    return {} if target.is_genes else {"kind": np.full(n, target.kind, dtype=object)}
 
 
 def columns(target: Slide, told: Told, layer: str, measured: np.ndarray, ood: np.ndarray) -> dict[str, np.ndarray]:

@@ -23,6 +23,7 @@ from sq_imputer.runs.slots import (
     columns,
     feature_slots,
     is_added_to,
+    kinds,
     matrices,
     new_table,
     provenance,
@@ -144,8 +145,7 @@ class _Writing:
         obs = {name: np.concatenate([one["obs"][name] for one in told]) for name in told[0]["obs"]}
         obs[f"{layer}{joined.RECORD}"] = joined.column(records, [len(slide) for slide in targets.slides])
         var = {f"{layer}_constant": np.any([one["constant"] for one in told], axis=0)}
-        if not self.targets.slides[0].target.is_genes:
-            var["kind"] = np.full(len(genes), self.targets.slides[0].target.kind, dtype=object)
+        var |= kinds(self.targets.slides[0].target, len(genes))
         embeddings = told[0]["embeddings"]
         if self.old is not None:
             embeddings = {**self.old.uns["sq_imputer"].get("embeddings", {}), **embeddings}

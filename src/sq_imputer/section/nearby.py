@@ -1,4 +1,4 @@
-"""What coordinates and depth alone can say of a target: the baselines beside models of other targets than genes."""
+"""What can be said of a section before any model: which rows are scored, by place, by depth, and by how it looks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,41 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sq_imputer.scores import smoothness
+
 if TYPE_CHECKING:
+    from sq_imputer.contract import Needs
+    from sq_imputer.predictor.train import Plan
     from sq_imputer.section.slide import Slide
 
 COORDINATES = "coordinates only"
 NEAREST = 10  # rows that the coordinates say something by, and what is usual, which counts as one more
+
+
+def scored(slide: Slide) -> np.ndarray:
+    """`(n,)` which rows are scored: those with counts; of another target than genes, those with a value of it."""
+    return slide.measured & ((np.nan_to_num(slide.depth) > 0) | (not slide.target.is_genes))
+
+
+def eps_of(slide: Slide, rows: np.ndarray, measured: np.ndarray, needs: Needs, plan: Plan) -> dict[str, np.ndarray]:
+    """How smooth genes are among rows that look alike (:func:`sq_imputer.scores.smoothness.image_eps`).
+
+    Parameters
+    ----------
+    slide, rows
+        The section, and the rows `(n,)` in question.
+    measured
+        `(n, G)` what was measured there.
+    needs
+        What is looked at; the image may be coarser than it asks for.
+    plan
+        Seed and device.
+    """
+    some = smoothness.sampled(len(rows), plan.seed)
+    seen = slide.take(rows[some])
+    seen.checked.skip(needs)
+    features = seen.all_features(needs, device=plan.device)
+    return smoothness.image_eps(measured[some], features, seen.xy_um, seen.depth, seed=plan.seed)
 
 
 def by_place(slide: Slide, rows: np.ndarray, training: Sequence[Slide], kept: Sequence[np.ndarray]) -> np.ndarray:

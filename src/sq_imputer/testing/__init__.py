@@ -10,7 +10,7 @@ from sq_imputer.section.slide import Slide
 from sq_imputer.target import GENES
 from sq_imputer.testing import _fitting, _learning, _prediction, _saving, _statements, _targets
 from sq_imputer.testing._encoder import ENCODER_CHECKS, check_encoder
-from sq_imputer.testing._subject import Subject, process, toy_slides
+from sq_imputer.testing._subject import Subject, left_alone, run_checks, toy_slides
 from sq_imputer.testing._targets import relabeled
 
 __all__ = ["CHECKS", "ENCODER_CHECKS", "Subject", "check_encoder", "check_predictor", "toy_slides"]
@@ -43,23 +43,12 @@ def check_predictor(model: str | type[Predictor], config=None, slides: tuple[Sli
     takes = getattr(model.card, "targets", (GENES,))
     if takes and GENES not in takes:
         slides = tuple(relabeled(slides, takes[0]))
-    subject = Subject(model, config, slides)
-    passed = []
-    for check in CHECKS:
-        try:
-            check(subject)
-        except Exception as error:
-            what = error if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-            raise AssertionError(f"{check.__name__} of {model.__module__}.{model.__qualname__}: {what}") from error
-        passed.append(check.__name__)
-    return passed
+    return run_checks(CHECKS, Subject(model, config, slides), f"{model.__module__}.{model.__qualname__}")
 
 
 def check_process_unchanged(subject: Subject) -> None:
     """Whatever was done left random states, threads, gradient mode, default dtype and Ctrl-C as they were."""
-    now = process()
-    differ = [name for name, before in subject.process.items() if now[name] != before]
-    assert not differ, f"the model changes the {', the '.join(differ)} of the process"
+    left_alone(subject.process, "model")
 
 
 CHECKS: tuple[Callable[[Subject], None], ...] = (

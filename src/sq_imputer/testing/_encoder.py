@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sq_imputer.encoders import Encoder, EncoderCard, _canary, _with_canary, get_encoder
 from sq_imputer.errors import BadInput
-from sq_imputer.testing._subject import process
+from sq_imputer.testing._subject import left_alone, process, run_checks
 
 N = 4  # crops
 CLOSE = 1e-3  # of the norm of the features: batches of other sizes add in another order
@@ -60,14 +60,7 @@ def check_encoder(encoder: str | Encoder) -> list[str]:
     encoder = get_encoder(encoder) if isinstance(encoder, str) else encoder
     if "canary" not in encoder.provenance:
         encoder = _with_canary(encoder)
-    subject = EncoderSubject(encoder, before)
-    for check in ENCODER_CHECKS:
-        try:
-            check(subject)
-        except Exception as error:
-            what = error if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-            raise AssertionError(f"{check.__name__} of encoder '{encoder.card.name}': {what}") from error
-    return [check.__name__ for check in ENCODER_CHECKS]
+    return run_checks(ENCODER_CHECKS, EncoderSubject(encoder, before), f"encoder '{encoder.card.name}'")
 
 
 def check_encoder_card(subject: EncoderSubject) -> None:
@@ -149,9 +142,7 @@ def check_encoder_pickles(subject: EncoderSubject) -> None:
 
 def check_encoder_process(subject: EncoderSubject) -> None:
     """Random states, threads, gradient mode, default dtype and Ctrl-C are as they were."""
-    now = process()
-    differ = [name for name, before in subject.process.items() if now[name] != before]
-    assert not differ, f"the encoder changes the {', the '.join(differ)} of the process"
+    left_alone(subject.process, "encoder")
 
 
 def _apart(one: Tensor, other: Tensor) -> str:

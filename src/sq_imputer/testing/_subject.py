@@ -6,9 +6,10 @@ import copy
 import random
 import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -161,6 +162,24 @@ def finite(prediction: Prediction, n_rows: int, n_genes: int) -> None:
     for field in fields(Prediction):
         part = getattr(prediction, field.name)
         assert part is None or part.isfinite().all(), f"{field.name} is not finite"
+
+
+def run_checks(checks: Sequence[Callable], subject: Any, whose: str) -> list[str]:
+    """Names of the checks, if a subject passes them all; else an AssertionError that names the first, and why."""
+    for check in checks:
+        try:
+            check(subject)
+        except Exception as error:
+            what = error if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            raise AssertionError(f"{check.__name__} of {whose}: {what}") from error
+    return [check.__name__ for check in checks]
+
+
+def left_alone(before: dict[str, object], what: str) -> None:
+    """Fail with what is not as it was in the process."""
+    now = process()
+    differ = [name for name, value in before.items() if now[name] != value]
+    assert not differ, f"the {what} changes the {', the '.join(differ)} of the process"
 
 
 def process() -> dict[str, object]:

@@ -24,12 +24,12 @@ def check_kinds(subject: Subject) -> None:
     strange = sorted(set(takes) - set(KINDS))
     assert not strange, f"card.targets names {strange}; there are {list(KINDS)}"
     for kind, predictor in _fitted(subject):
-        mean = subject.predict(predictor).mean
+        prediction = subject.predict(predictor)
         assert predictor.target.kind == kind, f"fitted on {kind}, its target is of kind {predictor.target.kind}"
         assert predictor.genes == NAMES, f"fitted on {kind} called {NAMES}, it predicts {predictor.genes}"
-        finite(subject.predict(predictor), len(subject.target), len(NAMES))
+        finite(prediction, len(subject.target), len(NAMES))
         if predictor.target.link == "softmax":
-            least, sums = float(mean.min()), mean.sum(dim=1)
+            least, sums = float(prediction.mean.min()), prediction.mean.sum(dim=1)
             assert least >= 0, f"shares of {kind} go down to {least:.3g}"
             away = float((sums - 1).abs().max())
             assert away <= ROUNDING, f"shares of {kind} sum to up to {away:.3g} away from 1"

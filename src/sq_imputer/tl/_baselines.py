@@ -9,10 +9,10 @@ import numpy as np
 from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
-from sq_imputer.scores import metrics, smoothness
+from sq_imputer.scores import metrics
 from sq_imputer.scores.shares import as_shares
 from sq_imputer.scores.splits import folds
-from sq_imputer.section.nearby import COORDINATES, by_place, counted
+from sq_imputer.section.nearby import COORDINATES, by_place, counted, eps_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -82,12 +82,8 @@ def _names(slide: Slide, rows: np.ndarray, training: list[Slide] | None) -> tupl
     return tuple(name for name in (*BASELINES, COORDINATES) if known or name != "depth only")
 
 
-def eps_of(slide: Slide, rows: np.ndarray, measured: np.ndarray, plan: Plan) -> DataFrame:
+def eps_by_gene(slide: Slide, rows: np.ndarray, measured: np.ndarray, plan: Plan) -> DataFrame:
     """How smooth the genes are among spots that look alike to the baseline, whose features these are."""
     import pandas as pd
 
-    some = smoothness.sampled(len(rows), plan.seed)
-    seen = slide.take(rows[some])
-    features = seen.all_features(get_model("ridge")().needs, device=plan.device)
-    eps = smoothness.image_eps(measured[some], features, seen.xy_um, seen.depth, seed=plan.seed)
-    return pd.DataFrame(eps, index=list(slide.genes))
+    return pd.DataFrame(eps_of(slide, rows, measured, get_model("ridge")().needs, plan), index=list(slide.genes))

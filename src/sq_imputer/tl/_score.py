@@ -21,10 +21,11 @@ from sq_imputer.scores import tables as scoring
 from sq_imputer.scores.splits import spatial_blocks
 from sq_imputer.scores.targets import ScoredTarget
 from sq_imputer.section.keys import verb
+from sq_imputer.section.nearby import scored as rows_scored
 from sq_imputer.section.pixel_size import as_seen
 from sq_imputer.section.slide import Slide
 from sq_imputer.target import Target
-from sq_imputer.tl._baselines import baselines_of, eps_of
+from sq_imputer.tl._baselines import baselines_of, eps_by_gene
 from sq_imputer.tl._kept import keep
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ def scored(
     known = {"depth": depth, "section": section, "counts": counts, "transform": partial(to_unit, unit=slide.unit)}
     scores = scoring.score_table(measured, predicted, genes, **known, seed=seed)
     if fit is not None:
-        eps = eps_of(slide, rows, measured, plan)
+        eps = eps_by_gene(slide, rows, measured, plan)
         scores = scores.assign(**eps.reindex(scores["gene"]).to_dict("list"))
     scores.loc[scores["predictor"].isin(ranked), list(ERRORS)] = np.nan
     keep(sdata, key, scores, models)
@@ -308,8 +309,7 @@ def _measured(sdata: SpatialData, key: str, record: dict, keys: Mapping) -> Spot
     slide.recall(table, in_table, where)
     at = np.full(len(slide), -1)  # the table may have been sorted or filtered since
     at[where] = in_table
-    counted = (np.nan_to_num(slide.depth) > 0) | (not slide.target.is_genes)
-    rows = np.flatnonzero(slide.measured & counted & (at >= 0))
+    rows = np.flatnonzero(rows_scored(slide) & (at >= 0))
     _check_number(len(rows), slide, f"measured and in tables['{key}']")
     return Spots(slide, rows, at[rows], genes, columns)
 
