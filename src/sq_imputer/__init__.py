@@ -12,6 +12,7 @@ from sq_imputer.predictor.registry import ModelCard, cite, get_model, list_model
 
 if TYPE_CHECKING:
     from sq_imputer import bench, datasets, encoders, explain, genes, io, pl, pp, scores, testing, tl
+    from sq_imputer.genes.knowledge import GeneKnowledge
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.predictor.folder import load
     from sq_imputer.predictor.train import Plan
@@ -28,6 +29,7 @@ _ROOMS = {
     "store": ("journal",),
 }
 _LAZY = {
+    "GeneKnowledge": "sq_imputer.genes.knowledge",
     "Plan": "sq_imputer.predictor.train",
     "Predictor": "sq_imputer.predictor.base",
     "Slide": "sq_imputer.section.slide",
@@ -38,6 +40,7 @@ __all__ = [
     "BadInput",
     "Batch",
     "CropSpec",
+    "GeneKnowledge",
     "MissingKey",
     "ModelCard",
     "Needs",

@@ -1,21 +1,27 @@
-"""Files of others, looked at before they are used: JSON, the metadata of zarr stores, weights."""
+"""Files of others, looked at before they are used: JSON, text, arrays, the metadata of zarr stores, weights."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sq_imputer.errors import BadInput, listed
+from sq_imputer.errors import BadInput, MissingKey, SqImputerError, listed
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 MOST_JSON = 2**24  # bytes of a file of settings or metadata
+MOST_TEXT = 2**28  # bytes of a table of text, once it is unpacked
+MOST_UNPACKED = 2**32  # bytes of an array in a file of numpy, once it is unpacked
 MOST_ARRAY = 2**42  # bytes that an array may declare
 MOST_CHUNK = 2**31  # bytes of a decoded chunk, the most that zarr's usual compressor makes
 MOST_CHUNKS = 10**7
@@ -65,6 +71,64 @@ def _once(pairs: list[tuple[str, object]]) -> dict:
 
 def _no_number(text: str):
     raise ValueError(f"{text} is no number")
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8, gzipped or not, that is not too large.
+
+    Raises
+    ------
+    MissingKey
+        If there is no such file.
+    BadInput
+        If it is damaged, no text, or too large.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingKey(f"no file '{path}'; give the path of one.")
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            content = file.read(MOST_TEXT + 1)
+        if len(content) > MOST_TEXT:
+            raise BadInput(f"'{path}' has more than {MOST_TEXT} bytes of text; no more are read. Give a part of it.")
+        return content.decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise BadInput(f"'{path}' is damaged, or no text in UTF-8: {error}. Copy or download it again.") from error
+
+
+def read_arrays(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Arrays of a file of numpy (npz) by name; arrays of objects, which are pickles, are refused.
+
+    Raises
+    ------
+    MissingKey
+        If there is no such file or array.
+    BadInput
+        If it is damaged, too large, or holds objects.
+    """
+    import numpy as np
+
+    path = Path(path)
+    if not path.is_file():
+        raise MissingKey(f"no file '{path}'; give the path of one.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
+        missing = [name for name in names if name not in sizes]
+        if missing:
+            raise MissingKey(f"'{path}' has no array {listed(missing)}; it has {listed(sizes)}. Name them.")
+        large = [name for name in names if sizes[name] > MOST_UNPACKED]
+        if large:
+            raise BadInput(f"{listed(large)} in '{path}' has more than {MOST_UNPACKED} bytes; no more are read.")
+        with np.load(path) as file:
+            return {name: file[name] for name in names}
+    except SqImputerError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        told = f"'{path}' is damaged, or holds objects, which are not read: {error}"
+        raise BadInput(f"{told}. Write it with numpy.savez(path, names=np.array([...]), vectors=...).") from error
 
 
 def check_store(path: str | Path) -> None:

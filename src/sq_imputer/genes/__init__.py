@@ -1,6 +1,7 @@
-"""The column axis: names of genes, panels, and the units that their expression is given in."""
+"""The column axis: names of genes, panels, the units that expression is given in, and what is known of genes."""
 
+from sq_imputer.genes import text
 from sq_imputer.genes.panel import choose_genes
 from sq_imputer.genes.units import UNITS, to_unit
 
-__all__ = ["UNITS", "choose_genes", "to_unit"]
+__all__ = ["UNITS", "choose_genes", "text", "to_unit"]
