@@ -52,10 +52,8 @@ class CropSpec:
 def _check_contexts(context_um: Sequence[float], extent_um: float) -> None:
     for context in context_um:
         if context <= extent_um:
-            raise BadInput(
-                f"context_um has {context} µm; a context is wider than the crop, of {extent_um} µm. Pass wider ones, "
-                "or context_um=() for none."
-            )
+            told = f"a context is wider than the crop, of {extent_um} µm. Pass wider ones, or context_um=() for none."
+            raise BadInput(f"context_um has {context} µm; {told}")
 
 
 @dataclass(frozen=True)
@@ -86,8 +84,8 @@ class Views:
         check_ranges(self)
         if not self.encoders or isinstance(self.encoders, str):
             raise BadInput(
-                f"{type(self).__module__.rsplit('.')[-1]}.Config.encoders is {self.encoders!r}; expected names of one "
-                "encoder or more in a tuple, such as ('texture',)."
+                f"{type(self).__module__.rsplit('.')[-1]}.Config.encoders is {self.encoders!r}; expected a tuple of "
+                "names, such as ('texture',)."
             )
         _check_contexts(self.context_um, self.extent_um)
 
@@ -114,6 +112,8 @@ class Needs:
         `k`: the k × k block of crops around the row (the row's own crop is the middle one).
     per_section
         Center and scale the features within each section, which takes its stain and scanner out.
+    knowledge
+        Vectors of the genes (:class:`sq_imputer.GeneKnowledge`), which a fit keeps as buffers of the model.
     """
 
     crop: CropSpec | None = None
@@ -121,6 +121,7 @@ class Needs:
     context_um: tuple[float, ...] = ()
     neighbors: int = 0
     per_section: bool = False
+    knowledge: bool = False
 
     def __post_init__(self) -> None:
         if self.crop is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,24 @@ def test_one_section_a_list_and_named_ones_fit_the_same(section, spy, genes):
     for other in fits[1:]:
         assert torch.equal(other.weight, fits[0].weight)
     assert [fit.provenance["sections"] for fit in fits[:3]] == [["P1"], ["P1"], ["a"]]
+
+
+def test_knowledge_reaches_the_model_and_is_refused_where_nothing_is_made_of_it(section, spy, genes, tmp_path):
+    class Knowing(spy):
+        needs = property(lambda self: replace(spy.needs.fget(self), knowledge=True))
+
+    knowledge = sqi.GeneKnowledge.lexical(genes)
+    for model in (Knowing, Knowing()):
+        fitted = sqi.tl.fit(section, model, genes=genes, knowledge=knowledge)
+        np.testing.assert_array_equal(fitted.gene_vectors, knowledge.vectors)
+        assert fitted.provenance["knowledge"]["sha256"] == knowledge.sha256
+    with pytest.raises(sqi.BadInput, match="'spy' takes no knowledge of genes"):
+        sqi.tl.fit(section, "spy", genes=genes, knowledge=knowledge)
+    with pytest.raises(sqi.BadInput, match="a fitted or saved one keeps that of its fit"):
+        sqi.tl.predict(section, fitted, knowledge=knowledge)
+    sqi.tl.predict(section, Knowing(), genes=genes, n_folds=2, layer_added="knowing", knowledge=knowledge)
+    record = section.tables["imputed"].uns["sq_imputer"]["knowing"]
+    assert record["knowledge"]["name"] == "lexical" and "without" in record["knowledge"]
 
 
 def test_a_model_is_a_name_a_class_or_an_instance(section, spy, genes):

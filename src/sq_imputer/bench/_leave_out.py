@@ -160,7 +160,7 @@ def outcomes(
             own = common([slide for slide, _ in known], model.needs, resolution)
             read = [slide.at(own, done.setdefault(own, {})).with_genes(genes, said) for slide, genes in known]
             *training, target = read
-            fitted = type(model)(model.config).fit(training, plan)
+            fitted = model.fresh().fit(training, plan)
             mean = fitted.predict(target, rows=case.rows, device=plan.device).mean.numpy()
             predicted[name] = mean[:, [panel.index(gene) for gene in target.genes]]
         truth, depth = target.expression[case.rows], target.depth[case.rows]

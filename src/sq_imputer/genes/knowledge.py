@@ -66,6 +66,8 @@ class GeneKnowledge:
     def __post_init__(self) -> None:
         names = tuple(map(str, self.names))
         vectors = np.ascontiguousarray(self.vectors, dtype=np.float32)
+        vectors = vectors.copy() if vectors.flags.writeable else vectors  # nobody changes it, and copies share it
+        vectors.flags.writeable = False
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "vectors", vectors)
         if vectors.ndim != 2 or len(vectors) != len(names) or not vectors.size:
@@ -85,6 +87,10 @@ class GeneKnowledge:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __deepcopy__(self, memo: dict) -> GeneKnowledge:
+        """Itself: it never changes, and models that share it are copied."""
+        return self
 
     @property
     def width(self) -> int:

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from sq_imputer.contract import Batch, Marks, Needs, Prediction, Source, Target
 from sq_imputer.device import BatchSize, pick_device
 from sq_imputer.errors import BadInput, OutOfMemory, listed
+from sq_imputer.genes.knowledge import GeneKnowledge
 from sq_imputer.nn.applicability import Applicability
 from sq_imputer.nn.heads import spread
-from sq_imputer.predictor import calibrate, encoded, train
+from sq_imputer.predictor import calibrate, encoded, told, train
 from sq_imputer.predictor.chance import Chance
 from sq_imputer.predictor.folder import load_as, packed, write
 from sq_imputer.predictor.held import hold
@@ -56,6 +57,9 @@ class Predictor(nn.Module, ABC):
     ----------
     config
         An instance of `Config`; the defaults if left out.
+    knowledge
+        What is known of genes (:class:`sq_imputer.GeneKnowledge`), for models that need it. Their buffers have it of
+        the genes of the fit: `gene_vectors` `(G, D)` and `gene_known` `(G,)`; `sizes["knowledge"]` is D.
     """
 
     card: ClassVar[ModelCard]
@@ -66,7 +70,7 @@ class Predictor(nn.Module, ABC):
     draws_by_name: bool = False  # training draws by the generators of `sq_imputer.nn.drawn` alone: that saves time
     measures_error: ClassVar[bool] = False  # the fit itself makes the standard deviation of errors on left-out rows
 
-    def __init__(self, config=None) -> None:
+    def __init__(self, config=None, knowledge: GeneKnowledge | None = None) -> None:
         super().__init__()
         self.config = self.Config() if config is None else config
         if not isinstance(self.config, self.Config):
@@ -75,6 +79,7 @@ class Predictor(nn.Module, ABC):
             )
         if is_dataclass(self.config):
             check_ranges(self.config)
+        self.knowledge = told.checked(self, knowledge)
         self.genes: tuple[str, ...] = ()
         self.unit = ""
         self.target = Target()
@@ -149,6 +154,10 @@ class Predictor(nn.Module, ABC):
         """Set the weights: gradient steps on :meth:`loss` by the shared harness."""
         self.history = train.fit(self, sources, plan)
 
+    def fresh(self) -> Predictor:
+        """An unfitted one of the same config and knowledge."""
+        return type(self)(self.config, self.knowledge)
+
     # What users call ------------------------------------------------------------------------------
 
     @property
@@ -178,7 +187,7 @@ class Predictor(nn.Module, ABC):
         if plan.batch_size is not None and plan.batch_size < self.fewest_rows:
             told = f"'{self.card.name}' learns nothing from fewer than {self.fewest_rows} rows at a time."
             raise BadInput(f"Plan.batch_size is {plan.batch_size}; {told}")
-        fresh = type(self)(self.config)
+        fresh = self.fresh()
         fresh._fit(in_order(sources), plan)
         self.__dict__.update(fresh.__dict__)
         return self
@@ -305,7 +314,7 @@ class Predictor(nn.Module, ABC):
         self.genes, self.unit, self.target = tuple(sources[0].genes), sources[0].unit, target_of(sources[0])
         n_rows = sum(int(source.measured.sum()) for source in sources)
         width, encoders = self._read_features(sources, plan)
-        self.sizes = {"rows": n_rows, "features": width, **self.further_sizes(sources)}
+        self.sizes = {"rows": n_rows, "features": width, **told.choose(self), **self.further_sizes(sources)}
         sources = hold(self, sources, plan.memory_mb, plan.progress)
         rows = getattr(self.config, "batch_size", None)
         size = BatchSize(1 if rows is None else plan.batch_size or rows)
@@ -316,7 +325,7 @@ class Predictor(nn.Module, ABC):
             plan = replace(plan, batch_size=size.rows)
         self.eval()
         self.training_rows = tuple(source.marks(self.genes) for source in sources)
-        self.provenance = provenance(sources, plan) | {"encoders": encoders}
+        self.provenance = provenance(sources, plan) | {"encoders": encoders} | told.provenance(self)
         calibrate.measure(self, sources, plan)
 
     def _train(self, sources: list[Source], plan: Plan) -> bool:
@@ -347,11 +356,13 @@ class Predictor(nn.Module, ABC):
         self.register_buffer("std_factor", torch.ones(genes))
         self.register_buffer("std_added", torch.zeros(genes))
         self.applicability = Applicability(width or 6)
+        told.register(self)
 
     def _take_statistics(self, sources: list[Source]) -> None:
         """Mean and spread of targets and inputs over the training rows."""
         self._register_statistics()
         take(self, sources)
+        told.take(self)
         if self.std_of_mean:  # until an error is measured
             self.std_added.copy_(self.expression_std)
 

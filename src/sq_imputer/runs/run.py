@@ -68,7 +68,7 @@ class Run:
     def fit(self, name: str, predictor: Predictor, sources, plan: Plan | None = None) -> Predictor:
         """A model like this one, fitted (by another plan, if said); that of this name in the journal if it is there."""
         plan = plan or self.plan
-        fresh = type(predictor)(predictor.config)
+        fresh = predictor.fresh()
         if self.journal is None:
             return fresh.fit(sources, plan)
         folder = self.journal.folder / f"model-{name}"
@@ -175,6 +175,7 @@ def manifest(predictor: Predictor, targets: Sequence[Slide], training: Sequence[
         "model": predictor.card.name,
         "config": asdict(predictor.config),
         "weights_sha256": predictor.sha256 if predictor.fitted else None,
+        **({} if predictor.knowledge is None else {"knowledge": predictor.knowledge.sha256}),
         "encoders": {name: told(encoders.made_by(name)) for name in predictor.needs.encoders},
         "plan": {name: value for name, value in asdict(plan).items() if name != "progress"},
         **further,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from sq_imputer.genes.knowledge import GeneKnowledge
     from sq_imputer.predictor.base import Predictor
 
     Sections = SpatialData | Slide | Sequence[SpatialData | Slide] | Mapping[str, SpatialData | Slide]
@@ -157,7 +158,10 @@ def asked(target: Target | str | None, unit: str | None = None) -> Target:
 
 
 def resolve_model(
-    model: str | Path | Predictor | type[Predictor], config=None, genes: Sequence[str] | None = None
+    model: str | Path | Predictor | type[Predictor],
+    config=None,
+    genes: Sequence[str] | None = None,
+    knowledge: GeneKnowledge | None = None,
 ) -> Predictor:
     """A predictor from a name, a folder, a class, or itself.
 
@@ -169,23 +173,29 @@ def resolve_model(
         A `Config` of the model, or a mapping of some of its fields; only for a name or a class.
     genes
         What a model of others is asked for; all that it has if None.
+    knowledge
+        What a model that is not fitted is told of genes.
     """
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.predictor.folder import load
 
-    if external.is_external(model):
+    if external.is_external(model) and knowledge is None:
         return external.predictor(model, config, None if genes is None or isinstance(genes, Integral) else genes)
     if isinstance(model, str) and model in list_models():
         model = get_model(model)
     if isinstance(model, type) and issubclass(model, Predictor):
         if isinstance(config, Mapping):
             config = of_mapping(model.Config, config, model.card.name)
-        return model(config)
+        return model(config, knowledge)
     if config is not None:
         raise BadInput(
             "config goes with the name of a model; a fitted or saved one has its own. How a fitted stem draws is "
             "changed by model.sampling(keep_samples=...)."
         )
+    if isinstance(model, Predictor) and not model.fitted and knowledge is not None:
+        return type(model)(model.config, knowledge)
+    if knowledge is not None and isinstance(model, Predictor | str | Path):
+        raise BadInput("knowledge goes with a model that is to be fitted; a fitted or saved one keeps that of its fit.")
     if isinstance(model, Predictor):
         return _checked(model)
     if isinstance(model, str | Path):

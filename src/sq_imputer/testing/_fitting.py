@@ -54,7 +54,7 @@ def check_another_seed(subject: Subject) -> None:
 
 def check_refit(subject: Subject) -> None:
     """Fitting returns the model itself, and a second fit leaves nothing of the first."""
-    predictor = subject.model(subject.config)
+    predictor = subject.unfitted()
     assert subject.fit_quickly(subject.few[:1], predictor) is predictor, "fit does not return the model itself"
     subject.fit_quickly(subject.few, predictor)
     differ = changed(state(subject.quick), state(predictor))
@@ -134,7 +134,7 @@ def check_interrupted_fit(subject: Subject) -> None:
     if by_gradient(model):
         moments["loss"] = _interrupted(model.loss, at_end=False)
     for name, interrupted in moments.items():
-        empty, fitted = model(subject.config), subject.fit_quickly(subject.few[:1])
+        empty, fitted = subject.unfitted(), subject.fit_quickly(subject.few[:1])
         before, said = state(fitted), copy.deepcopy((fitted.genes, fitted.provenance, fitted.history))
         for predictor in (empty, fitted):
             with patch.object(model, name, interrupted):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sq_imputer.contract import Prediction
+from sq_imputer.genes.knowledge import GeneKnowledge
 from sq_imputer.genes.panel import choose_genes
 from sq_imputer.pixels.pyramid import Pyramid
 from sq_imputer.predictor.base import Predictor
@@ -65,6 +66,11 @@ class Subject:
         self.given = copy.deepcopy(config)
         return config
 
+    def unfitted(self) -> Predictor:
+        """A fresh model; one that needs knowledge of genes has that of their names."""
+        needs = self.model(self.config).needs
+        return self.model(self.config, GeneKnowledge.lexical(self.target.genes) if needs.knowledge else None)
+
     @cached_property
     def fitted(self) -> Predictor:
         """The model, fitted; `weights` is its state at that time."""
@@ -89,13 +95,13 @@ class Subject:
 
     def fit(self, sources: Sequence[Slide], **plan) -> Predictor:
         """A fresh model, fitted on these sources."""
-        return self.model(self.config).fit(sources, replace(self.plan, **plan))
+        return self.unfitted().fit(sources, replace(self.plan, **plan))
 
     def fit_quickly(self, sources: Sequence[Slide], predictor: Predictor | None = None, **plan) -> Predictor:
         """A fresh model, or this one, fitted in two epochs; what it says of so short a training is not shown."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return (predictor or self.model(self.config)).fit(sources, replace(self.plan, epochs=2, **plan))
+            return (predictor or self.unfitted()).fit(sources, replace(self.plan, epochs=2, **plan))
 
     def predict(self, predictor: Predictor | None = None, **how) -> Prediction:
         """The prediction of the target section."""

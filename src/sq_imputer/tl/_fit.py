@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from sq_imputer.encoders._shelf import Weights
+    from sq_imputer.genes.knowledge import GeneKnowledge
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.runs.sections import Sections
     from sq_imputer.section.keys import SlideKeys
@@ -35,6 +36,7 @@ def fit(
     genes: Sequence[str] | int | None = None,
     unit: str | None = None,
     config: Mapping | object | None = None,
+    knowledge: GeneKnowledge | None = None,
     weights: Weights | None = None,
     resolution: str | float | Sequence[float] | None = "auto",
     dense: bool | None = None,
@@ -67,6 +69,9 @@ def fit(
         another target what its numbers are called; `"table:NAME"` wants it said.
     config
         The model's `Config`, or a dict of the fields that differ from its defaults.
+    knowledge
+        What is known of genes, for models that need it (`docs/concepts/knowledge.md`); the spelling of their names
+        if left out, which a warning says.
     weights
         A safetensors file with the weights of the model's encoder, or a dict of encoders to such files. Left out:
         those of the features that the sections keep (:func:`sq_imputer.pp.embed`), else of the Hugging Face Hub.
@@ -105,8 +110,8 @@ def fit(
     >>> model.save("ridge_of_two_sections")
     """
     plan = Plan.of(plan, seed=seed, device=device, progress=progress)
-    predictor = resolve_model(model, config)
-    fresh = type(predictor)(predictor.config)
+    predictor = resolve_model(model, config, knowledge=knowledge)
+    fresh = predictor.fresh()
     keys = {**keys, "target": asked(target, unit)}
     slides = read_sections(sdata, keys, within=sections, encoders=shelf_of(fresh, weights, dense))
     levels = several(resolution) if isinstance(resolution, list | tuple) else [resolution]
@@ -131,7 +136,7 @@ def _fitted(
     like: Predictor, slides: Sequence[Slide], resolution: float | None, genes: Sequence[str], unit: str, plan: Plan
 ) -> Predictor:
     """A predictor like this one, fitted on sections that are read at one resolution."""
-    fresh, slides = type(like)(like.config), read_at(slides, resolution)
+    fresh, slides = like.fresh(), read_at(slides, resolution)
     fresh.fit([slide.with_genes(genes, unit) for slide in slides], plan)
     if fresh.target.is_genes:
         fresh.provenance["library_genes"] = [len(slide.var_names) for slide in slides]

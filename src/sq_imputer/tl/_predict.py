@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from sq_imputer.encoders._shelf import Weights
+    from sq_imputer.genes.knowledge import GeneKnowledge
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.runs.decide import Decision
     from sq_imputer.runs.run import Run
@@ -73,6 +74,7 @@ def predict(
     buffer_um: float | None = None,
     allow_same_patient: bool = False,
     config: Mapping | object | None = None,
+    knowledge: GeneKnowledge | None = None,
     weights: Weights | None = None,
     resolution: str | float | None = "auto",
     dense: bool | None = None,
@@ -137,6 +139,8 @@ def predict(
         so. Other models only record that they share the patient.
     config
         The `Config` of a named model, or a dict of the fields that differ from its defaults.
+    knowledge
+        What a named model is told of genes, as in :func:`sq_imputer.tl.fit`. A fitted model has its own.
     weights
         Weights of the model's encoders, as in :func:`sq_imputer.tl.fit`; of a fitted model they must be those of its
         fit.
@@ -198,7 +202,7 @@ def predict(
     plan, workers = Plan.of(plan, seed=seed, device=device, progress=progress), client and Workers(client)
     check_folds(n_folds, buffer_um, n_repeats)
     check_leave_out(leave_out, reference)
-    sdata, predictor = _opened(sdata, sections, output_path, keys), resolve_model(model, config, genes)
+    sdata, predictor = _opened(sdata, sections, output_path, keys), resolve_model(model, config, genes, knowledge)
     keys = {**keys, "target": _target(predictor, target, unit)}
     check_resolution(resolution)
     targets = read_targets(sdata, sections, reference, keys).seen_by(shelf_of(predictor, weights, dense))
