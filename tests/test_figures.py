@@ -129,6 +129,18 @@ def test_the_page_on_uncertainty_quotes_the_calibration_of_the_benchmark():
     assert rows and [line for line in page if line.startswith("| ")][1:] == rows
 
 
+def test_the_page_on_trust_quotes_what_correction_is_worth():
+    page = (ROOT / "docs" / "concepts" / "trust.md").read_text()
+    names = {"her2st": ("C2 to C5", (50, 250)), "mouse_brain": ("mouse brain", (50, 100))}
+    layouts = {"10%": "10 % at random", "25%": "25 % at random", "50%": "50 % at random", "half": "the left half"}
+    for of, found in FIGURES["correct"].items():
+        name, tops = names[of]
+        for layout, where in layouts.items():
+            for said in ("prediction", "interpolation", "corrected"):
+                cells = (quoted(found[f"{layout}/{top}/{said}"]) for top in tops)
+                assert f"| {name}, {where} | {said} | {' | '.join(cells)} |" in page
+
+
 def test_no_other_page_has_a_table_of_figures():
     pages = {path.name for path in (ROOT / "docs").rglob("*.md") if "generated" not in path.parts}
     held = {name for name in pages for path in (ROOT / "docs").rglob(name) if rows(path.read_text())}

@@ -112,6 +112,16 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
         lambda g: sqi.tl.score(g.sdata, reference=g.other),
         ("tables/imputed/var/ridge_pearson*", "tables/imputed/var/ceiling", "tables/imputed/var/image_eps*"),
     ),
+    "tl.correct": (
+        lambda g: sqi.tl.correct(g.sdata, "ridge", components=2),
+        (
+            "tables/imputed/X",
+            "tables/imputed/layers/ridge_corrected*",
+            "tables/imputed/obs/ridge_corrected*",
+            "tables/imputed/var/ridge_corrected_share",
+            "tables/imputed/uns/sq_imputer/ridge_corrected",
+        ),
+    ),
     "tl.domains": (
         lambda g: sqi.tl.domains(g.sdata, n_domains=2, method="kmeans", key_added="more", shapes_added="outlines"),
         ("tables/imputed/obs/more", "tables/imputed/uns/more*", "shapes/outlines"),

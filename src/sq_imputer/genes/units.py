@@ -38,3 +38,24 @@ def to_unit(counts: csr_matrix, depth: np.ndarray, unit: str = LOG1P_CP10K) -> n
         counts = csr_matrix(counts.multiply(scale[:, None]))
     dense = np.log1p(counts.toarray())
     return (dense / np.log(2) if unit == LOG2_COUNTS else dense).astype(np.float32)
+
+
+def counting_variance(mean: np.ndarray, depth: np.ndarray, unit: str = LOG1P_CP10K) -> np.ndarray:
+    """Variance `(n, G)` that Poisson counting gives to a measurement of this mean, to first order.
+
+    Parameters
+    ----------
+    mean
+        `(n, G)` expected values in the unit; below a tenth of a gene's mean rate they count as that tenth.
+    depth
+        `(n,)` total counts over the full library.
+    unit
+        As :func:`to_unit` has it.
+    """
+    if unit not in UNITS:
+        raise BadInput(f"no unit '{unit}'; there are {listed(UNITS)}.")
+    log = np.log(2) if unit == LOG2_COUNTS else 1.0
+    rate = np.expm1(np.maximum(np.asarray(mean, dtype=float) * log, 0))
+    rate = np.maximum(rate, 0.1 * rate.mean(axis=0))
+    step = 1e4 / np.asarray(depth, dtype=float)[:, None] if unit == LOG1P_CP10K else 1.0  # of one count
+    return step * rate / (1 + rate) ** 2 / log**2

@@ -79,7 +79,7 @@ class Place:
         self._check_store(0)
         joined.restore(self.sdata, self.key)
         table, key = self.table, self.key
-        _check_name(self.layer, () if table is None else records(table))
+        check_layer_name(self.layer, () if table is None else records(table))
         if table is None:
             return None
         ours, regions = bool(records(table)), read.annotated(self.sdata, key)
@@ -127,7 +127,7 @@ class Place:
             write.check_new(self.output_path, nbytes)
 
 
-def _check_name(layer: str, others: Iterable[str]) -> None:
+def check_layer_name(layer: str, others: Iterable[str]) -> None:
     """Whether all slots of a prediction are its own, and SpatialData can write them."""
     low = str(layer).lower()
     if not write.is_word(layer) or low in RESERVED or low.startswith("x_") or low.endswith(ENDINGS):

@@ -185,11 +185,11 @@ def read_features(sdata: SpatialData, name: str, use: str, layer: str | None, ke
         raise MissingKey(f"no obsm['spatial'] in tables['{key}']; call tl.predict again to restore it.")
     parts = {}
     if use in ("prediction", "both"):
-        parts[layer] = _matrix(table.layers[layer])
+        parts[layer] = matrix(table.layers[layer])
     if use in ("embedding", "both"):
         parts["embedding"] = _embedding(table, key, layer)
     if use == "measured":
-        parts["measured"] = _matrix(table.layers["measured"])
+        parts["measured"] = matrix(table.layers["measured"])
     if use == "texture":
         parts |= _texture(sdata, table, key, layer, device)
     names, blocks = [], []
@@ -216,8 +216,8 @@ def find_layer(table: AnnData, key: str, layer: str | None) -> str:
     """The prediction as named, else the only one, else the one that X is a copy of."""
     there = [name for name in records(table) if name in table.layers]
     if layer is None and len(there) > 1 and table.X is not None:
-        last = _matrix(table.X)
-        there = [name for name in there if np.array_equal(_matrix(table.layers[name]), last, equal_nan=True)]
+        last = matrix(table.X)
+        there = [name for name in there if np.array_equal(matrix(table.layers[name]), last, equal_nan=True)]
     if layer is None and len(there) != 1:
         raise MissingKey(
             f"tables['{key}'] does not say which prediction is its last; it has {listed(records(table))}. Pass layer=."
@@ -227,7 +227,7 @@ def find_layer(table: AnnData, key: str, layer: str | None) -> str:
     return layer or there[0]
 
 
-def _matrix(values) -> np.ndarray:
+def matrix(values) -> np.ndarray:
     """A matrix of the table; of many rows in float32, and of a lazy one (a streamed layer is) some rows at a time."""
     found = np.empty(values.shape, np.float32 if values.shape[0] > MOST_EXACT else float)
     for rows in chunks(np.arange(len(found)), ROWS_AT_ONCE):
@@ -246,7 +246,7 @@ def _embedding(table: AnnData, key: str, layer: str) -> np.ndarray:
             f"the embedding of '{layer}' was made by {len(set(made_by))} models, one per fold, and their axes have "
             "nothing in common. Predict with a fitted model or reference=, or pass use='prediction'."
         )
-    return _matrix(table.obsm[layer])
+    return matrix(table.obsm[layer])
 
 
 def _texture(sdata: SpatialData, table: AnnData, key: str, layer: str, device: str) -> dict[str, np.ndarray]:
@@ -254,7 +254,7 @@ def _texture(sdata: SpatialData, table: AnnData, key: str, layer: str, device: s
     kept = pythonic(table.uns["sq_imputer"].get("embeddings", {}))
     names = sorted(name for name, made in kept.items() if made["encoder"] == "texture" and name in table.obsm)
     if names:
-        return {name: _matrix(table.obsm[name]) for name in names}
+        return {name: matrix(table.obsm[name]) for name in names}
     made = records(table)[layer]
     slide = Slide.from_sdata(sdata, **as_seen(made))
     what = f"texture is of the present picture, '{layer}' of that of then"
