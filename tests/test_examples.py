@@ -14,7 +14,7 @@ import sq_imputer as sqi
 
 ORDER = {
     sqi.pp: ("pixel_size", "quality", "crops", "tissue", "grid", "embed", "straighten"),
-    sqi.tl: ("fit", "predict", "score", "correct", "domains", "agreement", "explain", "retrieved"),
+    sqi.tl: ("fit", "predict", "score", "correct", "trust", "domains", "agreement", "explain", "retrieved"),
     sqi.bench: ("leave_one_out", "run"),
     sqi.pl: ("compare", "domains", "explain", "genes_correlation", "skill", "leaderboard", "quality"),
 }

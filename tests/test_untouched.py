@@ -122,6 +122,10 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
             "tables/imputed/uns/sq_imputer/ridge_corrected",
         ),
     ),
+    "tl.trust": (
+        lambda g: sqi.tl.trust(g.sdata, n_null=20),
+        tuple(f"tables/imputed/var/ridge_{name}" for name in ("skill*", "fdr", "reliable", "reason")),
+    ),
     "tl.domains": (
         lambda g: sqi.tl.domains(g.sdata, n_domains=2, method="kmeans", key_added="more", shapes_added="outlines"),
         ("tables/imputed/obs/more", "tables/imputed/uns/more*", "shapes/outlines"),

@@ -100,7 +100,7 @@ def image_eps(y, features: np.ndarray, xy_um: np.ndarray, depth, *, seed: int = 
     if y.ndim != 2 or not len(y) == len(features) == len(xy):
         raise BadInput(f"y is {y.shape}, features {features.shape}, places {xy.shape}; expected a row per spot in all.")
     given, graph, rng = log_depth(depth, len(y)), feature_graph(features), np.random.default_rng(seed)
-    moves = [move for move in (_displaced(xy, rng) for _ in range(N_DISPLACED)) if move is not None]
+    moves = [move for move in (displaced(xy, rng) for _ in range(N_DISPLACED)) if move is not None]
     parts = [
         [_eps(centered(y[:, block], known), graph, moves) for block in gene_blocks(len(y), y.shape[1])]
         for known in (None, given)
@@ -124,7 +124,7 @@ def _log_quotient(y: np.ndarray, kept: np.ndarray, graph) -> np.ndarray:
         return np.log(np.maximum(1 - (y * (graph @ y)).sum(axis=0) / whole, 1e-6))
 
 
-def _displaced(xy: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+def displaced(xy: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
     """From which spot every spot takes its expression when the section is displaced as a torus, and which can.
 
     By a fourth of the section or more along one axis at least; a spot can where one lies within the distance of

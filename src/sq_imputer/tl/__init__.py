@@ -8,5 +8,6 @@ from sq_imputer.tl._fit import fit
 from sq_imputer.tl._predict import predict
 from sq_imputer.tl._retrieved import retrieved
 from sq_imputer.tl._score import score
+from sq_imputer.tl._trust import trust
 
-__all__ = ["agreement", "correct", "domains", "explain", "fit", "predict", "retrieved", "score"]
+__all__ = ["agreement", "correct", "domains", "explain", "fit", "predict", "retrieved", "score", "trust"]
