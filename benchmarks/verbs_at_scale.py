@@ -1,0 +1,150 @@
+"""What comes after predicting, with a million cells: `tl.domains`, `tl.agreement`, `pl.compare`; time and memory.
+
+    python benchmarks/verbs_at_scale.py [--rows 100000 1000000] [--genes 300] [--only kmeans leiden agreement compare]
+        [--out FOLDER]
+
+Cells at 5,000 per mm² on a picture of toy tissue at 2 µm per pixel. A result table as `tl.predict` writes it is made by
+hand: eight regions, each with its own genes, the measured and the predicted of which are noisy, and features of texture
+that know the regions worse. The domains asked for are eight; `leiden` is asked for a resolution. Every figure is of a
+process of its own: wall and CPU seconds of the call, the most memory that the process ever held, the table with its
+matrices included, and beside it what was held before the call. ARI is that of the domains and the planted regions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+PER_MM2, MPP, REGIONS = 5000.0, 2.0, 8
+VERBS = ("kmeans", "leiden", "agreement", "compare")
+
+
+def planted(n: int, edge_um: float) -> tuple[np.ndarray, np.ndarray]:
+    """Places of cells, and regions: what is nearest to one of eight points."""
+    rng = np.random.default_rng(0)
+    xy = rng.uniform(0, edge_um, (n, 2))
+    seeds = rng.uniform(0, edge_um, (REGIONS, 2))
+    return xy, np.square(xy[:, None] - seeds).sum(axis=2).argmin(axis=1)
+
+
+def drawn(regions: np.ndarray, n_columns: int, noise: float, seed: int) -> np.ndarray:
+    """Columns with a mean in each region, and noise."""
+    rng = np.random.default_rng(seed)
+    means = np.random.default_rng(n_columns).normal(size=(REGIONS, n_columns)).astype(np.float32)
+    return means[regions] + noise * rng.standard_normal((len(regions), n_columns), dtype=np.float32)
+
+
+def made(n: int, n_genes: int):
+    """An object with the result table of so many cells, and the regions."""
+    from spatialdata import SpatialData
+    from spatialdata.models import Image2DModel, ShapesModel
+    from spatialdata.transformations import Identity
+
+    import sq_imputer as sqi
+    from sq_imputer.store import write
+
+    edge = float(np.sqrt(n / PER_MM2) * 1000)
+    xy, regions = planted(n, edge)
+    toy = sqi.datasets.toy(1, size_px=1000, mpp=0.5, seed=0)["P1"]
+    tissue = np.asarray(sqi.Slide.from_sdata(toy).frame.pyramid.levels[0])[:3]
+    side = int(edge / MPP) + 1
+    times = -(-side // tissue.shape[1])
+    place = {"transformations": {"global": Identity()}}
+    image = Image2DModel.parse(np.tile(tissue, (1, times, times))[:, :side, :side], dims=("c", "y", "x"), **place)
+    cells = ShapesModel.parse(xy / MPP, geometry=0, radius=3.0, **place)
+    few = SpatialData(images={"he": image}, shapes={"cells": cells[:50]})
+    model = sqi.tl.fit(toy, "ridge", genes=5, resolution=4.0, progress=False)  # as coarse as the picture
+    sqi.tl.predict(few, model, shapes_key="cells", table_key=None, mpp=MPP, progress=False)
+    known = few.tables["imputed"].uns["sq_imputer"]["ridge"]
+    texture = {"encoder": "texture", "extent_um": 112.0, "size_px": 224}
+    table = write.new_table(
+        drawn(regions, n_genes, 3.0, 1),
+        cells.index.astype(str),
+        [f"GENE{k}" for k in range(n_genes)],
+        region="cells",
+        instance_key="instance_id",
+        instances=cells.index,
+        obsm={"spatial": xy, "X_texture": drawn(regions, 229, 6.0, 3)},
+        uns={"sq_imputer": {"ridge": known, "embeddings": {"X_texture": texture}}},
+    )
+    table.layers["ridge"] = table.X
+    table.layers["measured"] = drawn(regions, n_genes, 4.0, 2)
+    return SpatialData(images={"he": image}, shapes={"cells": cells}, tables={"imputed": table}), regions
+
+
+def call(verb: str, sdata, out: Path | None) -> None:
+    import sq_imputer as sqi
+
+    if verb == "kmeans":
+        sqi.tl.domains(sdata, method="kmeans", n_domains=REGIONS)
+    elif verb == "leiden":
+        sqi.tl.domains(sdata, resolution=0.1)
+    elif verb == "agreement":
+        sqi.tl.agreement(sdata, n_random=10)
+    else:
+        axes = sqi.pl.compare(sdata, ["GENE0"], layer="ridge")
+        axes[0, 0].figure.savefig("/dev/null" if out is None else out / "compare.png", dpi=100, format="png")
+
+
+def memory_mb(field: str) -> float:
+    """MiB of this process: `VmRSS` now, `VmHWM` at most."""
+    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+
+
+def one(verb: str, n: int, n_genes: int, out: Path | None) -> None:
+    """One figure, printed as JSON."""
+    import torch
+    from sklearn.metrics import adjusted_rand_score
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    sdata, regions = made(n, n_genes)
+    obs, uns = sdata.tables["imputed"].obs, sdata.tables["imputed"].uns
+    if verb == "agreement":  # of domains that are there: those that are made again are what costs
+        obs["domain"] = regions.astype(str)
+        uns["domain"] = {"params": {"method": "kmeans", "n_domains": REGIONS, "layer": "ridge", "use": "prediction"}}
+    before, wall, cpu = memory_mb("VmRSS"), time.perf_counter(), time.process_time()
+    call(verb, sdata, out)
+    found = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    found |= {"before_mb": before, "peak_mb": memory_mb("VmHWM")}
+    if verb in ("kmeans", "leiden"):
+        domains = sdata.tables["imputed"].obs["domain"]
+        found |= {"ari": adjusted_rand_score(regions, domains), "domains": int(domains.nunique())}
+    print(json.dumps(found))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--genes", type=int, default=300)
+    parser.add_argument("--only", nargs="+", choices=VERBS, default=VERBS)
+    parser.add_argument("--out", type=Path, default=None, help="folder for the picture of pl.compare")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        one(args.one[0], int(args.one[1]), args.genes, args.out)
+        return
+    for n in args.rows:
+        for verb in args.only:
+            command = [sys.executable, __file__, "--one", verb, str(n), "--genes", str(args.genes)]
+            command += [] if args.out is None else ["--out", str(args.out)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            ending = f"; {found['domains']} domains, ARI {found['ari']:.3f}" if "ari" in found else ""
+            print(
+                f"{n:>9,} rows, {verb}: {found['wall']:.0f} s, {found['cpu']:.0f} CPU-seconds; "
+                f"{found['peak_mb']:.0f} MiB at most, {found['before_mb']:.0f} before{ending}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
