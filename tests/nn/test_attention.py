@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sq_imputer.nn.attention import SelfAttention
+from sq_imputer.nn.attention import GatedPool, SelfAttention
 
 
 def tokens(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -49,3 +49,12 @@ def test_queries_keys_and_values_have_a_bias_only_if_asked() -> None:
     assert SelfAttention(8, 2).qkv.bias is not None
     assert SelfAttention(8, 2, qkv_bias=False).qkv.bias is None
     assert SelfAttention(8, 2, qkv_bias=False).out.bias is not None
+
+
+def test_a_pool_is_a_line_on_a_weighted_mean_whatever_the_order():
+    pool, x = GatedPool(5), tokens(7, 5)
+    weights = pool.attention(x)
+    assert float(weights.sum()) == pytest.approx(1) and (weights > 0).all()
+    expected = pool.out((weights[:, None] * x).sum(0))[0]
+    torch.testing.assert_close(pool(x), expected)
+    torch.testing.assert_close(pool(x.flip(0)), pool(x))

@@ -1,6 +1,37 @@
-"""Protocols over fitted predictors."""
+"""Protocols over fitted predictors and encoders."""
 
+from sq_imputer.bench._audit import audit
+from sq_imputer.bench._compare import compare
+from sq_imputer.bench._contrast import Contrast, Tuned, contrast
+from sq_imputer.bench._labels import label_probe
 from sq_imputer.bench._leave_out import leave_one_out, outcomes, run, strips_of
 from sq_imputer.bench._outcome import Case, Outcome
+from sq_imputer.bench._pairs import Pairs, pairs
+from sq_imputer.bench._probes import expression_probe, over_sections
+from sq_imputer.bench._read import read_pairs
+from sq_imputer.bench._retrieval import retrieval
+from sq_imputer.bench._splits import published_split
+from sq_imputer.scores.batches import batch_table
 
-__all__ = ["Case", "Outcome", "leave_one_out", "outcomes", "run", "strips_of"]
+__all__ = [
+    "Case",
+    "Contrast",
+    "Outcome",
+    "Pairs",
+    "Tuned",
+    "audit",
+    "batch_table",
+    "compare",
+    "contrast",
+    "expression_probe",
+    "label_probe",
+    "leave_one_out",
+    "outcomes",
+    "over_sections",
+    "pairs",
+    "published_split",
+    "read_pairs",
+    "retrieval",
+    "run",
+    "strips_of",
+]

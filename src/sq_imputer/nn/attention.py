@@ -1,7 +1,8 @@
-"""Multi-head self-attention, and a block of it under a condition."""
+"""Multi-head self-attention, a block of it under a condition, and a pool of a bag by attention."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 # B sequences, T tokens, W width, H heads, D width of a head
@@ -59,3 +60,23 @@ class ModulatedBlock(nn.Module):
         shift, scale, gate, shift_2, scale_2, gate_2 = self.modulation(c_RD)[:, None].chunk(6, dim=-1)
         h_RGD = h_RGD + gate * self.attention(self.norm(h_RGD) * (1 + scale) + shift)
         return h_RGD + gate_2 * self.mlp(self.norm(h_RGD) * (1 + scale_2) + shift_2)
+
+
+class GatedPool(nn.Module):
+    r"""One number of a bag: a line on the mean of its rows, weighted by gated attention (Ilse et al. 2018).
+
+    :math:`a_n \propto \exp\big(w^T(\tanh(V x_n) \odot \sigma(U x_n))\big)`, which sum to 1 over the bag.
+    """
+
+    def __init__(self, inputs: int, hidden: int = 32) -> None:
+        super().__init__()
+        self.value, self.gate = nn.Linear(inputs, hidden), nn.Linear(inputs, hidden)
+        self.weight, self.out = nn.Linear(hidden, 1), nn.Linear(inputs, 1)
+
+    def attention(self, x_NF: Tensor) -> Tensor:
+        """Weights `(N,)` of the rows of a bag."""
+        return self.weight(self.value(x_NF).tanh() * self.gate(x_NF).sigmoid())[:, 0].softmax(dim=0)
+
+    def forward(self, x_NF: Tensor) -> Tensor:
+        """`(N, F)` to a number."""
+        return self.out(torch.einsum("n,nf->f", self.attention(x_NF), x_NF))[0]

@@ -54,13 +54,18 @@ def by_place(slide: Slide, rows: np.ndarray, training: Sequence[Slide], kept: Se
     training, kept
         Sections with targets, and the rows `(n,)` of each that say something.
     """
-    from scipy.spatial import cKDTree
-
     y = np.concatenate([s.expression[k] for s, k in zip(training, kept, strict=True)])
     alone = len(training) == 1 and training[0].section == slide.section
     middles = [np.zeros(2) if alone else s.xy_um[k].mean(axis=0) for s, k in zip(training, kept, strict=True)]
     places = np.concatenate([s.xy_um[k] - m for s, k, m in zip(training, kept, middles, strict=True)])
     own = slide.xy_um[rows] - (0 if alone else slide.xy_um.mean(axis=0))
+    return near(own, places, y)
+
+
+def near(own: np.ndarray, places: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The mean `(n, G)` of the nearest rows of some places, and of what is usual, which counts as one more."""
+    from scipy.spatial import cKDTree
+
     nearest = cKDTree(places).query(own, k=min(NEAREST, len(places)))[1].reshape(len(own), -1)
     return (y[nearest].sum(axis=1) + y.mean(axis=0)) / (nearest.shape[1] + 1)
 
