@@ -1,0 +1,184 @@
+"""A benchmark from its config: case after case, kept as each ends, the same numbers every time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sq_imputer.bench._audit import audit
+from sq_imputer.bench._config import BenchConfig
+from sq_imputer.bench._protocols import Fold, folds_of, protocol
+from sq_imputer.contract import CropSpec
+from sq_imputer.errors import BadInput, check_number
+from sq_imputer.progress import track
+from sq_imputer.section.keys import verb
+from sq_imputer.section.opened import open_for
+from sq_imputer.section.slide import Slide
+from sq_imputer.store.disk import check_writable
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+RESULTS = "results.parquet"
+VERSIONS = ("sq-imputer", "torch", "numpy", "scikit-learn", "spatialdata", "anndata")
+
+
+@verb
+def run_config(config: BenchConfig | str | Path, out: str | Path, *, processes: int = 1) -> DataFrame:
+    """Run a benchmark and leave its table and all that is needed to run it again in a folder.
+
+    Cases are kept as they end: a call that is repeated does what is missing. Before anything is fitted, what training
+    and test share is looked for (:func:`sq_imputer.bench.audit`); it goes on only with what the config allows.
+
+    Parameters
+    ----------
+    config
+        A config, or the YAML file of one (:class:`sq_imputer.bench.BenchConfig`).
+    out
+        Folder for `results.parquet`, `audit.csv`, `config.yaml`, `provenance.json` and `parts/`. An earlier run of
+        another config there is refused.
+    processes
+        So many cases at once, each in a process of its own with one thread. The numbers are the same.
+
+    Returns
+    -------
+    Tidy: a row per protocol, case, section, seed, task, subject, detail, gene and metric, with `value` and `chance`.
+    :func:`sq_imputer.bench.scores_of` makes of it what :func:`sq_imputer.pl.leaderboard` draws.
+
+    Raises
+    ------
+    BadInput
+        If the split leaks, or the folder holds another benchmark.
+
+    Examples
+    --------
+    >>> table = sqi.bench.run_config("bench.yaml", "bench_out")  # doctest: +SKIP
+    """
+    import pandas as pd
+
+    config = config if isinstance(config, BenchConfig) else BenchConfig.read(config)
+    check_number("processes", processes, 1, whole=True)
+    out = Path(out).resolve()
+    _begin(config, out)
+    folds = folds_of(protocol(config.protocol), _slides(config), config.parts)
+    _audited(config, folds).to_csv(out / "audit.csv", index=False)
+    units = [(case, seed) for case in range(len(folds)) for seed in config.seeds]
+    missing = [unit for unit in units if not _part(config, out, *unit).exists()]
+    _carry_out(config, out, missing, folds, processes)
+    table = pd.concat([pd.read_parquet(_part(config, out, *unit)) for unit in units], ignore_index=True)
+    _write(table, out / RESULTS)
+    (out / "provenance.json").write_text(json.dumps(_provenance(config, table), indent=1))
+    return table
+
+
+def _begin(config: BenchConfig, out: Path) -> None:
+    """Make the folder, or take it up where an earlier run of the same config has left it."""
+    there = out / "config.yaml"
+    if there.exists() and BenchConfig.read(there).identity != config.identity:
+        raise BadInput(f"'{out}' holds another benchmark; pass another folder, or remove that one.")
+    check_writable(out if out.exists() else out.parent)
+    (out / "parts").mkdir(parents=True, exist_ok=True)
+    config.write(there)
+
+
+def _slides(config: BenchConfig) -> list[Slide]:
+    return [
+        Slide.from_sdata(open_for(path, config.keys), section=name, **config.keys)
+        for name, path in config.sections.items()
+    ]
+
+
+def _audited(config: BenchConfig, folds: Sequence[Fold]) -> DataFrame:
+    import pandas as pd
+
+    share = ("patient",) if protocol(config.protocol).split in ("section", "replicate") else ()
+    tables = []
+    for fold in folds:
+        parts = {"train": fold.case.training, "val": fold.validation, "test": (fold.case.test,)}
+        found = audit(
+            {name: part for name, part in parts.items() if part},
+            allow=(*config.allow, *share),
+            spec=CropSpec(config.extent_um, config.size_px),
+        )
+        tables.append(found.assign(case=fold.case.name))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _part(config: BenchConfig, out: Path, case: int, seed: int) -> Path:
+    return out / "parts" / f"{config.identity}-{case}-{seed}.parquet"
+
+
+def _carry_out(config: BenchConfig, out: Path, units: list, folds: Sequence[Fold], processes: int) -> None:
+    if processes == 1 or len(units) < 2:
+        for case, seed in track(units, f"bench {config.protocol}", len(units)):
+            _one(config, folds[case], _part(config, out, case, seed), seed)
+        return
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(min(processes, len(units)), get_context("spawn")) as pool:
+        jobs = [pool.submit(_elsewhere, config, str(out), case, seed) for case, seed in units]
+        for job in track(as_completed(jobs), f"bench {config.protocol}", len(jobs)):
+            job.result()
+
+
+def _elsewhere(config: BenchConfig, out: str, case: int, seed: int) -> None:
+    """One case in another process, which opens the sections itself."""
+    fold = folds_of(protocol(config.protocol), _slides(config), config.parts)[case]
+    _one(config, fold, _part(config, Path(out), case, seed), seed)
+
+
+def _one(config: BenchConfig, fold: Fold, path: Path, seed: int) -> None:
+    from sq_imputer.bench._tasks import all_tasks
+    from sq_imputer.device import one_thread
+
+    with one_thread():  # sums of several threads differ in the last bits
+        _write(all_tasks(config, fold, seed), path)
+
+
+def _write(table: DataFrame, path: Path) -> None:
+    """The whole table, or the one that was there."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    table.to_parquet(beside, index=False)
+    os.replace(beside, path)
+
+
+def _provenance(config: BenchConfig, table: DataFrame) -> dict:
+    import pandas as pd
+
+    numbers = hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()).hexdigest()
+    versions = {name: version(name) for name in VERSIONS} | {"python": platform.python_version()}
+    return {"config": config.identity, "results_sha256": numbers, "versions": versions}
+
+
+def scores_of(results: DataFrame, task: str = "models") -> DataFrame:
+    """Scores per gene of one task of a benchmark, as :func:`sq_imputer.bench.run` returns them; seeds are averaged.
+
+    Parameters
+    ----------
+    results
+        As :func:`run_config` returns them.
+    task
+        `"models"` or `"expression"`.
+
+    Raises
+    ------
+    BadInput
+        If the results have no such task.
+
+    Examples
+    --------
+    >>> table = sqi.bench.scores_of(benchmark, "expression")  # doctest: +SKIP
+    """
+    part = results[results["task"] == task]
+    if part.empty:
+        raise BadInput(f"no task '{task}' in these results; they have {sorted(set(results['task']))}.")
+    kept = ["case", "section", "subject", "gene", "rank", "shares_patient"]
+    wide = part.groupby([*kept, "metric"], sort=False)["value"].mean().unstack("metric")
+    return wide.reset_index().rename(columns={"subject": "predictor"}).rename_axis(columns=None)

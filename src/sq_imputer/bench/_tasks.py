@@ -1,0 +1,139 @@
+"""What is run on a case, as rows of one tidy table: every number with its task, subject, metric and chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sq_imputer.bench._contrast import Tuned, contrast
+from sq_imputer.bench._leave_out import run
+from sq_imputer.bench._pairs import Pairs, pairs
+from sq_imputer.bench._probes import expression_probe
+from sq_imputer.bench._protocols import Fold, protocol
+from sq_imputer.bench._retrieval import retrieval
+from sq_imputer.contract import CropSpec
+from sq_imputer.genes.panel import choose_genes
+from sq_imputer.scores.batches import batch_table
+from sq_imputer.scores.tables import METRICS
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from sq_imputer.bench._config import BenchConfig
+
+UNTUNED = "untuned"
+BASELINES = ("mean", "depth only", "coordinates only")
+
+
+def all_tasks(config: BenchConfig, fold: Fold, seed: int) -> DataFrame:
+    """Every task of a config on one case with one seed.
+
+    Returns
+    -------
+    Columns `protocol`, `case`, `section`, `shares_patient`, `seed`, `task`, `subject`, `detail`, `gene`, `rank`,
+    `metric`, `value`, `chance`, `n`.
+    """
+    import pandas as pd
+
+    how = protocol(config.protocol)
+    tasks = config.tasks or how.tasks
+    found = []
+    if "models" in tasks:
+        found.append(_models(config, fold, seed))
+    if set(tasks) - {"models"}:
+        for encoder in config.encoders:
+            found += list(_of_pairs(config, fold, encoder, tasks, seed))
+    table = pd.concat(found, ignore_index=True)
+    first = {"protocol": config.protocol, "case": fold.case.name, "shares_patient": fold.case.shares_patient}
+    return table.assign(**first, seed=seed)
+
+
+def _models(config: BenchConfig, fold: Fold, seed: int) -> DataFrame:
+    models = {name: config.model(name) for name in config.models}
+    table = run([fold.case], models, n_genes=_size(config), unit=config.unit, seed=seed, device=config.device)
+    return _long(table, "models")
+
+
+def _size(config: BenchConfig) -> int:
+    return config.n_genes or protocol(config.protocol).n_genes
+
+
+def _of_pairs(config: BenchConfig, fold: Fold, encoder: str, tasks: Sequence[str], seed: int) -> Iterator[DataFrame]:
+    """The tasks on pairs, for one encoder: untuned, and after every contrast."""
+    train, validation, test = _pairs(config, fold, encoder)
+    how = protocol(config.protocol)
+    tuned = {
+        name: contrast(train, validation, config=config.contrast(name), seed=seed, device=_device(config))
+        for name in config.contrasts
+    }
+    if "retrieval" in tasks:
+        for name, one in tuned.items():
+            found = retrieval(one, test, gallery=how.galleries, exclude_um=config.exclude_um)
+            yield _recalls(found, f"{encoder} | {name}")
+    if "expression" in tasks:
+        yield from _probes(config, encoder, train, test, tuned, seed)
+    if "batch" in tasks:
+        both = Pairs.cat([train, test])
+        for name, features in [(UNTUNED, both.image), *((n, one.features(both)) for n, one in tuned.items())]:
+            yield _batches(batch_table(features, both.section, seed=seed), f"{encoder} | {name}", len(both))
+
+
+def _device(config: BenchConfig) -> str:
+    from sq_imputer.device import pick_device
+
+    return pick_device(config.device)
+
+
+def _pairs(config: BenchConfig, fold: Fold, encoder: str) -> tuple[Pairs, Pairs | None, Pairs]:
+    case, spec = fold.case, CropSpec(config.extent_um, config.size_px)
+    genes = choose_genes(case.training, _size(config))
+    lora = any(config.contrast(name).finetune == "lora" for name in config.contrasts)
+    how = {"spec": spec, "unit": config.unit, "crops": lora, "device": config.device}
+    train, test = pairs(case.training, genes, encoder, **how), pairs([case.test.take(case.rows)], genes, encoder, **how)
+    return train, pairs(fold.validation, genes, encoder, **how) if fold.validation else None, test
+
+
+def _probes(
+    config: BenchConfig, encoder: str, train: Pairs, test: Pairs, tuned: dict[str, Tuned], seed: int
+) -> Iterator[DataFrame]:
+    """The probe on the untuned encoder with its baselines, and on every tuned one."""
+    probe = config.probe or protocol(config.protocol).probe
+    first = expression_probe(train, test, probe=probe, seed=seed)
+    first["predictor"] = [n if n in BASELINES else f"{encoder} | {UNTUNED}" for n in first["predictor"]]
+    yield _long(first, "expression", probe)
+    for name, one in tuned.items():
+        image = {"train": one.features(train), "test": one.features(test)}
+        sides = replace(train, image=image["train"]), replace(test, image=image["test"])
+        found = expression_probe(*sides, probe=probe, baselines=False, seed=seed)
+        yield _long(found.assign(predictor=f"{encoder} | {name}"), "expression", probe)
+
+
+def _long(table: DataFrame, task: str, detail: str = "") -> DataFrame:
+    """Scores per gene, a row per metric; genes are ranked by their place in the panel."""
+    genes = list(dict.fromkeys(table["gene"]))
+    table = table.assign(rank=table["gene"].map(genes.index), subject=table["predictor"], n=table["n_spots"])
+    kept = ["section", "subject", "gene", "rank", "n"]
+    metrics = [name for name in METRICS if name in table]
+    long = table.melt(id_vars=kept, value_vars=metrics, var_name="metric", value_name="value")
+    return long.assign(task=task, detail=detail, chance=np.nan)
+
+
+def _recalls(table: DataFrame, subject: str) -> DataFrame:
+    import pandas as pd
+
+    rows = []
+    for one in table.itertuples():
+        where = f"{one.direction}, {one.gallery}"
+        rows.append((one.section, subject, where, f"recall@{one.k}", one.recall, one.chance, one.n))
+        if one.k == table["k"].min():
+            rows.append((one.section, subject, where, "median_rank", one.median_rank, np.nan, one.n))
+    names = ["section", "subject", "detail", "metric", "value", "chance", "n"]
+    return pd.DataFrame(rows, columns=names).assign(task="retrieval", gene="", rank=-1)
+
+
+def _batches(table: DataFrame, subject: str, n: int) -> DataFrame:
+    kept = table[["metric", "value", "chance"]]
+    return kept.assign(task="batch", subject=subject, detail="", section="all", gene="", rank=-1, n=n)

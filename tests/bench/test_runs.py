@@ -1,0 +1,155 @@
+"""Benchmarks from a file: resumed, repeated to the bit, and refused where the split leaks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import sq_imputer as sqi
+from sq_imputer import bench
+from sq_imputer.bench import BenchConfig, _runs, _tasks
+
+QUICK = {"steps": 20, "width": 8}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory) -> Path:
+    """Sections of three patients in stores."""
+    folder = tmp_path_factory.mktemp("stores")
+    for name, sdata in sqi.datasets.toy(3, size_px=480, mpp=1.25, seed=11).items():
+        sdata.write(folder / f"{name}.zarr")
+    return folder
+
+
+def written(folder: Path, **changes) -> Path:
+    held = {
+        "protocol": "hescape",
+        "sections": {name: f"{name}.zarr" for name in ("P1", "P2", "P3")},
+        "split": {"train": ["P1"], "val": ["P2"], "test": ["P3"]},
+        "contrasts": {"clip": QUICK, "siglip": {**QUICK, "loss": "siglip", "genes": "pca"}},
+        "n_genes": 6,
+        "size_px": 32,
+        "device": "cpu",
+        **changes,
+    }
+    path = folder / f"{held['protocol']}.yaml"
+    path.write_text(yaml.safe_dump({name: value for name, value in held.items() if value is not None}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(stores, tmp_path_factory):
+    out = tmp_path_factory.mktemp("bench") / "out"
+    return bench.run_config(written(stores), out), out
+
+
+def test_every_task_is_in_one_tidy_table_with_its_chance(done):
+    table, _ = done
+    assert set(table["task"]) == {"retrieval", "expression", "batch"} and set(table["case"]) == {"P3"}
+    recall = table[table["metric"] == "recall@5"]
+    assert set(recall["subject"]) == {"texture | clip", "texture | siglip"} and (recall["chance"] > 0).all()
+    assert set(recall["detail"]) == {
+        f"{a} to {b}, {g}"
+        for a, b in (("image", "expression"), ("expression", "image"))
+        for g in ("batch:64", "section", "all")
+    }
+    probes = table[table["task"] == "expression"]
+    subjects = {"mean", "depth only", "coordinates only", "texture | untuned", "texture | clip", "texture | siglip"}
+    assert set(probes["subject"]) == subjects and set(probes["detail"]) == {"ridge-pca128"}
+    assert not table["shares_patient"].any()
+
+
+def test_what_is_left_repeats_it_to_the_bit(done, tmp_path):
+    table, out = done
+    assert {p.name for p in out.iterdir()} == {
+        "results.parquet",
+        "audit.csv",
+        "config.yaml",
+        "provenance.json",
+        "parts",
+    }
+    again = bench.run_config(out / "config.yaml", tmp_path / "again")
+    pd.testing.assert_frame_equal(table, again, check_exact=True)
+    one, other = (json.loads((f / "provenance.json").read_text()) for f in (out, tmp_path / "again"))
+    assert one["results_sha256"] == other["results_sha256"]
+
+
+def test_only_what_is_missing_is_run_again(stores, tmp_path, monkeypatch):
+    path = written(stores, protocol="leave_patient_out", split=None, models={"ridge": {"context_um": []}})
+    ran, every = [], _tasks.all_tasks
+    monkeypatch.setattr(
+        _tasks, "all_tasks", lambda config, fold, seed: ran.append((fold.case.name, seed)) or every(config, fold, seed)
+    )
+    first = bench.run_config(path, tmp_path / "out")
+    assert ran == [("P1", 0), ("P2", 0), ("P3", 0)] and set(first["case"]) == {"P1", "P2", "P3"}
+    next((tmp_path / "out" / "parts").glob("*-1-0.parquet")).unlink()
+    second = bench.run_config(path, tmp_path / "out")
+    assert ran[3:] == [("P2", 0)]
+    pd.testing.assert_frame_equal(first, second, check_exact=True)
+
+
+def test_processes_change_no_number(stores, done, tmp_path):
+    two = bench.run_config(written(stores, seeds=[0, 1]), tmp_path / "two", processes=2)
+    first = two[two["seed"] == 0].reset_index(drop=True)
+    pd.testing.assert_frame_equal(first, done[0], check_exact=True)
+    assert len(two) == 2 * len(first)
+
+
+def test_a_leak_is_refused_before_anything_is_fitted(stores, tmp_path, monkeypatch):
+    monkeypatch.setattr(_runs, "_carry_out", None)
+    sections = {"P1": "P1.zarr", "P2": "P1.zarr", "P3": "P3.zarr"}
+    with pytest.raises(sqi.BadInput, match="the split leaks"):
+        bench.run_config(written(stores, sections=sections), tmp_path / "out")
+
+
+def test_another_benchmark_is_not_written_over(stores, done):
+    with pytest.raises(sqi.BadInput, match="another benchmark"):
+        bench.run_config(written(stores, n_genes=5), done[1])
+
+
+def test_scores_per_gene_are_those_of_the_leaderboard(done):
+    scores = bench.scores_of(done[0], "expression")
+    assert {"gene", "predictor", "case", "shares_patient", "rank", "pearson"} <= set(scores)
+    assert len(scores) == 6 * 6
+    expected = done[0].query("subject == 'texture | clip' and metric == 'mse' and gene == @scores.gene[0]")["value"]
+    found = scores[(scores["predictor"] == "texture | clip") & (scores["gene"] == scores["gene"][0])]["mse"]
+    np.testing.assert_allclose(found, expected)
+    with pytest.raises(sqi.BadInput, match="no task 'models'"):
+        bench.scores_of(done[0])
+
+
+def test_replicates_are_within_a_patient_and_marked(toy_slides):
+    folds = bench._protocols.folds_of(bench.protocol("replicate"), toy_slides, None)
+    assert len(folds) == 3 and all(fold.case.shares_patient for fold in folds)
+    with pytest.raises(sqi.BadInput, match="needs a split"):
+        bench._protocols.folds_of(bench.protocol("transfer"), toy_slides, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocol": "hescap"}, "no protocol 'hescap'"),
+        ({"sectoins": {}}, "fields are 'sections'"),
+        ({"tasks": ["retreival"]}, "tasks are"),
+        ({"probe": "ridge"}, "probes"),
+        ({"protocol": "transfer"}, "name some"),
+        ({"contrasts": {"clip": {"stepz": 5}}}, "config names 'stepz'"),
+        ({"n_genes": "many"}, "n_genes"),
+    ],
+)
+def test_a_config_says_what_is_wrong_with_it(stores, changes, message):
+    with pytest.raises(sqi.SqImputerError, match=message):
+        BenchConfig.read(written(stores, **changes))
+
+
+def test_a_file_that_is_no_config_is_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("- a\n- b\n")
+    with pytest.raises(sqi.BadInput, match="holds a list"):
+        BenchConfig.read(tmp_path / "a.yaml")
+    with pytest.raises(sqi.MissingKey, match="no config"):
+        BenchConfig.read(tmp_path / "b.yaml")
