@@ -34,7 +34,7 @@ FLOORS = [
     {"pp", "tl", "pl"},
     {"io"},
     {"datasets"},
-    {"testing", "widget", "_demo"},
+    {"testing", "widget", "_demo", "report"},
     {"cli"},
     {"__main__"},
 ]

@@ -15,7 +15,19 @@ import sq_imputer as sqi
 ORDER = {
     sqi.pp: ("pixel_size", "quality", "crops", "tissue", "grid", "embed", "straighten"),
     sqi.tl: ("fit", "predict", "score", "correct", "trust", "domains", "agreement", "explain", "retrieved"),
-    sqi.bench: ("leave_one_out", "run"),
+    sqi.bench: (
+        *("leave_one_out", "run", "compare", "pairs", "contrast", "retrieval", "over_sections", "expression_probe"),
+        *(
+            "audit",
+            "batch_table",
+            "label_probe",
+            "published_split",
+            "protocol",
+            "read_pairs",
+            "run_config",
+            "scores_of",
+        ),
+    ),
     sqi.pl: ("compare", "domains", "explain", "genes_correlation", "skill", "leaderboard", "quality"),
 }
 

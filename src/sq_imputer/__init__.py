@@ -11,7 +11,7 @@ from sq_imputer.errors import BadInput, MissingKey, OutOfMemory, SqImputerError,
 from sq_imputer.predictor.registry import ModelCard, cite, get_model, list_models, register_model
 
 if TYPE_CHECKING:
-    from sq_imputer import bench, datasets, encoders, explain, genes, io, pl, pp, scores, testing, tl
+    from sq_imputer import bench, datasets, encoders, explain, genes, io, pl, pp, report, scores, testing, tl
     from sq_imputer.genes.knowledge import GeneKnowledge
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.predictor.folder import load
@@ -19,7 +19,20 @@ if TYPE_CHECKING:
     from sq_imputer.section.slide import Slide
 
 # Where the lazy names live: importing sq_imputer must not import torch, squidpy or spatialdata.
-_NAMESPACES = ("bench", "datasets", "encoders", "explain", "genes", "io", "pl", "pp", "scores", "testing", "tl")
+_NAMESPACES = (
+    "bench",
+    "datasets",
+    "encoders",
+    "explain",
+    "genes",
+    "io",
+    "pl",
+    "pp",
+    "report",
+    "scores",
+    "testing",
+    "tl",
+)
 # Rooms and their modules that the API page names a class of: `sqi.section.keys.SlideKeys`.
 _ROOMS = {
     "device": (),
@@ -67,6 +80,7 @@ __all__ = [
     "pl",
     "pp",
     "register_model",
+    "report",
     "scores",
     "testing",
     "tl",

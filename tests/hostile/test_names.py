@@ -49,7 +49,7 @@ def test_an_error_is_the_same_after_it_was_sent_to_another_process() -> None:
 
 def test_a_table_on_the_command_line_shows_names_as_they_are(capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
-    cli._print(pd.DataFrame({MARKUP: [MARKUP, TITLE], "value": [0.5, LINE]}), title=f"{MARKUP} {CLEAR}")
+    cli.print_table(pd.DataFrame({MARKUP: [MARKUP, TITLE], "value": [0.5, LINE]}), title=f"{MARKUP} {CLEAR}")
     said = capsys.readouterr().out
     assert said.count(MARKUP) == 3 and r"\x1b]0;owned\x07" in said and r"\x1b[2J" in said
     assert "\x1b" not in said and "\r" not in said and "0.500" in said

@@ -3,7 +3,8 @@
 from sq_imputer.bench._audit import audit
 from sq_imputer.bench._compare import compare
 from sq_imputer.bench._config import BenchConfig
-from sq_imputer.bench._contrast import Contrast, Tuned, contrast
+from sq_imputer.bench._contrast import Tuned, contrast
+from sq_imputer.bench._contrasts import Contrast
 from sq_imputer.bench._labels import label_probe
 from sq_imputer.bench._leave_out import leave_one_out, outcomes, run, strips_of
 from sq_imputer.bench._outcome import Case, Outcome

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from sq_imputer.bench._contrast import Contrast
+from sq_imputer.bench._contrasts import Contrast
 from sq_imputer.bench._probes import PROBES
 from sq_imputer.bench._protocols import TASKS, protocol
 from sq_imputer.bench._splits import published_split

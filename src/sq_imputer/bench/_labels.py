@@ -63,7 +63,7 @@ def label_probe(
     --------
     >>> import numpy as np
     >>> features = {f"slide {k}": np.random.default_rng(k).normal(size=(20, 4)) + k % 2 for k in range(8)}
-    >>> sqi.bench.label_probe(features, {name: str(k % 2) for k, name in enumerate(features)})
+    >>> table = sqi.bench.label_probe(features, {name: str(k % 2) for k, name in enumerate(features)})
     """
     import pandas as pd
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sq_imputer.bench._contrasts import Contrast
 from sq_imputer.bench._pairs import Pairs, need
 from sq_imputer.encoders._shelf import Shelf
 from sq_imputer.errors import BadInput
 from sq_imputer.nn import clip
-
-if TYPE_CHECKING:
-    from sq_imputer.bench._contrast import Contrast
 
 GENE_WIDTH = 128  # of the network of expression, as published
 NO_CROPS = "Make them with crops=True: low-rank tuning sees pixels."

@@ -185,7 +185,8 @@ def pairs(
     Examples
     --------
     >>> slides = [sqi.Slide.from_sdata(section) for section in sections]
-    >>> pairs = sqi.bench.pairs(slides, genes=genes)
+    >>> genes = list(slides[0].var_names[:5])
+    >>> pairs = sqi.bench.pairs(slides, genes, spec=sqi.CropSpec(100, 32))
     """
     how = {"spec": spec, "unit": unit, "weights": weights, "crops": crops, "device": device}
     return Pairs.cat([Pairs.of(slide, genes, encoder, **how) for slide in slides])

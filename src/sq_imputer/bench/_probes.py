@@ -66,7 +66,8 @@ def expression_probe(
 
     Examples
     --------
-    >>> table = sqi.bench.expression_probe(pairs[pairs.section != "S3"], pairs[pairs.section == "S3"])
+    >>> last = pairs.section == pairs.section[-1]
+    >>> table = sqi.bench.expression_probe(pairs[~last], pairs[last])
     """
     if probe not in PROBES:
         raise BadInput(f"probe is {probe!r}; expected one of {listed(PROBES)}.")
@@ -181,6 +182,11 @@ def over_sections(
     Returns
     -------
     A row per combination of `by` and value: `mean`, `low`, `high`, `n_sections`.
+
+    Examples
+    --------
+    >>> found = sqi.bench.retrieval(tuned, pairs)
+    >>> means = sqi.bench.over_sections(found, ["recall", "chance"], by=["direction", "gallery", "k"])
     """
     import pandas as pd
 

@@ -123,6 +123,10 @@ def protocol(name: str) -> Protocol:
     ------
     MissingKey
         If there is none.
+
+    Examples
+    --------
+    >>> what = sqi.bench.protocol("hest").compares
     """
     if name not in PROTOCOLS:
         raise MissingKey(f"no protocol '{name}'; there are {listed(PROTOCOLS, 9)}.")

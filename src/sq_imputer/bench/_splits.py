@@ -34,6 +34,10 @@ def published_split(name: str, *, allow_shared: bool = False) -> dict[str, list[
         If there is no such split.
     BadInput
         If a slide is in two parts of it, as in `skin`.
+
+    Examples
+    --------
+    >>> split = sqi.bench.published_split("hescape/breast")
     """
     source, _, panel = name.partition("/")
     known = json.loads(files("sq_imputer.bench").joinpath("data/hescape.json").read_text())["panels"]

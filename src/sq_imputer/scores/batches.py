@@ -45,6 +45,10 @@ def batch_table(features, section, label=None, *, seed: int = 0) -> DataFrame:
     ------
     BadInput
         If there is one section, or one has fewer rows than folds.
+
+    Examples
+    --------
+    >>> table = sqi.bench.batch_table(pairs.image, pairs.section)
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""`sq-imputer demo | fit | predict | score | models`: the same verbs, on stores instead of objects."""
+"""`sq-imputer demo | fit | predict | score | models | bench`: the same verbs, on stores instead of objects."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from typing import Annotated
 
 import typer
 
+from sq_imputer.cli import _bench
+from sq_imputer.cli._printed import interval, print_table
 from sq_imputer.errors import BadInput, SqImputerError, StoreError, listed, printable
 
 app = typer.Typer(help="Gene expression from H&E, on SpatialData stores.", no_args_is_help=True, add_completion=False)
+app.add_typer(_bench.app, name="bench")
 
 BASELINE = "ridge on texture"
 COLUMNS = {"genes": "genes", "numbers": "columns", "classes": "classes", "composition": "parts"}
@@ -138,42 +141,17 @@ def _weights(given: Sequence[str] | None) -> str | dict[str, str] | None:
     return dict(one.split("=", 1) for one in given)
 
 
-def _print(table, title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    def plain(value) -> Text:  # rich takes brackets in a string for styles and links
-        return Text(_number(value, 3) if isinstance(value, float) else printable(value))
-
-    shown = Table(title=plain(title))
-    for number, column in enumerate(table.columns):
-        shown.add_column(plain(column), justify="left" if number == 0 else "right", overflow="fold")
-    for row in table.itertuples(index=False):
-        shown.add_row(*map(plain, row))
-    Console().print(shown)
-
-
-def _number(value: float, digits: int = 2) -> str:
-    return "–" if value != value else f"{value:.{digits}f}"
-
-
-def _interval(mean: float, low: float, high: float) -> str:
-    """A mean with its interval; a dash for one that there is not."""
-    return _number(mean) + ("" if low != low or mean != mean else f" [{low:.2f}, {high:.2f}]")
-
-
 def _print_summary(summary, where: str, columns: str = "genes") -> None:
     """A row per predictor, a column per score: mean over genes [95 % interval over blocks of spots]."""
     order, n_genes = list(dict.fromkeys(summary["predictor"])), summary["n_genes"].iloc[0]
     shown = summary[summary["metric"].isin(SHOWN)].copy()
-    shown["value"] = [_interval(*values) for values in shown[["mean", "low", "high"]].to_numpy()]
+    shown["value"] = [interval(*values) for values in shown[["mean", "low", "high"]].to_numpy()]
     same = shown.pivot(index="predictor", columns="metric", values="value").apply(tuple, axis=1)
     twins = [name for name in order if name != BASELINE and BASELINE in same and same[name] == same[BASELINE]]
     order = [name for name in order if name != BASELINE or not twins]
     shown = shown.pivot(index="predictor", columns="metric", values="value").loc[order].reset_index()
     shown = shown.rename(columns=lambda name: name.replace("pearson_given", "given").replace("_", " "))
-    _print(shown, f"mean over {n_genes} {columns}, {where}")
+    print_table(shown, f"mean over {n_genes} {columns}, {where}")
     if twins:
         typer.echo(f"{printable(twins[0])} is {BASELINE}, the baseline, and stands there once")
     if "n_nan" not in summary:  # of classes
@@ -356,13 +334,13 @@ def models() -> None:
         replace(card, name=f"zoo:{card.name}", limits=f"{card.limits} License: {card.license}.")
         for card in external.cards()
     ]
-    _print(
+    print_table(
         pd.DataFrame(
             {"model": [c.name for c in cards], "what": [c.summary for c in cards], "limits": [c.limits for c in cards]}
         ),
         "models",
     )
-    _print(pd.DataFrame([_terms(card) for card in _encoder_cards()]), "encoders")
+    print_table(pd.DataFrame([_terms(card) for card in _encoder_cards()]), "encoders")
 
 
 def _encoder_cards() -> list:

@@ -1,0 +1,5 @@
+"""One HTML file of what was done, that opens anywhere: no network, nothing beside it."""
+
+from sq_imputer.report._bench import bench
+
+__all__ = ["bench"]
