@@ -1,6 +1,7 @@
-"""The HESCAPE protocol on her2st and MOB: retrieval beside chance, tuned beside untuned, batch effects, a planted leak.
+"""The HESCAPE protocol on her2st and MOB: retrieval beside chance, tuned and untuned, batch effects, a planted leak.
 
-    python benchmarks/hescape.py OUT [--data FOLDER] [--encoders texture] [--processes 1] [--json benchmarks/figures.json]
+    python benchmarks/hescape.py OUT [--data FOLDER] [--encoders texture] [--seeds 0 1 2] [--processes 1]
+        [--json benchmarks/figures.json]
 
 her2st: C2 and C3 train, C4 validates, C5 tests, and A1 and B4, of other patients, are a second test (protocol
 `hescape`, patient shared within C and marked). MOB: one section trains, the other tests. For each, CLIP and SigLIP

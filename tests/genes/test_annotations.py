@@ -21,7 +21,11 @@ def test_gene_info_gives_texts_synonyms_and_ids(gene_info):
         GeneKnowledge.from_gene_info(gene_info)
 
 
-@pytest.mark.parametrize("content", [b"\x1f\x8bdamaged", b"\xff\xfe\x00", gzip.compress(b"A\tb" * 99)[:-20]])
+@pytest.mark.parametrize(
+    "content",
+    [b"\x1f\x8bdamaged", b"\xff\xfe\x00", gzip.compress(b"A\tb" * 99, mtime=0)[:-20]],
+    ids=["no gzip", "no text", "cut off"],
+)
 def test_damaged_files_are_said_to_be(tmp_path, content):
     (tmp_path / "texts.tsv").write_bytes(content)
     with pytest.raises(sqi.BadInput, match="is damaged, or no text in UTF-8"):
