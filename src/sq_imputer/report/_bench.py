@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SCORES = ("pearson", "pearson_given_depth", "mse")
+NO_INTERCEPT = (
+    "It has no intercept, as published: its squared error holds the means of the genes, which baselines know."
+)
 TITLES = {"models": "Models", "expression": "Expression from features, by a linear probe"}
 
 
@@ -64,9 +67,10 @@ def _about(page: Page, config: BenchConfig, results: DataFrame) -> None:
     how = protocol(config.protocol)
     cases = results.groupby("case")["shares_patient"].any()
     patients = f"; in {cases.sum()} of them a patient is in training and test" if cases.any() else ", of new patients"
+    many, genes = "case" if len(cases) == 1 else "cases", config.n_genes or how.n_genes
     page.words(
-        f"{len(cases)} cases{patients}. Unit {config.unit}, {config.n_genes or how.n_genes} genes chosen on the "
-        f"training sections of each case, seeds {', '.join(map(str, config.seeds))}."
+        f"{len(cases)} {many}{patients}. Unit {config.unit}, {genes} genes chosen on the training sections of each "
+        f"case, seeds {', '.join(map(str, config.seeds))}."
     )
     page.words(how.compares, note=True)
 
@@ -77,7 +81,8 @@ def _scores(page: Page, results: DataFrame, task: str) -> None:
     page.heading(TITLES[task])
     scores = scores_of(results, task)
     if task == "expression":
-        page.words(f"Probe {listed_once(results[results['task'] == task]['detail'])}.")
+        probe = listed_once(results[results["task"] == task]["detail"])
+        page.words(f"Probe {probe}. {NO_INTERCEPT if probe != 'ridge-cv' else ''}")
     means = over_sections(scores, [m for m in SCORES if m in scores], by=["predictor"])
     page.table(_with_intervals(means, "predictor"))
     page.words(
