@@ -24,6 +24,7 @@ TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
 FLOORS = [
     {"errors"},
     {"surroundings", "ranges", "target"},
+    {"needs"},
     {"progress", "device", "contract", "untrusted", "places"},
     {"nn", "scores", "store", "pixels", "genes"},
     {"encoders"},

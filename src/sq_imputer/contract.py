@@ -6,133 +6,57 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from sq_imputer.errors import BadInput, check_number
-from sq_imputer.ranges import check_ranges, within
+from sq_imputer.needs import CropSpec, Needs, Views
 from sq_imputer.target import Target
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-
-@dataclass(frozen=True)
-class CropSpec:
-    """A square of tissue and the tensor made of it.
-
-    Parameters
-    ----------
-    extent_um
-        Side of the square on the tissue, in µm.
-    size_px
-        Side of the tensor, in pixels.
-    """
-
-    extent_um: float = 112.0
-    size_px: int = 224
-
-    def __post_init__(self) -> None:
-        check_number("CropSpec.extent_um", self.extent_um)
-        if not self.extent_um > 0:
-            raise BadInput(f"CropSpec.extent_um is {self.extent_um}; it is a length in µm and must be positive.")
-        check_number("CropSpec.size_px", self.size_px, 1, whole=True)
-
-    @classmethod
-    def of(cls, spec: CropSpec | None) -> CropSpec:
-        """The spec that a verb was given, or the default one; an error if it is no spec."""
-        if not isinstance(spec, cls | None):
-            raise BadInput(f"spec is a {type(spec).__name__}; expected CropSpec(extent_um, size_px), or None.")
-        return spec or cls()
-
-    @property
-    def mpp(self) -> float:
-        """µm per pixel of the tensor."""
-        return self.extent_um / self.size_px
+__all__ = ["Batch", "CropSpec", "Marks", "Model", "Needs", "Prediction", "Source", "Target", "Views", "WholeSlide"]
 
 
-def _check_contexts(context_um: Sequence[float], extent_um: float) -> None:
-    for context in context_um:
-        if context <= extent_um:
-            told = f"a context is wider than the crop, of {extent_um} µm. Pass wider ones, or context_um=() for none."
-            raise BadInput(f"context_um has {context} µm; {told}")
-
-
-@dataclass(frozen=True)
-class Views:
-    """The part of a model's `Config` that says which features it reads, for models that read features.
+@dataclass(eq=False)
+class WholeSlide:
+    """All rows of a section, for models that look at it as a whole: once per section and step, not once per row.
 
     Parameters
     ----------
-    encoders
-        Frozen encoders of the crops (:func:`sq_imputer.encoders.list_encoders`).
-    extent_um
-        Side of the crop, in µm.
-    size_px
-        Side of the crop and of the contexts, in pixels.
-    context_um
-        Sides of wider crops around the same center, in µm.
-    per_section
-        Center and scale features within each section, which takes stain and scanner out.
+    tokens
+        `(N, F)` features of every row.
+    places
+        `(N, 2)` whole numbers, column and row of the lattice that the rows lie on, along x and y of the section;
+        neighbors differ by 1. Cells on no lattice may share a place. On a hexagonal lattice they are axial: its six
+        neighbors are at (±1, 0), (0, ±1), (1, -1) and (-1, 1).
+    hexagonal
+        Which axis the rows of a hexagonal lattice run along, 0 for x and 1 for y: the first place counts
+        along it. -1: the lattice is square, or there is none.
     """
 
-    encoders: tuple[str, ...] = ("texture",)
-    extent_um: float = within(150.0, above=0)
-    size_px: int = within(224, 1)
-    context_um: tuple[float, ...] = within((400.0, 800.0), above=0, whole=False)
-    per_section: bool = True
+    tokens: Tensor
+    places: Tensor
+    hexagonal: int = -1
 
     def __post_init__(self) -> None:
-        check_ranges(self)
-        if not self.encoders or isinstance(self.encoders, str):
-            raise BadInput(
-                f"{type(self).__module__.rsplit('.')[-1]}.Config.encoders is {self.encoders!r}; expected a tuple of "
-                "names, such as ('texture',)."
-            )
-        _check_contexts(self.context_um, self.extent_um)
+        self._kept: dict = {}
 
-    @property
-    def needs(self) -> Needs:
-        """Features of the crop and its contexts, side by side."""
-        crop = CropSpec(self.extent_um, self.size_px)
-        return Needs(crop, self.encoders, self.context_um, per_section=self.per_section)
+    def __len__(self) -> int:
+        return len(self.tokens)
 
+    def to(self, device) -> WholeSlide:
+        """The rows on another device, taken there once."""
+        if self.tokens.device.type == str(device).partition(":")[0]:
+            return self
+        return self.once(("to", str(device)), lambda: self._moved(device))
 
-@dataclass(frozen=True)
-class Needs:
-    """What a model asks to see of every row; all reading follows from it.
+    def _moved(self, device) -> WholeSlide:
+        return replace(self, tokens=self.tokens.to(device), places=self.places.to(device))
 
-    Parameters
-    ----------
-    crop
-        The crop at the center of the row. With `encoders`, what the encoders see; without, the pixels themselves.
-    encoders
-        Names of frozen image encoders whose features replace the pixels, concatenated in this order.
-    context_um
-        Sides, in µm, of further and wider crops around the same center, seen by the same encoders.
-    neighbors
-        `k`: the k × k block of crops around the row (the row's own crop is the middle one).
-    per_section
-        Center and scale the features within each section, which takes its stain and scanner out.
-    knowledge
-        Vectors of the genes (:class:`sq_imputer.GeneKnowledge`), which a fit keeps as buffers of the model.
-    """
-
-    crop: CropSpec | None = None
-    encoders: tuple[str, ...] = ()
-    context_um: tuple[float, ...] = ()
-    neighbors: int = 0
-    per_section: bool = False
-    knowledge: bool = False
-
-    def __post_init__(self) -> None:
-        if self.crop is not None:
-            _check_contexts(self.context_um, self.crop.extent_um)
-
-    @property
-    def views(self) -> tuple[CropSpec, ...]:
-        """The crop and its wider contexts, narrowest first, all with the crop's size in pixels."""
-        if self.crop is None:
-            return ()
-        return (self.crop, *(CropSpec(extent, self.crop.size_px) for extent in self.context_um))
+    def once(self, key, make):
+        """What `make()` gave when this was first asked for by this key."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
 
 @dataclass
@@ -146,7 +70,18 @@ class Batch:
     crops
         `(B, 3, S, S)` uint8, or `(B, k * k, 3, S, S)` with neighbors.
     features
-        `(B, F)` float32, or `(B, k * k, F)` with neighbors.
+        `(B, F)` float32: of the crop by every encoder, then of the wider contexts.
+    tokens
+        `(B, T, D)` float32: what the encoders say of T = t * t parts of the crop, from the top left.
+    neighbors
+        `(B, k * k, E)` float32: of the block of crops around the row, from the top left; the first E of `features` are
+        the middle one.
+    inside
+        `(B, k * k)` which of these lie on the image as a whole; the middle one always counts.
+    slides
+        The whole sections that the rows are of.
+    at
+        `(B, 2)` number of a row's section in `slides`, and of its row there.
     xy_um
         `(B, 2)` centers in µm.
     expression
@@ -163,17 +98,22 @@ class Batch:
     index: Tensor
     crops: Tensor | None = None
     features: Tensor | None = None
+    tokens: Tensor | None = None
+    neighbors: Tensor | None = None
+    inside: Tensor | None = None
+    at: Tensor | None = None
     xy_um: Tensor | None = None
     expression: Tensor | None = None
     array: Tensor | None = None
     section: Tensor | None = None
     key: Tensor | None = None
+    slides: tuple[WholeSlide, ...] = ()
 
     def __len__(self) -> int:
         return len(self.index)
 
     def _map(self, change) -> Batch:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {name: getattr(self, name) for name in _ROWS}
         return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
 
     def __getitem__(self, rows) -> Batch:
@@ -182,16 +122,26 @@ class Batch:
 
     def to(self, device) -> Batch:
         """The batch on another device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        slides = tuple(slide.to(device) for slide in self.slides)
+        return replace(self._map(lambda tensor: tensor.to(device, non_blocking=True)), slides=slides)
 
     @staticmethod
     def cat(batches: Sequence[Batch]) -> Batch:
         """Batches stacked in the order given; a field that one of them lacks is None."""
         import torch
 
-        parts = {f.name: [getattr(batch, f.name) for batch in batches] for f in fields(Batch)}
+        slides = tuple({id(slide): slide for batch in batches for slide in batch.slides}.values())
+        number = {id(slide): k for k, slide in enumerate(slides)}
+        parts = {name: [getattr(batch, name) for batch in batches] for name in _ROWS}
         whole = {name: part for name, part in parts.items() if all(one is not None for one in part)}
-        return Batch(**{name: torch.cat(part) for name, part in whole.items()})
+        if "at" in whole:
+            counted = [torch.tensor([number[id(slide)] for slide in batch.slides]) for batch in batches]
+            parts = zip(whole["at"], counted, strict=True)
+            whole["at"] = [torch.stack([count.to(at)[at[:, 0]], at[:, 1]], dim=1) for at, count in parts]
+        return Batch(**{name: torch.cat(part) for name, part in whole.items()}, slides=slides)
+
+
+_ROWS = tuple(f.name for f in fields(Batch) if f.name != "slides")  # tensors of one row per row
 
 
 @dataclass
@@ -392,7 +342,10 @@ class Source(Protocol):
         ...
 
     def moments(self, needs: Needs, *, device: str = "auto") -> tuple[np.ndarray, np.ndarray] | None:
-        """Mean and standard deviation of the features of this section, or None if there are too few rows to tell."""
+        """Mean and standard deviation of the features of this section, or None if there are too few rows to tell.
+
+        A source of models that need tokens takes `tokens=True` for theirs.
+        """
         ...
 
     def marks(self, genes: Sequence[str]) -> Marks:

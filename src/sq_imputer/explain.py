@@ -33,7 +33,8 @@ from torch.nn import functional as F
 from sq_imputer.contract import Batch
 from sq_imputer.encoders import Encoder, get_encoder
 from sq_imputer.errors import BadInput, MissingKey, listed
-from sq_imputer.predictor.base import CLIP_SD, Predictor
+from sq_imputer.predictor.base import Predictor
+from sq_imputer.predictor.scaled import CLIP_SD
 from sq_imputer.surroundings import undisturbed
 
 # B crops, V views (the crop and its contexts), S pixels a side, R models and genes asked for, K cells a side

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from sq_imputer.errors import BadInput
-from sq_imputer.section.lattice import TECHNOLOGIES, cells, is_staggered, lattice_um, mpp_of_lattice, pitch, steps_um
+from sq_imputer.section.lattice import (
+    TECHNOLOGIES,
+    cells,
+    is_staggered,
+    lattice_um,
+    mpp_of_lattice,
+    pitch,
+    positions,
+    steps_um,
+)
 
 
 def array_positions(technology: str, size: int = 12) -> np.ndarray:
@@ -148,3 +157,46 @@ def test_few_places_have_no_steps():
 def test_staggered_arrays_are_known():
     assert is_staggered(array_positions("visium")) and is_staggered(array_positions("visium") + [1, 0])
     assert not is_staggered(array_positions("st")) and not is_staggered(np.full((5, 2), np.nan))
+
+
+# Places that differ by 1 between neighbors ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.parametrize("jitter", [0.0, 0.08])
+def test_places_of_a_square_lattice_are_its_columns_and_rows(jitter, missing):
+    rng = np.random.default_rng(0)
+    x, y = np.meshgrid(np.arange(35), np.arange(30))
+    there = rng.random(x.size) >= missing
+    true = np.column_stack([x.ravel(), y.ravel()])[there]
+    xy = 200.0 * true + 200 * jitter * rng.normal(size=true.shape)
+    found, hexagonal = positions(xy)
+    assert hexagonal == -1
+    assert (found == true - true.min(axis=0)).all(axis=1).mean() > 0.99
+    array, _ = positions(xy, true)
+    np.testing.assert_array_equal(array, true - true.min(axis=0))
+    mirrored, _ = positions(xy, np.column_stack([-true[:, 1], true[:, 0]]))  # printed the other way
+    np.testing.assert_array_equal(mirrored, true - true.min(axis=0))
+
+
+@pytest.mark.parametrize("array", [False, True])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_six_neighbors_on_a_hexagonal_lattice_have_axial_steps(axis, array):
+    col, row = np.meshgrid(np.arange(40), np.arange(24))
+    doubled = np.column_stack([2 * col.ravel() + row.ravel() % 2, row.ravel()])
+    xy = (doubled * [50.0, 50 * np.sqrt(3)])[:, [axis, 1 - axis]]
+    found, hexagonal = positions(xy, doubled if array else None)
+    assert hexagonal == axis and len(np.unique(found, axis=0)) == len(found)
+    middle = np.argmin(((xy - xy.mean(axis=0)) ** 2).sum(axis=1))
+    near = np.argsort(((xy - xy[middle]) ** 2).sum(axis=1))[1:7]
+    assert {tuple(map(int, step)) for step in found[near] - found[middle]} == {
+        (1, 0), (-1, 0), (0, 1), (0, -1), (1, -1), (-1, 1)
+    }  # fmt: skip
+
+
+def test_cells_have_places_near_where_they_lie():
+    xy = np.random.default_rng(0).random((400, 2)) * 200
+    found, hexagonal = positions(xy)
+    assert hexagonal == -1
+    assert np.corrcoef(found[:, 0], xy[:, 0])[0, 1] > 0.99 and np.corrcoef(found[:, 1], xy[:, 1])[0, 1] > 0.99
+    assert (positions(np.zeros((2, 2)))[0] == 0).all() and (positions(np.zeros((5, 2)))[0] == 0).all()

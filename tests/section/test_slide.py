@@ -332,7 +332,8 @@ def test_the_block_around_a_row_runs_along_x_then_y(planted, counting, how):
         np.testing.assert_allclose(crop, planted.window(planted.centers_um[6] + step, 20), atol=2)
     (batch,) = slide.batches(Needs(crop=spec, neighbors=3, encoders=("counting",)), rows=[6])
     expected = [planted.window(planted.centers_um[6] + step, 20).mean(axis=(1, 2)) for step in steps]
-    np.testing.assert_allclose(batch.features[0], expected, atol=1)
+    np.testing.assert_allclose(batch.neighbors[0], expected, atol=1)
+    np.testing.assert_array_equal(batch.neighbors[0, 4], batch.features[0])
 
 
 @pytest.mark.parametrize(

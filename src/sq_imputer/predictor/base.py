@@ -28,16 +28,15 @@ from sq_imputer.predictor.held import hold
 from sq_imputer.predictor.parts import in_order
 from sq_imputer.predictor.registry import ModelCard, get_model
 from sq_imputer.predictor.resolutions import settings_of, tensors_of
+from sq_imputer.predictor.scaled import Scaled
 from sq_imputer.predictor.sources import check_sources, provenance, target_of
-from sq_imputer.predictor.statistics import safe, summary, take
+from sq_imputer.predictor.statistics import summary, take, widths_of
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
 from sq_imputer.ranges import check_ranges
 from sq_imputer.surroundings import undisturbed
 from sq_imputer.target import CLASSES
 from sq_imputer.untrusted import misfit
-
-CLIP_SD = 10.0  # features farther out than this are artifacts, not tissue
 
 
 class Predictor(nn.Module, ABC):
@@ -296,25 +295,24 @@ class Predictor(nn.Module, ABC):
         if not self.needs.encoders:
             yield from map(_in_float32, source.batches(self.needs, batch_size, rows=rows, generator=generator))
             return
-        moments = source.moments(self.needs, device=device) if self.needs.per_section else None
-        mean, std = moments or (self.feature_mean.cpu().numpy(), self.feature_std.cpu().numpy())
-        mean = torch.from_numpy(np.asarray(mean, dtype=np.float32))
-        scale = torch.from_numpy(safe(np.asarray(std, dtype=np.float32)))
-        for batch in source.batches(self.needs, batch_size, rows=rows, generator=generator, device=device):
-            yield replace(_in_float32(batch), features=((batch.features - mean) / scale).clamp(-CLIP_SD, CLIP_SD))
+        batches = source.batches(self.needs, batch_size, rows=rows, generator=generator, device=device)
+        yield from map(Scaled(self, source, device), map(_in_float32, batches))
 
     @property
     def bytes_per_row(self) -> int:
         """Memory that one row takes in a batch."""
-        needs, block = self.needs, max(self.needs.neighbors, 1) ** 2
-        seen = 4 * self.sizes["features"] if needs.encoders else 3 * needs.crop.size_px**2
-        return seen * block + 4 * len(self.genes) + 64
+        needs, sizes, block = self.needs, self.sizes, max(self.needs.neighbors, 1) ** 2
+        if not needs.encoders:
+            return 3 * needs.crop.size_px**2 * block + 4 * len(self.genes) + 64
+        tiles = block * (sizes["features"] // len(needs.views)) if block > 1 else 0
+        tokens = needs.tokens**2 * sizes.get("tokens", 0)
+        return 4 * (sizes["features"] + tiles + tokens) + 4 * len(self.genes) + 64
 
     def _fit(self, sources: list[Source], plan: Plan) -> None:
         self.genes, self.unit, self.target = tuple(sources[0].genes), sources[0].unit, target_of(sources[0])
         n_rows = sum(int(source.measured.sum()) for source in sources)
-        width, encoders = self._read_features(sources, plan)
-        self.sizes = {"rows": n_rows, "features": width, **told.choose(self), **self.further_sizes(sources)}
+        widths, encoders = self._read_features(sources, plan)
+        self.sizes = {"rows": n_rows, **widths, **told.choose(self), **self.further_sizes(sources)}
         sources = hold(self, sources, plan.memory_mb, plan.progress)
         rows = getattr(self.config, "batch_size", None)
         size = BatchSize(1 if rows is None else plan.batch_size or rows)
@@ -336,23 +334,22 @@ class Predictor(nn.Module, ABC):
         self.optimize(sources, plan)
         return True
 
-    def _read_features(self, sources: list[Source], plan: Plan) -> tuple[int, dict[str, dict]]:
+    def _read_features(self, sources: list[Source], plan: Plan) -> tuple[dict[str, int], dict[str, dict]]:
         """Compute the features once, where they are needed: their number, and the provenance of their encoders."""
         if not self.needs.encoders:
-            return 0, {}
+            return {"features": 0}, {}
         device = pick_device(plan.device)
-        width = [source.all_features(self.needs, device=device).shape[-1] for source in sources][0]
-        return width, encoded.of_sources(sources, self.needs, device)
+        widths = [widths_of(source, self.needs, device) for source in sources][0]
+        return widths, encoded.of_sources(sources, self.needs, device)
 
     def _register_statistics(self) -> None:
         genes, width = len(self.genes), self.sizes["features"]
-        for name, size in (
-            ("expression_mean", genes),
-            ("expression_std", genes),
-            ("feature_mean", width),
-            ("feature_std", width),
-        ):
-            self.register_buffer(name, torch.zeros(size))
+        widths = {"expression": genes, "feature": width} | (
+            {"token": self.sizes["tokens"]} if self.needs.tokens else {}
+        )
+        for name, size in widths.items():
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
+            self.register_buffer(f"{name}_std", torch.zeros(size))
         self.register_buffer("std_factor", torch.ones(genes))
         self.register_buffer("std_added", torch.zeros(genes))
         self.applicability = Applicability(width or 6)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sq_imputer.contract import Batch, Model, Source
+from sq_imputer.contract import Batch, Model, Needs, Source
 from sq_imputer.progress import track
 from sq_imputer.scores.moments import MANY, chunks, mean_and_std
 
@@ -20,13 +21,34 @@ def take(predictor: Model, sources: Sequence[Source]) -> None:
     mean, std = mean_and_std(measured)
     predictor.expression_mean.copy_(torch.from_numpy(mean))
     predictor.expression_std.copy_(torch.from_numpy(safe(std)))
-    if predictor.needs.encoders:
-        batches = (b for s, r in zip(sources, rows, strict=True) for b in s.batches(predictor.needs, MANY, rows=r))
-        mean, std = mean_and_std(batch.features.flatten(0, -2).numpy() for batch in batches)
-        predictor.feature_mean.copy_(torch.from_numpy(mean))
-        predictor.feature_std.copy_(torch.from_numpy(std))
+    for name, batches in _read(predictor, sources, rows).items():
+        mean, std = mean_and_std(values.flatten(0, -2).numpy() for values in batches)
+        getattr(predictor, f"{name}_mean").copy_(torch.from_numpy(mean))
+        getattr(predictor, f"{name}_std").copy_(torch.from_numpy(std))
     seen = Summaries(predictor, sources, rows)
     predictor.applicability.fit(seen if predictor.needs.encoders else list(seen))  # features lie there, pixels are read
+
+
+def _read(predictor: Model, sources: Sequence[Source], rows: list[np.ndarray]) -> dict[str, Iterator[Tensor]]:
+    """What the training rows are described by: features and, where a model needs them, tokens, each read lazily."""
+    needs = replace(predictor.needs, neighbors=0, whole_slide=False)
+    if not needs.encoders:
+        return {}
+    alone, size = replace(needs, tokens=0), MANY // max(1, needs.tokens**2)
+    seen = {"feature": (b.features for s, r in zip(sources, rows, strict=True) for b in s.batches(alone, MANY, rows=r))}
+    if needs.tokens:
+        pairs = zip(sources, rows, strict=True)
+        seen["token"] = (b.tokens for s, r in pairs for b in s.batches(needs, size, rows=r))
+    return seen
+
+
+def widths_of(source: Source, needs: Needs, device: str) -> dict[str, int]:
+    """How many features a row has and, where a model needs them, each of its tokens; they are computed if need be."""
+    widths = {"features": source.all_features(needs, device=device).shape[-1]}
+    if needs.tokens:
+        alone = replace(needs, neighbors=0, whole_slide=False)
+        widths["tokens"] = next(source.batches(alone, 1, device=device)).tokens.shape[-1]
+    return widths
 
 
 class Summaries:
@@ -36,7 +58,7 @@ class Summaries:
         self.predictor, self.sources, self.rows = predictor, sources, rows
 
     def __iter__(self) -> Iterator[Tensor]:
-        size = MANY if self.predictor.needs.encoders else 256
+        size = MANY // max(1, self.predictor.needs.tokens**2) if self.predictor.needs.encoders else 256
         read = (b for s, r in zip(self.sources, self.rows, strict=True) for b in self.predictor.seen(s, size, rows=r))
         total = sum(map(len, self.rows))
         return map(summary, track(read, f"{self.predictor.card.name}: statistics", total, size=len))

@@ -236,7 +236,7 @@ def _checked(predictor: Predictor) -> Predictor:
     needs = predictor.needs
     if predictor.fitted and needs.encoders:
         cards = [encoder_card(name) for name in needs.encoders]
-        gives = sum(card.dim for card in cards) * (len(needs.views) if needs.neighbors < 2 else 1)
+        gives = sum(card.dim for card in cards) * len(needs.views)
         if gives != predictor.sizes["features"]:
             raise BadInput(
                 f"the weights of '{predictor.card.name}' are for {predictor.sizes['features']}-d features, and its "

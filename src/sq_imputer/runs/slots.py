@@ -330,8 +330,6 @@ def columns(target: Slide, told: Told, layer: str, measured: np.ndarray, ood: np
 def feature_slots(predictor: Predictor) -> list[tuple[str, str, CropSpec]]:
     """Name in `obsm`, encoder and crop of the features that are kept beside a prediction."""
     needs = predictor.needs
-    if needs.neighbors > 1:
-        return []
     return [(feature_key(name, spec, needs.crop), name, spec) for name in needs.encoders for spec in needs.views]
 
 

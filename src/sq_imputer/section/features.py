@@ -189,7 +189,7 @@ def is_of(kept: Stored, frame: Frame, centers_px: np.ndarray, keys: dict[str, st
     return kept.record.get("pixels") == frame.pyramid.fingerprint
 
 
-def shard_name(encoder: str, spec: CropSpec, neighbors: int) -> str:
+def shard_name(encoder: str, spec: CropSpec, neighbors: int | str) -> str:
     """Name of these features in the journal of a run."""
     return f"features-{hashlib.sha256(repr((encoder, spec, neighbors)).encode()).hexdigest()[:16]}"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from sq_imputer.errors import BadInput, listed
-from sq_imputer.places import APART_UM, distinct
+from sq_imputer.places import APART_UM, distinct, ranks
 
 TECHNOLOGIES = {"visium": 100.0, "st": 200.0, "st2k": 150.0}
 """Distance between the centers of neighboring spots, in µm, by technology."""
@@ -174,3 +174,69 @@ def _right_angles(edges: np.ndarray) -> float:
 def cells(xy_um: np.ndarray, corner_um: np.ndarray, step_um) -> np.ndarray:
     """Column and row `(n, 2)` of places on a lattice, counted from a corner; ties do not hang on rounding."""
     return np.floor((xy_um - corner_um + APART_UM) / step_um + 0.5).astype(np.int64)
+
+
+FIRST, GROWS = 2.5, 1.5  # steps around the middle by which a lattice is fitted at first, and how fast these grow
+TRUSTED = 0.2  # share by which a fit may change a step: beyond, there is no lattice
+
+
+def positions(xy_um: np.ndarray, array: np.ndarray | None = None) -> tuple[np.ndarray, int]:
+    """Places on a lattice as whole numbers in which neighbors differ by 1.
+
+    Parameters
+    ----------
+    xy_um
+        `(n, 2)` places.
+    array
+        `(n, 2)` column and row of the array that all of them were printed on, where they are known.
+
+    Returns
+    -------
+    `(n, 2)` int64 column and row, counted along x and y whichever way the array was printed; and which axis the rows of
+    a hexagonal lattice run along, -1 if it has none. On that, columns are axial coordinates: the six neighbors of a
+    place are at (±1, 0), (0, ±1), (1, -1) and (-1, 1). What is on no lattice is counted in median distances to the
+    nearest neighbor.
+    """
+    xy_um = np.asarray(xy_um, dtype=float)
+    if len(xy_um) < 3:
+        return np.stack([ranks(xy_um[:, 0]), ranks(xy_um[:, 1])], axis=1), -1
+    if array is not None:
+        found, across = _along(np.rint(array).astype(np.int64), xy_um)
+        hexagonal = across if is_staggered(array[:, ::-1]) else -1
+    else:
+        steps = np.array(steps_um(xy_um))
+        if not (np.isfinite(steps) & (steps > 0)).all():
+            return np.zeros((len(xy_um), 2), dtype=np.int64), -1
+        found = _fitted(xy_um, steps)
+        hexagonal = -1 if np.isclose(*steps) else int(np.argmin(steps))
+    if hexagonal >= 0:
+        along, beside = found[:, hexagonal], found[:, 1 - hexagonal]
+        found = np.stack([(along - beside) // 2, beside], axis=1)
+    return found - found.min(axis=0), hexagonal
+
+
+def _along(array: np.ndarray, xy_um: np.ndarray) -> tuple[np.ndarray, int]:
+    """Columns and rows of an array, counted along x and y; and which of the two its columns are counted along."""
+    centered = array - array.mean(axis=0)
+    linear = np.linalg.lstsq(centered, xy_um - xy_um.mean(axis=0), rcond=None)[0]  # xy = array @ linear
+    pitch_um = np.abs(linear)
+    turned = bool(pitch_um[0, 1] + pitch_um[1, 0] > pitch_um[0, 0] + pitch_um[1, 1])
+    sign = np.sign([linear[1, 0], linear[0, 1]] if turned else [linear[0, 0], linear[1, 1]])
+    return (array[:, ::-1] if turned else array) * np.where(sign < 0, -1, 1), int(turned)
+
+
+def _fitted(xy_um: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Column and row of places, by steps that are fitted from the middle outwards: small errors would add up."""
+    middle = xy_um[np.argmin(((xy_um - np.median(xy_um, axis=0)) ** 2).sum(axis=1))]
+    away, step, origin = np.abs((xy_um - middle) / steps).max(axis=1), steps.copy(), middle.copy()
+    reach = FIRST
+    while reach < GROWS * away.max():
+        near = xy_um[away <= reach]
+        found = cells(near, origin, step)
+        for axis in (0, 1):
+            if np.ptp(found[:, axis]) > 1:
+                slope, start = np.polyfit(found[:, axis], near[:, axis], 1)
+                if abs(slope / steps[axis] - 1) < TRUSTED:
+                    step[axis], origin[axis] = slope, start
+        reach *= GROWS
+    return cells(xy_um, origin, step)

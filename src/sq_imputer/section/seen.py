@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sq_imputer.contract import Batch, CropSpec, Needs
+from sq_imputer.contract import Batch, CropSpec, Needs, WholeSlide
 from sq_imputer.device import BatchSize
 from sq_imputer.encoders._shelf import Shelf, same, told
 from sq_imputer.errors import BadInput
 from sq_imputer.pixels.dense import Dense
 from sq_imputer.scores.moments import chunks, mean_and_std
 from sq_imputer.section import read
+from sq_imputer.section.around import Tokens, inside, tokens_key, whole_slide
 from sq_imputer.section.blocks import block_centers, block_crops, whole_blocks
 from sq_imputer.section.checks import check_needs
 from sq_imputer.section.features import compute, is_of, reader, record, shard_name, stored
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from sq_imputer.section.looks import Looks
 
 MIN_ROWS_FOR_MOMENTS = 20
+
+Key = tuple[str, CropSpec, int | str]  # encoder, crop, and side of a block of these, or what tokens are kept under
+Moments = tuple[np.ndarray, np.ndarray]
 
 
 class Known(NamedTuple):
@@ -57,7 +62,9 @@ class Seen:
         whole = self._parent[0] if self._parent else self
         return whole.checked.looks(whole.frame, whole.centers_px)
 
-    def features(self, encoder: str, spec: CropSpec, *, neighbors: int = 0, device: str = "auto") -> np.ndarray:
+    def features(
+        self, encoder: str, spec: CropSpec, *, neighbors: int = 0, tokens: int = 0, device: str = "auto"
+    ) -> np.ndarray:
         """Features of the crops of all rows, computed once per slide, encoder and spec.
 
         Parameters
@@ -68,30 +75,35 @@ class Seen:
             What the encoder sees.
         neighbors
             `k` for the k × k block of crops around each row.
+        tokens
+            Side of the grid for the tokens of each crop instead of its features.
         device
             Where the encoder runs.
 
         Returns
         -------
-        `(n, dim)` float32, or `(n, k * k, dim)`; of a run that has too many for memory, rows of a file.
+        `(n, dim)` float32, `(n, k * k, dim)`, or `(n, tokens * tokens * D)` from the top left; of a run that has too
+        many for memory, rows of a file.
         """
-        key = (encoder, spec, neighbors)
+        key = (encoder, spec, tokens_key(tokens) if tokens else neighbors)
         if self._parent is not None:
             whole, rows = self._parent
-            return whole.features(encoder, spec, neighbors=neighbors, device=device)[rows]
+            return whole.features(encoder, spec, neighbors=neighbors, tokens=tokens, device=device)[rows]
         known = self._features.get(key)
         if known is None or (self.encoders and not self._fits(encoder, known, self.encoders)):
             encoders, known = self.encoders or Shelf(), self._recalled(key)
             if known is None or not self._fits(encoder, known, encoders):
-                known = self._computed(key, encoders.get(encoder), device)
+                encode = encoders.get(encoder)
+                encode = Tokens(encode, tokens, spec.size_px) if tokens else encode
+                known = self._computed(key, encode, 0 if tokens else neighbors, device)
             self._set(key, known)
         return known.values
 
     def _fits(self, encoder: str, known: Known, encoders: Shelf) -> bool:
         return encoders.takes(encoder, known.made_by, f"section '{self.section}'")
 
-    def _computed(self, key: tuple[str, CropSpec, int], encode: Encoder, device: str) -> Known:
-        name, spec, neighbors = key
+    def _computed(self, key: Key, encode: Encoder, neighbors: int, device: str) -> Known:
+        name, spec, _ = key
         self.checked.crops(self.crops(spec))
         centers = block_centers(self.frame, self.centers_px, spec, max(neighbors, 1))
         crops = reader(
@@ -100,7 +112,7 @@ class Seen:
             spec,
             encode,
             np.repeat(self.names, max(neighbors, 1) ** 2),
-            self.encoders and self.encoders.dense,
+            False if isinstance(encode, Tokens) else self.encoders and self.encoders.dense,
         )
         label = f"{name} of {self.section}, {spec.extent_um:g} µm"
         how = {"size": BatchSize(64), "device": device, "label": label, "journal": self.journal}
@@ -110,14 +122,14 @@ class Seen:
         made_by = {**encode.provenance, "batch_size": how["size"].rows, "dense": isinstance(crops, Dense)}
         return Known(values, made_by)
 
-    def _recalled(self, key: tuple[str, CropSpec, int]) -> Known | None:
+    def _recalled(self, key: Key) -> Known | None:
         """What a table has of these features, if that is of these crops: the pixels, too, are those of then."""
         for kept in self._stored.pop(key, ()):
             if is_of(kept, self.frame, self.centers_px, self.keys):
                 return Known(kept.values, kept.made_by)
         return None
 
-    def _set(self, key: tuple[str, CropSpec, int], known: Known) -> None:
+    def _set(self, key: Key, known: Known) -> None:
         for stale in [key for key in self._features if key[0] == "moments"]:
             del self._features[stale]
         self.made_by[key[0]] = known.made_by
@@ -146,9 +158,9 @@ class Seen:
     def encoded(self, needs: Needs, *, device: str = "auto") -> dict[str, dict]:
         """Provenance of the encoders of all features that a model needs, by name; these are computed if need be."""
         found: dict[str, dict] = {}
-        for name, spec in self._seen_by(needs):
-            self.features(name, spec, neighbors=needs.neighbors, device=device)
-            made_by = self._made_by((name, spec, needs.neighbors))
+        for name, spec, how in _read_by(needs):
+            self.features(name, spec, **how, device=device)
+            made_by = self._made_by((name, spec, tokens_key(how["tokens"]) if how["tokens"] else how["neighbors"]))
             if not same(found.setdefault(name, made_by), made_by):
                 raise BadInput(
                     f"section '{self.section}' has features of encoder '{name}' by {told(found[name], made_by)} "
@@ -156,24 +168,20 @@ class Seen:
                 )
         return found
 
-    def _made_by(self, key: tuple[str, CropSpec, int]) -> dict:
+    def _made_by(self, key: Key) -> dict:
         return self._parent[0]._made_by(key) if self._parent else self._features[key].made_by
 
     def all_features(self, needs: Needs, *, device: str = "auto") -> np.ndarray:
         """Features of every encoder and every view that a model needs, side by side, unscaled."""
         return np.concatenate(self._views(needs, device), axis=-1)
 
-    def _views(self, needs: Needs, device: str) -> list[np.ndarray]:
+    def _views(self, needs: Needs, device: str, **how: int) -> list[np.ndarray]:
         self.checked.size(self.frame, needs)
-        how = {"neighbors": needs.neighbors, "device": device}
-        return [self.features(name, spec, **how) for name, spec in self._seen_by(needs)]
+        views = needs.views if not how else (needs.crop,)
+        return [self.features(name, spec, **how, device=device) for spec in views for name in needs.encoders]
 
-    def _seen_by(self, needs: Needs) -> list[tuple[str, CropSpec]]:
-        views = needs.views if needs.neighbors < 2 else (needs.crop,)
-        return [(name, spec) for spec in views for name in needs.encoders]
-
-    def moments(self, needs: Needs, *, device: str = "auto") -> tuple[np.ndarray, np.ndarray] | None:
-        """Mean and standard deviation of the section's features, or None if it has too few rows to tell.
+    def moments(self, needs: Needs, *, device: str = "auto", tokens: bool = False) -> Moments | None:
+        """Mean and standard deviation of the section's features, or of its tokens; None if it has too few rows to tell.
 
         Over the rows of `anchor` if there is one, else over the measured rows, else over all.
         """
@@ -181,12 +189,28 @@ class Seen:
         rows = slide.measured if slide.measured.any() else np.ones(len(slide), dtype=bool)
         if rows.sum() < MIN_ROWS_FOR_MOMENTS:
             return None
-        key = "moments", needs, rows.tobytes()
-        views = slide._views(needs, device)  # features that are replaced take their moments with them
+        key = "moments", needs, tokens, rows.tobytes()
+        how = {"tokens": needs.tokens} if tokens else {}
+        views = slide._views(needs, device, **how)  # features that are replaced take their moments with them
         if key not in slide._features:
-            seen = (np.concatenate([view[part] for view in views], axis=-1) for part in chunks(np.flatnonzero(rows)))
+            parts = chunks(np.flatnonzero(rows))
+            seen = (_side_by_side([view[part] for view in views], how.get("tokens", 0)) for part in parts)
             slide._features[key] = mean_and_std(values.reshape(-1, values.shape[-1]) for values in seen)
         return slide._features[key]
+
+    def whole(self, needs: Needs, *, device: str = "auto") -> tuple[WholeSlide, np.ndarray]:
+        """The section as a whole, with which rows there those of this slide are; made once."""
+        slide, rows = self._parent or (self, np.arange(len(self)))
+        if slide._parent:
+            found, above = slide.whole(needs, device=device)
+            return found, above[rows]
+        views = replace(needs, tokens=0, neighbors=0, per_section=False)
+        found = slide._views(views, device)  # features that are replaced take the whole with them
+        if ("moments", views) not in slide._features:
+            array = slide.array if slide.measured.all() else None  # of rows that were not it says 0
+            whole = whole_slide(slide.xy_um, array, _side_by_side(found))
+            slide._features["moments", views] = whole
+        return slide._features["moments", views], rows
 
     def batches(
         self, needs: Needs, batch_size: int = 64, *, rows=None, generator=None, device: str = "auto"
@@ -209,11 +233,10 @@ class Seen:
         check_needs(needs)
         rows = np.arange(len(self)) if rows is None else np.arange(len(self))[rows]
         if needs.encoders:
-            views = self._views(needs, device)
             order = rows if generator is None else generator.permutation(rows)
-            for start in range(0, len(order), batch_size):
-                index = order[start : start + batch_size]
-                yield self._batch(index, features=np.concatenate([view[index] for view in views], axis=-1))
+            yield from self._of_features(
+                needs, [order[k : k + batch_size] for k in range(0, len(order), batch_size)], device
+            )
             return
         self.check(needs)
         if needs.neighbors > 1:
@@ -223,6 +246,23 @@ class Seen:
         else:
             for index, crops in self.crops(needs.crop).batches(batch_size, rows=rows, generator=generator):
                 yield self._batch(index, crops=crops)
+
+    def _of_features(self, needs: Needs, parts: Sequence[np.ndarray], device: str) -> Iterator[Batch]:
+        """Batches of these rows as their encoders, those of their tokens, blocks and section describe them."""
+        views, k = self._views(needs, device), needs.neighbors
+        tokens = self._views(needs, device, tokens=needs.tokens) if needs.tokens else []
+        around = self._views(needs, device, neighbors=k) if k > 1 else []
+        lies = inside(self.frame, self.centers_px, needs.crop, k) if k > 1 else None
+        whole, rows = self.whole(needs, device=device) if needs.whole_slide else (None, None)
+        for index in parts:
+            seen = {"features": _side_by_side([view[index] for view in views])}
+            if tokens:
+                seen["tokens"] = _side_by_side([view[index] for view in tokens], needs.tokens)
+            if around:
+                seen |= {"neighbors": _side_by_side([view[index] for view in around]), "inside": lies[index]}
+            if whole is not None:
+                seen["at"] = np.stack([np.zeros(len(index), dtype=np.int64), rows[index]], axis=1)
+            yield replace(self._batch(index, **seen), slides=() if whole is None else (whole,))
 
     def _batch(self, index: np.ndarray, **seen: np.ndarray) -> Batch:
         import torch
@@ -235,3 +275,19 @@ class Seen:
         xy = torch.from_numpy(read.apply(self.frame.to_um, self.centers_px[index]).astype(np.float32))
         section = torch.zeros(len(index), dtype=torch.long)
         return Batch(index=torch.from_numpy(np.asarray(index, dtype=np.int64)), xy_um=xy, section=section, **parts)
+
+
+def _read_by(needs: Needs) -> Iterator[tuple[str, CropSpec, dict[str, int]]]:
+    """The features that a model needs: encoder, crop, and whether they are of a block or of tokens."""
+    for name in needs.encoders:
+        yield from ((name, spec, {"neighbors": 0, "tokens": 0}) for spec in needs.views)
+        if needs.neighbors > 1:
+            yield name, needs.crop, {"neighbors": needs.neighbors, "tokens": 0}
+        if needs.tokens:
+            yield name, needs.crop, {"neighbors": 0, "tokens": needs.tokens}
+
+
+def _side_by_side(views: Sequence[np.ndarray], tokens: int = 0) -> np.ndarray:
+    """Features of several views, or `(n, tokens * tokens, D)` of several encoders, as one array."""
+    parts = [view.reshape(len(view), tokens**2, -1) for view in views] if tokens else views
+    return np.concatenate(parts, axis=-1)

@@ -105,7 +105,7 @@ def check_batch_unchanged(subject: Subject) -> None:
     rows = np.arange(min(32, len(subject.target)))
     batch = next(subject.fitted.seen(subject.target, 32, rows=rows))
     batch = replace(batch, expression=None, key=batch.index.clone())
-    before = {name: part.clone() for name, part in vars(batch).items() if part is not None}
+    before = {name: part.clone() for name, part in vars(batch).items() if isinstance(part, torch.Tensor)}
     with torch.no_grad():
         subject.fitted.predict_step(batch)
     differ = [name for name, part in before.items() if not torch.equal(part, getattr(batch, name))]
@@ -175,8 +175,9 @@ class Spoiled(Slide):
         """As those of a section, but for one row."""
         for batch in super().batches(*args, **kwargs):
             hit = batch.index == ROW
-            if batch.features is not None:
-                batch.features[hit] = torch.nan
+            for part in (batch.features, batch.tokens, batch.neighbors):
+                if part is not None:
+                    part[hit] = torch.nan
             if batch.crops is not None:
                 noise = torch.randint(0, 256, batch.crops.shape, generator=torch.Generator().manual_seed(0))
                 batch.crops[hit] = noise[hit].to(batch.crops)
