@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from sq_imputer import progress
-from sq_imputer.progress import Bar, track
+from sq_imputer.errors import Cancelled
+from sq_imputer.progress import Bar, quiet, track, watched
 
 STEPS = [[1, 2], [3], [4, 5, 6]]
 
@@ -121,3 +122,23 @@ def test_the_bar_goes_when_the_work_is_left_or_fails(screen):
     with pytest.raises(RuntimeError, match="disk full"):
         list(track(failing(), "crops", 6))
     assert screen.getvalue().count("\x1b[?25h") == screen.getvalue().count("\x1b[?25l") == 2  # the cursor is back
+
+
+def test_a_listener_is_told_of_every_step_even_where_bars_are_not_shown():
+    told = []
+    with watched(lambda *step: told.append(step)), quiet():
+        list(track(STEPS, "crops", 6, size=len))
+    list(track(STEPS, "others", 6, size=len))
+    assert told == [("crops", 2, 6), ("crops", 3, 6), ("crops", 6, 6)]
+
+
+def test_what_a_listener_raises_ends_the_work_at_that_step():
+    def enough(label, done, total):
+        if done >= 3:
+            raise Cancelled("enough")
+
+    seen = []
+    with pytest.raises(Cancelled, match="enough"), watched(enough):
+        for step in track(STEPS, "crops", 6, size=len):
+            seen.append(step)
+    assert seen == STEPS[:2]

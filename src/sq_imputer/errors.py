@@ -34,6 +34,10 @@ class OutOfMemory(SqImputerError, MemoryError):
     """The device has no memory left for even one row."""
 
 
+class Cancelled(SqImputerError):
+    """Work was ended by who asked for it; nothing has been written."""
+
+
 def printable(text: object) -> str:
     """Text to be shown: names come from files, and may hold line breaks or what a terminal takes for a command."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -18,6 +18,8 @@ LONG_S = 10.0  # what takes longer is said where there are no bars
 AGAIN_S = 60.0  # what comes again sooner, as in every fold, is not said again
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 _last: dict[str, float] = {}  # when a label was to be said
+Listener = Callable[[str, int, int], None]  # told a label, how much is done, and of how much
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
@@ -28,6 +30,19 @@ def quiet(silent: bool = True) -> Iterator[None]:
         yield
     finally:
         _quiet.reset(token)
+
+
+@contextmanager
+def watched(listener: Listener) -> Iterator[None]:
+    """Tell a listener of every step inside, in this thread, whether bars are shown or not.
+
+    What the listener raises ends the work at that step, as Ctrl-C would: nothing has been written by then.
+    """
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 @cache
@@ -66,10 +81,13 @@ class Bar:
         self.shown = told and _console().is_terminal
         self._to_say = told and not self.shown
         self._start, self._bar, self._task = monotonic(), None, None
+        self._tell = _listener.get()
 
     def advance(self, size: int = 1, label: str | None = None) -> None:
         """Count a step, and say something new about it."""
         self.done, self.label = self.done + size, printable(label or self.label)
+        if self._tell is not None:
+            self._tell(self.label, self.done, self.total)
         if self.shown and self._bar is None and monotonic() - self._start > PATIENCE_S:
             self._open()
         if self._to_say and self.done < self.total and monotonic() - self._start > PATIENCE_S:
