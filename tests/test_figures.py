@@ -144,7 +144,7 @@ def test_the_page_on_trust_quotes_what_correction_is_worth():
 def test_no_other_page_has_a_table_of_figures():
     pages = {path.name for path in (ROOT / "docs").rglob("*.md") if "generated" not in path.parts}
     held = {name for name in pages for path in (ROOT / "docs").rglob(name) if rows(path.read_text())}
-    assert held == {"splits.md", "units.md", "predictability.md", "encoders.md", "targets.md"}
+    assert held == {"splits.md", "units.md", "predictability.md", "encoders.md", "targets.md", "benchmarks.md"}
 
 
 def test_the_page_on_encoders_quotes_how_far_tokens_agree():
@@ -190,3 +190,15 @@ SHARES = {
 def place(value: float | None) -> str:
     """Three places, as pages quote them."""
     return "–" if value is None else f"{value:.3f}".removeprefix("0")
+
+
+def test_the_page_on_benchmarks_quotes_the_protocol_as_the_file_has_it():
+    text = (ROOT / "docs" / "concepts" / "benchmarks.md").read_text()
+    for name, held in FIGURES["hescape"].items():
+        cells = [cell.strip() for cell in re.search(rf"^\| {name} \|.*$", text, re.M)[0].strip("|").split("|")][1:]
+        for cell, gallery in zip(cells, ("batch:64", "section"), strict=False):
+            found = held[f"texture | clip x mlp, image to expression, {gallery}, recall@5"]
+            assert cell == " / ".join(f"{value:.3f}" for value in found).replace("0.", ".")
+        for cell, who in zip(cells[2:], ("texture | untuned", "texture | clip x mlp", "coordinates only"), strict=True):
+            said = held[f"{who}, ridge-pca128, pearson_given_depth"][0]
+            assert cell == f"{said:.3f}".replace("0.", ".")
