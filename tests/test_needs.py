@@ -1,0 +1,20 @@
+"""Crops, contexts and what configs say of them are tested in test_contract.py; here, what needs refuse."""
+
+from __future__ import annotations
+
+import pytest
+
+from sq_imputer import contract, needs
+from sq_imputer.errors import BadInput
+
+
+def test_the_contract_has_these_nouns():
+    for name in ("CropSpec", "Needs", "Views"):
+        assert getattr(contract, name) is getattr(needs, name)
+
+
+@pytest.mark.parametrize("asked", [{"tokens": 7}, {"whole_slide": True}])
+def test_features_are_asked_of_encoders(asked):
+    with pytest.raises(BadInput, match="Needs.encoders is empty; name some"):
+        needs.Needs(needs.CropSpec(), **asked)
+    assert needs.Needs(needs.CropSpec(), ("texture",), **asked)
