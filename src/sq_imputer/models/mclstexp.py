@@ -89,7 +89,7 @@ AT_CHANCE = 0.98  # share of the loss of guessing above which nothing was learne
 
 @dataclass(frozen=True)
 class Config(Views):
-    """What mclSTExp is made of, beside the features that it reads (:class:`sq_imputer.contract.Views`).
+    """What mclSTExp is made of, beside the features that it reads (:class:`sq_imputer.Views`).
 
     Parameters
     ----------

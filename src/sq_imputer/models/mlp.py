@@ -39,7 +39,7 @@ from sq_imputer.target import KINDS
 
 @dataclass(frozen=True)
 class Config(Views):
-    """What the MLP is made of, beside the features that it reads (:class:`sq_imputer.contract.Views`).
+    """What the MLP is made of, beside the features that it reads (:class:`sq_imputer.Views`).
 
     Parameters
     ----------

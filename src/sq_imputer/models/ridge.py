@@ -57,7 +57,7 @@ ALPHAS = tuple(float(alpha) for alpha in np.logspace(-3, 3, 25))
 
 @dataclass(frozen=True)
 class Config(Views):
-    """What ridge is made of, beside the features that it reads (:class:`sq_imputer.contract.Views`).
+    """What ridge is made of, beside the features that it reads (:class:`sq_imputer.Views`).
 
     Parameters
     ----------

@@ -61,7 +61,7 @@ TOKENS_AT_ONCE = {"cpu": 2**14, "cuda": 2**21}  # per call of the network: cache
 
 @dataclass(frozen=True)
 class Config(Views):
-    """What Stem is made of, beside the features that it reads (:class:`sq_imputer.contract.Views`).
+    """What Stem is made of, beside the features that it reads (:class:`sq_imputer.Views`).
 
     Parameters
     ----------
