@@ -202,3 +202,16 @@ def test_the_page_on_benchmarks_quotes_the_protocol_as_the_file_has_it():
         for cell, who in zip(cells[2:], ("texture | untuned", "texture | clip x mlp", "coordinates only"), strict=True):
             said = held[f"{who}, ridge-pca128, pearson_given_depth"][0]
             assert cell == f"{said:.3f}".replace("0.", ".")
+
+
+def test_the_page_on_choosing_quotes_what_models_cost():
+    page = (ROOT / "docs" / "howto" / "choose.md").read_text()
+    found = [[c.strip() for c in line.strip("|").split("|")] for line in page.splitlines() if line.count("|") == 7]
+    shown = {(row[0].split()[0].strip(","), row[1].strip("`")): row[2:] for row in found[2:]}
+    steps = ("load", "fit", "predict", "score")
+    known = {
+        (at, model): [f"{row[s]:.0f}" for s in steps]
+        for at, of in FIGURES["costs"].items()
+        for model, row in of.items()
+    }
+    assert shown == known
