@@ -147,6 +147,15 @@ def test_a_config_says_what_is_wrong_with_it(stores, changes, message):
         BenchConfig.read(written(stores, **changes))
 
 
+def test_the_copy_beside_the_results_is_the_same_config_also_of_a_relative_path(stores, tmp_path, monkeypatch):
+    written(stores)
+    monkeypatch.chdir(stores)
+    config = BenchConfig.read("hescape.yaml")
+    config.write(tmp_path / "config.yaml")
+    assert BenchConfig.read(tmp_path / "config.yaml").identity == config.identity
+    assert all(Path(store).is_dir() for store in config.sections.values())
+
+
 def test_a_file_that_is_no_config_is_refused(tmp_path):
     (tmp_path / "a.yaml").write_text("- a\n- b\n")
     with pytest.raises(sqi.BadInput, match="holds a list"):

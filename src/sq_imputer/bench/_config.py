@@ -120,7 +120,8 @@ class BenchConfig:
         if lost:
             raise BadInput(f"'{path}' lacks {listed(lost)}.")
         config = thaw(cls, found)
-        return replace(config, sections={n: str(path.parent / store) for n, store in config.sections.items()})
+        folder = path.resolve().parent  # a copy elsewhere names the same stores
+        return replace(config, sections={n: str(folder / store) for n, store in config.sections.items()})
 
     def model(self, name: str):
         """A predictor of the table, not fitted."""
