@@ -9,7 +9,7 @@ penalty chosen on the training sections, leaving one out where there are several
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,14 +69,27 @@ def expression_probe(
     >>> last = pairs.section == pairs.section[-1]
     >>> table = sqi.bench.expression_probe(pairs[~last], pairs[last])
     """
+    features = {"untuned": (train.image, test.image)}
+    if tuned is not None:
+        features["tuned"] = tuned.features(train), tuned.features(test)
+    return probed(features, train, test, probe, baselines=baselines, seed=seed)
+
+
+def probed(
+    features: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    train: Pairs,
+    test: Pairs,
+    probe: str,
+    *,
+    baselines: bool = True,
+    seed: int = 0,
+) -> DataFrame:
+    """The same of any features of the training and the test rows, by the name that they get in the table."""
     if probe not in PROBES:
         raise BadInput(f"probe is {probe!r}; expected one of {listed(PROBES)}.")
     shared = sorted(set(train.section) & set(test.section))
     if shared:
         raise BadInput(f"sections {listed(shared)} are in train and test; a probe is scored on other sections.")
-    features = {"untuned": (train.image, test.image)}
-    if tuned is not None:
-        features["tuned"] = tuned.features(train), tuned.features(test)
     predicted, how = _baselines(train, test) if baselines else {}, {}
     for name, (x, new) in features.items():
         predicted[name], how[name] = fit_probe(probe, x, train, new, seed)

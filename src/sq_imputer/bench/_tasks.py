@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.bench._contrast import Tuned, contrast
+from sq_imputer.bench._contrast import contrast
 from sq_imputer.bench._leave_out import run
 from sq_imputer.bench._pairs import Pairs, pairs
-from sq_imputer.bench._probes import expression_probe
+from sq_imputer.bench._probes import probed
 from sq_imputer.bench._protocols import Fold, protocol
 from sq_imputer.bench._retrieval import retrieval
 from sq_imputer.contract import CropSpec
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from sq_imputer.bench._config import BenchConfig
 
 UNTUNED = "untuned"
-BASELINES = ("mean", "depth only", "coordinates only")
 
 
 def all_tasks(config: BenchConfig, fold: Fold, seed: int) -> DataFrame:
@@ -73,12 +71,17 @@ def _of_pairs(config: BenchConfig, fold: Fold, encoder: str, tasks: Sequence[str
         for name, one in tuned.items():
             found = retrieval(one, test, gallery=how.galleries, exclude_um=config.exclude_um)
             yield _recalls(found, f"{encoder} | {name}")
+    if not {"expression", "batch"} & set(tasks):
+        return
+    said = {name: (one.features(train), one.features(test)) for name, one in tuned.items()}
+    features = {f"{encoder} | {n}": sides for n, sides in {UNTUNED: (train.image, test.image), **said}.items()}
     if "expression" in tasks:
-        yield from _probes(config, encoder, train, test, tuned, seed)
+        probe = config.probe or how.probe
+        yield _long(probed(features, train, test, probe, seed=seed), "expression", probe)
     if "batch" in tasks:
-        both = Pairs.cat([train, test])
-        for name, features in [(UNTUNED, both.image), *((n, one.features(both)) for n, one in tuned.items())]:
-            yield _batches(batch_table(features, both.section, seed=seed), f"{encoder} | {name}", len(both))
+        section = np.concatenate([train.section, test.section])
+        for subject, sides in features.items():
+            yield _batches(batch_table(np.concatenate(sides), section, seed=seed), subject, len(section))
 
 
 def _device(config: BenchConfig) -> str:
@@ -94,21 +97,6 @@ def _pairs(config: BenchConfig, fold: Fold, encoder: str) -> tuple[Pairs, Pairs 
     how = {"spec": spec, "unit": config.unit, "crops": lora, "device": config.device}
     train, test = pairs(case.training, genes, encoder, **how), pairs([case.test.take(case.rows)], genes, encoder, **how)
     return train, pairs(fold.validation, genes, encoder, **how) if fold.validation else None, test
-
-
-def _probes(
-    config: BenchConfig, encoder: str, train: Pairs, test: Pairs, tuned: dict[str, Tuned], seed: int
-) -> Iterator[DataFrame]:
-    """The probe on the untuned encoder with its baselines, and on every tuned one."""
-    probe = config.probe or protocol(config.protocol).probe
-    first = expression_probe(train, test, probe=probe, seed=seed)
-    first["predictor"] = [n if n in BASELINES else f"{encoder} | {UNTUNED}" for n in first["predictor"]]
-    yield _long(first, "expression", probe)
-    for name, one in tuned.items():
-        image = {"train": one.features(train), "test": one.features(test)}
-        sides = replace(train, image=image["train"]), replace(test, image=image["test"])
-        found = expression_probe(*sides, probe=probe, baselines=False, seed=seed)
-        yield _long(found.assign(predictor=f"{encoder} | {name}"), "expression", probe)
 
 
 def _long(table: DataFrame, task: str, detail: str = "") -> DataFrame:
