@@ -64,12 +64,29 @@ def audit(
     >>> slides = [sqi.Slide.from_sdata(section) for section in sections]
     >>> found = sqi.bench.audit({"train": slides[:1], "test": slides[1:]})
     """
-    import pandas as pd
+    check_kinds(allow)
+    spec = CropSpec.of(spec)
+    hashes = {id(s): crop_hashes(s, spec) for part in parts.values() for s in part} if crops else {}
+    return audited(parts, hashes, genes=genes, allow=allow)
 
+
+def check_kinds(allow: Sequence[str]) -> None:
+    """Raise `BadInput` unless all of these are kinds of overlap."""
     strange = [kind for kind in allow if kind not in KINDS]
     if strange:
         raise BadInput(f"allow has {listed(strange)}; expected some of {listed(KINDS)}.")
-    hashes = {id(s): crop_hashes(s, CropSpec.of(spec)) for part in parts.values() for s in part} if crops else {}
+
+
+def audited(
+    parts: Mapping[str, Sequence[Slide]],
+    hashes: Mapping[int, np.ndarray],
+    *,
+    genes: Mapping[str, Sequence[str]] | None = None,
+    allow: Sequence[str] = (),
+) -> DataFrame:
+    """The same with what crops look like by the `id` of their section, so that many splits read each crop once."""
+    import pandas as pd
+
     rows = []
     for (one, mine), (other, theirs) in combinations(parts.items(), 2):
         for kind, what, n in _shared(mine, theirs, hashes):
@@ -91,7 +108,7 @@ def _refuse(table: DataFrame) -> None:
         raise BadInput(f"the split leaks. {said}. Take them out of one part, or allow={kinds} if that is meant.")
 
 
-def _shared(mine: Sequence[Slide], theirs: Sequence[Slide], hashes: dict) -> Iterator[tuple[str, str, int]]:
+def _shared(mine: Sequence[Slide], theirs: Sequence[Slide], hashes: Mapping) -> Iterator[tuple[str, str, int]]:
     """Kind, what, and number of rows, of what two parts share."""
     for kind, name in (("patient", "group"), ("section", "section")):
         known = {getattr(slide, name) for slide in mine}

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sq_imputer.bench._audit import audit
+from sq_imputer.bench._audit import audited, check_kinds, crop_hashes
 from sq_imputer.bench._config import BenchConfig
 from sq_imputer.bench._protocols import Fold, folds_of, protocol
 from sq_imputer.contract import CropSpec
@@ -66,8 +66,9 @@ def run_config(config: BenchConfig | str | Path, out: str | Path, *, processes: 
     check_number("processes", processes, 1, whole=True)
     out = Path(out).resolve()
     _begin(config, out)
-    folds = folds_of(protocol(config.protocol), _slides(config), config.parts)
-    _audited(config, folds).to_csv(out / "audit.csv", index=False)
+    slides = _slides(config)
+    folds = folds_of(protocol(config.protocol), slides, config.parts)
+    _audited(config, folds, slides).to_csv(out / "audit.csv", index=False)
     units = [(case, seed) for case in range(len(folds)) for seed in config.seeds]
     missing = [unit for unit in units if not _part(config, out, *unit).exists()]
     _carry_out(config, out, missing, folds, processes)
@@ -94,18 +95,17 @@ def _slides(config: BenchConfig) -> list[Slide]:
     ]
 
 
-def _audited(config: BenchConfig, folds: Sequence[Fold]) -> DataFrame:
+def _audited(config: BenchConfig, folds: Sequence[Fold], slides: Sequence[Slide]) -> DataFrame:
     import pandas as pd
 
+    check_kinds(config.allow)
     share = ("patient",) if protocol(config.protocol).split in ("section", "replicate") else ()
-    tables = []
+    spec = CropSpec(config.extent_um, config.size_px)
+    hashes, tables = {id(slide): crop_hashes(slide, spec) for slide in slides}, []
     for fold in folds:
         parts = {"train": fold.case.training, "val": fold.validation, "test": (fold.case.test,)}
-        found = audit(
-            {name: part for name, part in parts.items() if part},
-            allow=(*config.allow, *share),
-            spec=CropSpec(config.extent_um, config.size_px),
-        )
+        parts = {name: part for name, part in parts.items() if part}
+        found = audited(parts, hashes, allow=(*config.allow, *share))
         tables.append(found.assign(case=fold.case.name))
     return pd.concat(tables, ignore_index=True)
 
