@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.errors import MissingKey, listed, named
+from sq_imputer.errors import BadInput, MissingKey, listed, named
 from sq_imputer.runs.sections import records
 from sq_imputer.store.write import is_word
 
@@ -114,3 +114,22 @@ def _view(sdata: SpatialData, key: str, name: str, rows: np.ndarray, found: dict
     tables = {other: table for other, table in sdata.tables.items() if other != key} | {key: part}
     elements = {"images": dict(sdata.images), "labels": dict(sdata.labels), "shapes": dict(sdata.shapes)}
     return View(SpatialData(**elements, tables=tables, attrs=dict(sdata.attrs)), rows)
+
+
+def unseen(table: AnnData, name: str, layer: str, usable: np.ndarray, least: int, why: str) -> np.ndarray:
+    """Numbers of those rows of a section that are usable `(n,)` and predicted by a model that has not seen them.
+
+    Raises
+    ------
+    BadInput
+        If there are fewer than `least`, which are needed `why`.
+    """
+    if records(table)[layer]["n_folds"]:
+        usable = usable & (table.obs[f"{layer}_fold"].to_numpy() >= 0)
+    rows = np.flatnonzero(usable)
+    if len(rows) < least:
+        raise BadInput(
+            f"section '{name}' has {len(rows)} spots that are measured and predicted by a model that has not seen "
+            f"them; {least} or more are needed {why}. Leave it out of sections=."
+        )
+    return rows

@@ -1,3 +1,5 @@
+"""Correct a prediction by the spots that were measured, section by section, and write it as a layer of its own."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from sq_imputer.progress import track
 from sq_imputer.runs import joined
 from sq_imputer.runs.sections import check_table, records
 from sq_imputer.runs.slots import FOLDS, check_layer_name
-from sq_imputer.runs.views import views_of
+from sq_imputer.runs.views import unseen, views_of
 from sq_imputer.section.keys import verb
 from sq_imputer.store import write
 from sq_imputer.tl._domains import find_layer, matrix
@@ -150,14 +152,8 @@ class _Known:
         self.columns = np.isfinite(self.measured).any(axis=0)
         self.depth = table.obs["total_counts"].to_numpy(dtype=float)
         known = np.isfinite(self.measured[:, self.columns]).all(axis=1) & (self.depth > 0) & self.columns.any()
-        if self.record["n_folds"]:
-            known &= table.obs[f"{layer}_fold"].to_numpy() >= 0
-        self.rows = np.flatnonzero(known & np.isfinite(self.said).all(axis=1))
-        if len(self.rows) < LEAST_SPOTS:
-            raise BadInput(
-                f"section '{name}' has {len(self.rows)} spots that are measured and predicted by a model that has not "
-                f"seen them; {LEAST_SPOTS} or more are needed to correct others by. Leave it out of sections=."
-            )
+        known &= np.isfinite(self.said).all(axis=1)
+        self.rows = unseen(table, name, layer, known, LEAST_SPOTS, "to correct others by")
         self.places = np.asarray(table.obsm["spatial"], dtype=float)
         if features is not None:
             self.places = np.column_stack([self.places, _leading(np.asarray(table.obsm[features], dtype=float))])

@@ -1,3 +1,5 @@
+"""Say of every gene whether it is predicted beyond chance, and keep it beside the scores."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -8,7 +10,7 @@ import numpy as np
 from sq_imputer.errors import BadInput, check_number
 from sq_imputer.progress import track
 from sq_imputer.runs.sections import check_table, records
-from sq_imputer.runs.views import views_of
+from sq_imputer.runs.views import unseen, views_of
 from sq_imputer.scores import chance
 from sq_imputer.scores.metrics import pearson_given
 from sq_imputer.scores.smoothness import sampled
@@ -121,14 +123,7 @@ def _known(table: AnnData, name: str, layer: str, seed: int) -> tuple[np.ndarray
     y, p = (matrix(table.layers[one]).astype(float) for one in ("measured", layer))
     depth = table.obs["total_counts"].to_numpy(dtype=float)
     rows = np.isfinite(y).any(axis=1) & np.isfinite(p).all(axis=1) & (depth > 0)
-    if records(table)[layer]["n_folds"]:
-        rows &= table.obs[f"{layer}_fold"].to_numpy() >= 0
-    rows = np.flatnonzero(rows)
-    if len(rows) < LEAST_SPOTS:
-        raise BadInput(
-            f"section '{name}' has {len(rows)} spots that are measured and predicted by a model that has not seen "
-            f"them; {LEAST_SPOTS} or more are needed to tell skill from chance. Leave it out of sections=."
-        )
+    rows = unseen(table, name, layer, rows, LEAST_SPOTS, "to tell skill from chance")
     rows = rows[sampled(len(rows), seed)]
     return y[rows], p[rows], depth[rows], np.asarray(table.obsm["spatial"], dtype=float)[rows]
 
