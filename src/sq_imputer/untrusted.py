@@ -73,6 +73,13 @@ def _no_number(text: str):
     raise ValueError(f"{text} is no number")
 
 
+def _there(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise MissingKey(f"no file '{path}'; give the path of one.")
+    return path
+
+
 def read_text(path: str | Path) -> str:
     """The text of a file in UTF-8, gzipped or not, that is not too large.
 
@@ -83,9 +90,7 @@ def read_text(path: str | Path) -> str:
     BadInput
         If it is damaged, no text, or too large.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingKey(f"no file '{path}'; give the path of one.")
+    path = _there(path)
     try:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
@@ -110,9 +115,7 @@ def read_arrays(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]
     """
     import numpy as np
 
-    path = Path(path)
-    if not path.is_file():
-        raise MissingKey(f"no file '{path}'; give the path of one.")
+    path = _there(path)
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}

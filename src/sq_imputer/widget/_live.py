@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -65,8 +66,6 @@ class Live:
     """
 
     def __init__(self, slide: Slide, predictor: Predictor, device: str = "cpu") -> None:
-        from dataclasses import replace
-
         if not predictor.fitted:
             raise BadInput(f"'{predictor.card.name}' is not fitted; fit it on this section or a reference first.")
         self.slide = replace(slide, encoders=shelf_of(predictor))
