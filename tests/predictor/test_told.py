@@ -89,3 +89,20 @@ def test_copies_share_what_is_known_and_a_fit_of_another_config_needs_none(sourc
     assert "gene_vectors" not in Knowing(replace(KNOWING, knows=False)).fit(source, PLAN).state_dict()
     with pytest.raises(ValueError, match="read-only"):
         knowledge.vectors[0] = 0
+
+
+class OfAConfig(ridge.Model):
+    """A plug-in from before models were told of genes."""
+
+    def __init__(self, config=None):
+        super().__init__(config)
+
+
+def test_a_model_whose_init_takes_a_config_alone_is_made_and_fitted(toy_slides):
+    slides = [slide.with_genes(slide.var_names[:3]) for slide in toy_slides[:1]]
+    model = OfAConfig(ridge.Config(size_px=32, context_um=()))
+    assert type(model.fresh()) is OfAConfig and model.fresh().config == model.config
+    assert sqi.tl.fit(
+        list(toy_slides[:1]), OfAConfig, genes=3, config={"size_px": 32, "context_um": ()}, plan=PLAN
+    ).fitted
+    assert model.fit(slides, PLAN).fitted

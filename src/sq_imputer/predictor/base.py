@@ -155,7 +155,7 @@ class Predictor(nn.Module, ABC):
 
     def fresh(self) -> Predictor:
         """An unfitted one of the same config and knowledge."""
-        return type(self)(self.config, self.knowledge)
+        return told.unfitted(type(self), self.config, self.knowledge)
 
     # What users call ------------------------------------------------------------------------------
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 WIDTH = "knowledge"  # in the sizes of a fitted model: how wide a vector is
 
 
+def unfitted(model: type, config, knowledge: GeneKnowledge | None) -> Model:
+    """A model that is not fitted; one that is told nothing may have an `__init__` that takes a config alone."""
+    return model(config) if knowledge is None else model(config, knowledge)
+
+
 def checked(predictor: Model, knowledge: GeneKnowledge | None) -> GeneKnowledge | None:
     """The knowledge that a model was given, if it takes any; the error names models that do."""
     if knowledge is None:

@@ -178,6 +178,7 @@ def resolve_model(
     """
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.predictor.folder import load
+    from sq_imputer.predictor.told import unfitted
 
     if external.is_external(model) and knowledge is None:
         return external.predictor(model, config, None if genes is None or isinstance(genes, Integral) else genes)
@@ -186,7 +187,7 @@ def resolve_model(
     if isinstance(model, type) and issubclass(model, Predictor):
         if isinstance(config, Mapping):
             config = of_mapping(model.Config, config, model.card.name)
-        return model(config, knowledge)
+        return unfitted(model, config, knowledge)
     if config is not None:
         raise BadInput(
             "config goes with the name of a model; a fitted or saved one has its own. How a fitted stem draws is "

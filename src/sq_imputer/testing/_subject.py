@@ -20,6 +20,7 @@ from sq_imputer.genes.knowledge import GeneKnowledge
 from sq_imputer.genes.panel import choose_genes
 from sq_imputer.pixels.pyramid import Pyramid
 from sq_imputer.predictor.base import Predictor
+from sq_imputer.predictor.told import unfitted
 from sq_imputer.predictor.train import Plan
 from sq_imputer.section.slide import Slide
 
@@ -69,7 +70,7 @@ class Subject:
     def unfitted(self) -> Predictor:
         """A fresh model; one that needs knowledge of genes has that of their names."""
         needs = self.model(self.config).needs
-        return self.model(self.config, GeneKnowledge.lexical(self.target.genes) if needs.knowledge else None)
+        return unfitted(self.model, self.config, GeneKnowledge.lexical(self.target.genes) if needs.knowledge else None)
 
     @cached_property
     def fitted(self) -> Predictor:
