@@ -309,7 +309,9 @@ def plant(monkeypatch, toy_slides):
     def make(stretch, shift):
         slides = []
         for slide, values in zip(toy_slides, truth, strict=True):
-            slide = replace(slide, genes=("A", "B"), expression=(values @ rng_rule).astype(np.float32), _features={})
+            slide = replace(
+                slide, genes=("A", "B"), expression=(values @ rng_rule).astype(np.float32), _features={}, _derived={}
+            )
             slides.append(slide)
         for slide, values, a, b in zip(slides, truth, stretch, shift, strict=True):
             slide.remember("planted", sqi.CropSpec(50.0, 64), values * a + b, {})
@@ -334,7 +336,7 @@ def test_scaled_within_sections_a_stretch_and_shift_of_a_section_changes_nothing
 def test_a_registered_encoder_is_what_ridge_sees(plant, toy_slides) -> None:
     """Nothing remembered: the encoder itself is asked for the mean color of the crops."""
     settings = config(encoders=("planted",), extent_um=50.0, size_px=64)
-    slides = [replace(slide, _features={}, made_by={}) for slide in toy_slides]
+    slides = [replace(slide, _features={}, _derived={}, made_by={}) for slide in toy_slides]
     model = ridge.Model(settings).fit(slides[:2], PLAN)
     crops = np.concatenate([slide.crops(sqi.CropSpec(50.0, 64))[:] for slide in slides[:2]])
     np.testing.assert_allclose(model.feature_mean.numpy(), crops.mean(axis=(0, 2, 3)), rtol=1e-4)

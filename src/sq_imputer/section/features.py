@@ -79,20 +79,27 @@ def compute(
     journal: Part | None = None,
     name: str = "features",
     scratch: Path | None = None,
+    known: np.ndarray | None = None,
 ) -> np.ndarray | Spilled:
     """Features `(n, dim)` of all windows, read in chunk order; what `journal` has as `name` is not computed again.
 
-    With a folder `scratch` they are in a file there instead of memory.
+    With a folder `scratch` they are in a file there instead of memory. Rows of `known` without a NaN are taken from
+    there.
     """
     together = isinstance(crops, Dense)
     encode = (_Gather if together else _Encode)(crops, encoder, size or BatchSize(64), device, label)
     shape = len(crops), encoder.card.dim
     values = np.empty(shape, dtype=np.float32) if scratch is None else Spilled(scratch / name, shape)
+    left = np.ones(len(crops), dtype=bool)
+    if known is not None:
+        values, left = known.copy(), np.isnan(known).any(axis=1)
     if journal is None:
-        for rows, found in encode.parts(np.arange(len(crops))):
+        for rows, found in encode.parts(np.flatnonzero(left)):
             values[rows] = found
         return values
-    for rows, found in journal.parts(name, crops.groups(journal_of.ROWS) if together else crops.order, encode):
+    order = crops.groups(journal_of.ROWS) if together else crops.order
+    order = [some for rows in order if len(some := rows[left[rows]])] if together else order[left[order]]
+    for rows, found in journal.parts(name, order, encode):
         values[rows] = found["features"]
     return values
 
@@ -221,13 +228,15 @@ class Stored(NamedTuple):
     values: np.ndarray
 
 
-def stored(table: AnnData, rows: np.ndarray, where: np.ndarray) -> Iterator[Stored]:
-    """The stored features that are complete and say what made them, each put at its number in `where`."""
+def stored(table: AnnData, rows: np.ndarray, where: np.ndarray, n: int) -> Iterator[Stored]:
+    """The stored features that say what made them, at their numbers in `where` among n rows; NaN in the others."""
     for name, found in pythonic(table.uns.get("sq_imputer", {}).get("embeddings", {})).items():
         if name not in table.obsm or not found.get("provenance"):
             continue
-        values = np.empty((len(rows), np.shape(table.obsm[name])[1]), dtype=np.float32)
+        values = np.full((n, np.shape(table.obsm[name])[1]), np.nan, dtype=np.float32)
         values[where] = np.asarray(table.obsm[name])[rows]
-        if np.isfinite(values).all():
+        there = np.isfinite(values).all(axis=1)
+        values[~there] = np.nan
+        if there.any():
             made_by = found.pop("provenance")
             yield Stored(found["encoder"], CropSpec(found["extent_um"], found["size_px"]), found, made_by, values)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from sq_imputer.errors import BadInput
+from sq_imputer.section.seen import unseen
 from sq_imputer.section.slide import Slide
 
 
@@ -55,6 +56,5 @@ def at_points(slide: Slide, xy_um: np.ndarray, diameter_um: float) -> Slide:
         journal=None,
         scratch=None,
         _parent=None,
-        _features={},
-        _stored={},
+        **unseen(),
     )

@@ -33,10 +33,15 @@ Moments = tuple[np.ndarray, np.ndarray]
 
 
 class Known(NamedTuple):
-    """Features, and the provenance of the encoder that made them; empty if that is not known."""
+    """Features, NaN in rows that are not known, and the provenance of the encoder; empty if that is not known."""
 
     values: np.ndarray
     made_by: dict
+
+    @property
+    def whole(self) -> bool:
+        """Whether all rows are known."""
+        return not np.isnan(self.values).any()
 
 
 class Seen:
@@ -92,31 +97,34 @@ class Seen:
         known = self._features.get(key)
         if known is None or (self.encoders and not self._fits(encoder, known, self.encoders)):
             encoders, known = self.encoders or Shelf(), self._recalled(key)
-            if known is None or not self._fits(encoder, known, encoders):
+            known = known if known is not None and self._usable(encoder, known, encoders) else None
+            if known is None or not known.whole:
                 encode = encoders.get(encoder)
                 encode = Tokens(encode, tokens, spec.size_px) if tokens else encode
-                known = self._computed(key, encode, 0 if tokens else neighbors, device)
+                known = self._computed(key, encode, 0 if tokens else neighbors, device, known)
             self._set(key, known)
         return known.values
 
     def _fits(self, encoder: str, known: Known, encoders: Shelf) -> bool:
         return encoders.takes(encoder, known.made_by, f"section '{self.section}'")
 
-    def _computed(self, key: Key, encode: Encoder, neighbors: int, device: str) -> Known:
+    def _usable(self, encoder: str, known: Known, encoders: Shelf) -> bool:
+        """Whether kept features can be used: if rows are missing, only beside those that the encoder at hand makes."""
+        alone = known.whole or same(encoders.get(encoder).provenance, known.made_by)
+        return alone and self._fits(encoder, known, encoders)
+
+    def _computed(self, key: Key, encode: Encoder, neighbors: int, device: str, known: Known | None = None) -> Known:
+        """Features of all rows, or of those that are not known, which are made in the way of the others."""
         name, spec, _ = key
         self.checked.crops(self.crops(spec))
         centers = block_centers(self.frame, self.centers_px, spec, max(neighbors, 1))
-        crops = reader(
-            self.frame,
-            centers,
-            spec,
-            encode,
-            np.repeat(self.names, max(neighbors, 1) ** 2),
-            False if isinstance(encode, Tokens) else self.encoders and self.encoders.dense,
-        )
+        asked = self.encoders and self.encoders.dense if known is None else known.made_by.get("dense")
+        dense = False if isinstance(encode, Tokens) else asked
+        crops = reader(self.frame, centers, spec, encode, np.repeat(self.names, max(neighbors, 1) ** 2), dense)
         label = f"{name} of {self.section}, {spec.extent_um:g} µm"
         how = {"size": BatchSize(64), "device": device, "label": label, "journal": self.journal}
-        how["scratch"] = self.scratch if neighbors < 2 else None
+        how["scratch"] = self.scratch if neighbors < 2 and known is None else None
+        how["known"] = None if known is None else known.values
         values = compute(crops, encode, name=shard_name(*key), **how)
         values = values.reshape(len(self), -1, values.shape[1]) if neighbors > 1 else values
         made_by = {**encode.provenance, "batch_size": how["size"].rows, "dense": isinstance(crops, Dense)}
@@ -130,8 +138,7 @@ class Seen:
         return None
 
     def _set(self, key: Key, known: Known) -> None:
-        for stale in [key for key in self._features if key[0] == "moments"]:
-            del self._features[stale]
+        self._derived.clear()
         self.made_by[key[0]] = known.made_by
         self._features[key] = known
 
@@ -142,11 +149,10 @@ class Seen:
     def recall(self, table: AnnData, rows: np.ndarray, where: np.ndarray) -> None:
         """Use the features that a table has at its `rows` and that are of these crops; `where` is the row of each.
 
-        Whether they are is found when they are asked for: only then pixels are read, and encoders are known.
+        Whether they are is found when they are asked for: only then pixels are read, and encoders are known. Rows that
+        the table lacks are computed then.
         """
-        if len(rows) != len(self):
-            return
-        for kept in stored(table, rows, where):
+        for kept in stored(table, rows, where, len(self)):
             self._stored.setdefault((kept.encoder, kept.spec, 0), []).append(kept)
 
     def record(self, encoder: str, spec: CropSpec) -> dict:
@@ -189,14 +195,14 @@ class Seen:
         rows = slide.measured if slide.measured.any() else np.ones(len(slide), dtype=bool)
         if rows.sum() < MIN_ROWS_FOR_MOMENTS:
             return None
-        key = "moments", needs, tokens, rows.tobytes()
+        key = needs, tokens, rows.tobytes()
         how = {"tokens": needs.tokens} if tokens else {}
         views = slide._views(needs, device, **how)  # features that are replaced take their moments with them
-        if key not in slide._features:
+        if key not in slide._derived:
             parts = chunks(np.flatnonzero(rows))
             seen = (_side_by_side([view[part] for view in views], how.get("tokens", 0)) for part in parts)
-            slide._features[key] = mean_and_std(values.reshape(-1, values.shape[-1]) for values in seen)
-        return slide._features[key]
+            slide._derived[key] = mean_and_std(values.reshape(-1, values.shape[-1]) for values in seen)
+        return slide._derived[key]
 
     def whole(self, needs: Needs, *, device: str = "auto") -> tuple[WholeSlide, np.ndarray]:
         """The section as a whole, with which rows there those of this slide are; made once."""
@@ -206,11 +212,11 @@ class Seen:
             return found, above[rows]
         views = replace(needs, tokens=0, neighbors=0, per_section=False)
         found = slide._views(views, device)  # features that are replaced take the whole with them
-        if ("moments", views) not in slide._features:
+        if views not in slide._derived:
             array = slide.array if slide.measured.all() else None  # of rows that were not it says 0
             whole = whole_slide(slide.xy_um, array, _side_by_side(found))
-            slide._features["moments", views] = whole
-        return slide._features["moments", views], rows
+            slide._derived[views] = whole
+        return slide._derived[views], rows
 
     def batches(
         self, needs: Needs, batch_size: int = 64, *, rows=None, generator=None, device: str = "auto"
@@ -275,6 +281,11 @@ class Seen:
         xy = torch.from_numpy(read.apply(self.frame.to_um, self.centers_px[index]).astype(np.float32))
         section = torch.zeros(len(index), dtype=torch.long)
         return Batch(index=torch.from_numpy(np.asarray(index, dtype=np.int64)), xy_um=xy, section=section, **parts)
+
+
+def unseen() -> dict[str, dict]:
+    """The fields of a slide of which no features are known."""
+    return {"_features": {}, "_derived": {}, "_stored": {}}
 
 
 def _read_by(needs: Needs) -> Iterator[tuple[str, CropSpec, dict[str, int]]]:

@@ -20,7 +20,7 @@ from sq_imputer.section.counts import Counts, names_of_genes, read_counts, warn_
 from sq_imputer.section.frame import Frame, read_frame
 from sq_imputer.section.image import find_image
 from sq_imputer.section.marks import Marked
-from sq_imputer.section.seen import Seen
+from sq_imputer.section.seen import Seen, unseen
 from sq_imputer.section.targets import columns_of, read_labels
 from sq_imputer.target import Target
 
@@ -117,6 +117,7 @@ class Slide(Seen, Marked):
     scratch: Path | None = None
     encoders: Shelf | None = None
     _features: dict = field(default_factory=dict)
+    _derived: dict = field(default_factory=dict)  # what is made of features, and goes when one of them is replaced
     _stored: dict = field(default_factory=dict)
 
     @classmethod
@@ -333,12 +334,12 @@ class Slide(Seen, Marked):
         per_row = ("centers_px", "size_um", "names", "instances", "measured", "array", "expression", "labels")
         parts = {name: getattr(self, name)[rows] for name in per_row if getattr(self, name) is not None}
         parts["counts"] = None if self.counts is None else self.counts.take(rows)
-        return replace(self, **parts, _features={}, _stored={}, _parent=(self, rows), anchor=self.anchor or self)
+        return replace(self, **parts, **unseen(), _parent=(self, rows), anchor=self.anchor or self)
 
     def seen_alone(self) -> Slide:
         """The slide for another process that predicts: without counts, targets, features and journal."""
         gone = {"counts": None, "expression": None, "anchor": None, "journal": None, "scratch": None}
-        return replace(self, **gone, var_names=(), gene_ids=(), _parent=None, _features={}, _stored={})
+        return replace(self, **gone, **unseen(), var_names=(), gene_ids=(), _parent=None)
 
     def at(self, resolution: float | None, done: dict[int, Slide] | None = None) -> Slide:
         """The slide as one that shows nothing finer than this, in µm per pixel; None: whatever its image shows.
@@ -359,7 +360,8 @@ class Slide(Seen, Marked):
             parent = None if self._parent is None else (self._parent[0].at(resolution, done), self._parent[1])
             anchor = None if self.anchor is None else self.anchor.at(resolution, done)
             parts = {"frame": replace(self.frame, resolution=resolution), "_parent": parent, "anchor": anchor}
-            done[id(self)] = replace(self, **parts, made_by={}, _features={}, _stored=dict(self._stored))
+            known = unseen() | {"_stored": dict(self._stored)}
+            done[id(self)] = replace(self, **parts, **known, made_by={})
         return done[id(self)]
 
     def crops(self, spec: CropSpec, *, threads: int = 2) -> Crops:

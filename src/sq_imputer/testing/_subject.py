@@ -131,7 +131,7 @@ def blank(slide: Slide, rows: np.ndarray, value: int) -> Slide:
 
     colors = tuple(dask.array.full_like(level, value) for level in slide.frame.pyramid.levels)
     frame = replace(slide.frame, pyramid=Pyramid(colors, slide.frame.pyramid.channels))
-    return replace(slide.take(rows), frame=frame, anchor=None, _parent=None, _features={})
+    return replace(slide.take(rows), frame=frame, anchor=None, _parent=None, _features={}, _derived={})
 
 
 def content(slide: Slide) -> dict[str, np.ndarray]:
