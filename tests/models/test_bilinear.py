@@ -30,7 +30,8 @@ def test_the_matrix_is_ridge_on_the_kronecker_product() -> None:
 def test_genes_and_rows_are_left_out_as_if_fitted_without_them() -> None:
     x, v, z = drawn(40, 4), drawn(10, 3, seed=1), drawn(40, 10, seed=2)
     halves, parts = (slice(0, 20), slice(20, 40)), [np.arange(5), np.arange(5, 10)]
-    found = bilinear.left_out([moments(x[h], z[h]) for h in halves], v, parts, [0.3, 3.0])
+    folds = [moments(x[h], z[h]) for h in halves]
+    found = bilinear.left_out([bilinear.Split.of(folds, k) for k in range(2)], v, parts, [0.3, 3.0])
     error = torch.zeros(2, dtype=torch.float64)
     for test, train in (halves, halves[::-1]):
         for out, kept in (parts, parts[::-1]):
@@ -62,6 +63,15 @@ def test_vectors_explain_genes_left_out_and_permuted_ones_do_not(planted) -> Non
     assert model.history["left_out_genes_r2_permuted"] < 0.1
     other = fit(planted, np.random.default_rng(9).normal(size=(60, 4)).astype(np.float32))
     assert other.history["left_out_genes_r2"] < 0.1
+
+
+def test_fits_that_measure_the_error_take_the_penalty_and_choose_nothing(planted, monkeypatch) -> None:
+    chosen = []
+    choose = bilinear.Model._choose
+    monkeypatch.setattr(bilinear.Model, "_choose", lambda *args: chosen.append(choose(*args)) or chosen[-1])
+    model = fit(planted, planted[2])
+    assert len(chosen) == 1 and model.for_parts().config.penalty == model.history["penalty"]
+    assert model.config.penalty is None and model.fresh().config.penalty is None
 
 
 def test_a_gene_of_which_nothing_is_known_is_predicted_by_its_mean(planted, arrays) -> None:

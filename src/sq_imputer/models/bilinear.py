@@ -25,7 +25,8 @@ There is no publication of its own: bilinear regression on both sides of a matri
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -65,8 +66,8 @@ class Config(Views):
 
     @classmethod
     def small(cls) -> Config:
-        """For tests and the demo: one context, fewer pixels."""
-        return cls(size_px=64, context_um=(300.0,))
+        """For tests and the demo: the crop alone, fewer pixels and parts."""
+        return cls(size_px=64, context_um=(), calibration=2)
 
 
 class Model(Predictor):
@@ -109,32 +110,39 @@ class Model(Predictor):
             raise BadInput(f"nothing is known of any of the {len(self.genes)} genes. {told}")
         folds = self._folds(sources)
         vectors = self.vectors.double()
+        chosen = self.config.penalty
+        refitted = chosen is not None and plan.calibration == 0  # there is nothing to choose, and nothing to tell
         self.history = {}
-        penalty = self.config.penalty
-        if int(self.gene_known.sum()) > 1:
-            penalty = self._choose(folds, vectors, plan.seed)
-        penalty = penalty or 1.0
+        if not refitted and int(self.gene_known.sum()) > 1:
+            self.history, chosen = self._choose(folds, vectors, plan)
+        penalty = chosen or 1.0
         xx, xz = sum(fold[0] for fold in folds), sum(fold[1] for fold in folds)
-        self.weight.copy_(solve(xx, xz @ vectors, vectors.T @ vectors, [penalty])[0])
+        axes = torch.linalg.svd(vectors, full_matrices=False).Vh  # no more of them than genes
+        own = vectors @ axes.T
+        self.weight.copy_(solve(xx, xz @ own, own.T @ own, [penalty])[0] @ axes)
         ridge = xx + torch.eye(len(xx), dtype=xx.dtype) * (penalty * xx.trace() / len(xx)).clamp_min(1e-6)
         self.posterior.copy_(torch.cholesky_inverse(torch.linalg.cholesky(ridge)))
         self.history |= {"penalty": penalty}
 
-    def _choose(self, folds: Sequence[tuple[Tensor, ...]], vectors: Tensor, seed: int) -> float:
-        """The penalty; what vectors, and vectors dealt out anew, explain of left-out genes goes into the history."""
+    def for_parts(self) -> Model:
+        """An unfitted one that takes the penalty of this fit."""
+        return type(self)(replace(self.config, penalty=self.history["penalty"]), self.knowledge)
+
+    def _choose(self, folds: Sequence[tuple[Tensor, ...]], vectors: Tensor, plan: Plan) -> tuple[dict, float]:
+        """What the vectors explain of left-out genes, and what they do once dealt out anew; and the best penalty."""
         known = np.flatnonzero(self.gene_known.numpy())
-        order = np.random.default_rng(seed).permutation(known)
+        order = np.random.default_rng(plan.seed).permutation(known)
         parts = np.array_split(order, min(GENE_FOLDS, len(order)))
         penalties = PENALTIES if self.config.penalty is None else (self.config.penalty,)
-        dealt = vectors.clone()
-        dealt[known] = vectors[np.random.default_rng(seed + 1).permutation(known)]
-        explained, control = (left_out(folds, one, parts, penalties) for one in (vectors, dealt))
+        splits = [Split.of(folds, k) for k in range(len(folds))]
+        explained = left_out(splits, vectors, parts, penalties)
         best = int(explained.argmax())
-        self.history = {
-            "left_out_genes_r2": float(explained[best]),
-            "left_out_genes_r2_permuted": float(control.max()),
-        }
-        return penalties[best]
+        told = {"left_out_genes_r2": float(explained[best])}
+        if plan.calibration != 0:  # a fit that is not kept needs no control
+            dealt = vectors.clone()
+            dealt[known] = vectors[np.random.default_rng(plan.seed + 1).permutation(known)]
+            told["left_out_genes_r2_permuted"] = float(left_out(splits, dealt, parts, penalties).max())
+        return told, penalties[best]
 
     def _folds(self, sources: Sequence[Source]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Of every part of the rows: sums of `x x`, `x z` and `z z` about the means of all, in float64."""
@@ -185,25 +193,50 @@ def solve(xx_FF: Tensor, xzv_FD: Tensor, vv_DD: Tensor, penalties: Sequence[floa
     """
     a, P = torch.linalg.eigh(xx_FF)
     b, Q = torch.linalg.eigh(vv_DD)
-    return [P @ weight @ Q.T for weight in _rotated(a, b, P.T @ xzv_FD @ Q, penalties)]
+    size = a.clamp_min(0).mean().clamp_min(1e-12)
+    return [P @ weight @ Q.T for weight in _rotated(a / size, b, P.T @ xzv_FD @ Q / size, penalties)]
 
 
 def _rotated(a_F: Tensor, b_D: Tensor, target_FD: Tensor, penalties: Sequence[float]) -> list[Tensor]:
-    """The matrix for each penalty, in the axes of both sides."""
+    """The matrix for each penalty, in the axes of both sides; `a` and the target in units of the mean of `a`."""
     products = torch.outer(a_F.clamp_min(0), b_D.clamp_min(0))
-    size = (products.sum() / len(a_F)).clamp_min(1e-9)
+    size = b_D.clamp_min(0).sum().clamp_min(1e-9)
     return [target_FD / (products + penalty * size) for penalty in penalties]
 
 
+class Split(NamedTuple):
+    """A part of the rows that is left out, along the axes `(F',)` of the features of all others.
+
+    `a` is their variance and `rest` `(F', G)` features times expression of the others, both in units of the mean of
+    `a`; `xx`, `xz` and `zz` second moments of the part.
+    """
+
+    a: Tensor
+    rest: Tensor
+    xx: Tensor
+    xz: Tensor
+    zz: Tensor
+
+    @classmethod
+    def of(cls, folds: Sequence[tuple[Tensor, ...]], k: int) -> Split:
+        """Part k of sums of `x x`, `x z` and `z z`; of a single part genes alone are left out."""
+        others = [fold for other, fold in enumerate(folds) if other != k] or folds
+        a, P = torch.linalg.eigh(sum(fold[0] for fold in others))
+        size, seen = a.clamp_min(0).mean().clamp_min(1e-12), a > 1e-10 * a[-1]  # no more axes than rows vary along
+        P, xz_others = P[:, seen], sum(fold[1] for fold in others)
+        xx, xz, zz = folds[k]
+        return cls(a[seen] / size, P.T @ xz_others / size, P.T @ xx @ P, P.T @ xz, zz)
+
+
 def left_out(
-    folds: Sequence[tuple[Tensor, ...]], vectors_GD: Tensor, parts: Sequence[np.ndarray], penalties: Sequence[float]
+    splits: Sequence[Split], vectors_GD: Tensor, parts: Sequence[np.ndarray], penalties: Sequence[float]
 ) -> Tensor:
     """Share of variance, one number a penalty, explained of genes and rows that no fit had seen.
 
     Parameters
     ----------
-    folds
-        Sums of `x x`, `x z` and `z z` of every part of the rows.
+    splits
+        Every part of the rows, left out.
     vectors_GD
         What is known of the genes.
     parts
@@ -214,17 +247,15 @@ def left_out(
     every = np.concatenate(parts)
     U, lengths, _ = torch.linalg.svd(vectors_GD, full_matrices=False)
     vectors = U * lengths  # the same genes to one another, along no more axes than there are genes
-    xx, xz = sum(fold[0] for fold in folds), sum(fold[1] for fold in folds)
-    error, total = torch.zeros(len(penalties), dtype=torch.float64), sum(float(f[2][every].sum()) for f in folds)
-    for fold_xx, fold_xz, fold_zz in folds:
-        alone = len(folds) == 1  # of a single part of the rows, genes alone are left out
-        a, P = torch.linalg.eigh(xx if alone else xx - fold_xx)
-        rest_xz, out_xx, out_xz = P.T @ (xz if alone else xz - fold_xz), P.T @ fold_xx @ P, P.T @ fold_xz
-        for out in parts:
-            kept = np.setdiff1d(every, out)
-            b, Q = torch.linalg.eigh(vectors[kept].T @ vectors[kept])
-            target, own = rest_xz[:, kept] @ vectors[kept] @ Q, Q.T @ vectors[out].T
-            for k, weight in enumerate(_rotated(a, b, target, penalties)):
-                said = weight @ own  # of the features, what predicts each gene that is left out
-                error[k] += fold_zz[out].sum() + (said * (out_xx @ said - 2 * out_xz[:, out])).sum()
+    total = sum(float(split.zz[every].sum()) for split in splits)
+    error = torch.zeros(len(penalties), dtype=torch.float64)
+    for out in parts:
+        kept = np.setdiff1d(every, out)
+        b, Q = torch.linalg.eigh(vectors[kept].T @ vectors[kept])
+        own = Q.T @ vectors[out].T
+        for split in splits:
+            target = split.rest[:, kept] @ vectors[kept] @ Q
+            said = torch.stack([weight @ own for weight in _rotated(split.a, b, target, penalties)], dim=1)
+            seen = (split.xx @ said.flatten(1)).view_as(said)  # of the features, what predicts each gene left out
+            error += split.zz[out].sum() + (said * (seen - 2 * split.xz[:, None, out])).sum(dim=(0, 2))
     return 1 - error / max(total, 1e-12)

@@ -157,6 +157,13 @@ class Predictor(nn.Module, ABC):
         """An unfitted one of the same config and knowledge."""
         return told.unfitted(type(self), self.config, self.knowledge)
 
+    def for_parts(self) -> Predictor:
+        """An unfitted one for fits on parts of the training rows, which measure the error of this fit.
+
+        A model that chose a setting by leaving training rows out may hand it on instead of choosing anew in every part.
+        """
+        return self.fresh()
+
     # What users call ------------------------------------------------------------------------------
 
     @property

@@ -87,7 +87,7 @@ def measure(predictor: Model, sources: Sequence[Source], plan: Plan) -> None:
     for trains, tests, k in track(
         fits, f"{predictor.card.name}: error on left-out rows", len(fits), shown=plan.progress
     ):
-        fresh = predictor.fresh()
+        fresh = predictor.for_parts()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is to be said was said of the fit on all rows
             fresh.fit([Part(s, train) for s, train in zip(sources, trains, strict=True) if train.any()], plan)

@@ -70,7 +70,12 @@ class Subject:
     def unfitted(self) -> Predictor:
         """A fresh model; one that needs knowledge of genes has that of their names."""
         needs = self.model(self.config).needs
-        return unfitted(self.model, self.config, GeneKnowledge.lexical(self.target.genes) if needs.knowledge else None)
+        return unfitted(self.model, self.config, self.names if needs.knowledge else None)
+
+    @cached_property
+    def names(self) -> GeneKnowledge:
+        """What is known of genes by their names."""
+        return GeneKnowledge.lexical(self.target.genes)
 
     @cached_property
     def fitted(self) -> Predictor:
