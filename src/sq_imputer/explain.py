@@ -166,7 +166,7 @@ class Sight:
 
 def _sees_crops(predictor: Predictor) -> bool:
     needs = predictor.needs
-    return needs.crop is not None and needs.neighbors < 2
+    return needs.crop is not None and needs.neighbors < 2 and not (needs.tokens or needs.whole_slide)
 
 
 def _randomized(model: Predictor, generator: torch.Generator) -> Predictor:
