@@ -82,6 +82,7 @@ class Model(Predictor):
         ours="Standardized genes, a constant beside the vectors, the penalty chosen on left-out genes and rows.",
         limits="Genes share one matrix: a measured gene is predicted no better than its vector tells it from others.",
         uncertainty="Standard deviation: leverage of the row, sized by the error on left-out training data.",
+        zero_shot=True,
     )
 
     @property

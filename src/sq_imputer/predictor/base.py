@@ -21,7 +21,7 @@ from sq_imputer.errors import BadInput, OutOfMemory, listed
 from sq_imputer.genes.knowledge import GeneKnowledge
 from sq_imputer.nn.applicability import Applicability
 from sq_imputer.nn.heads import spread
-from sq_imputer.predictor import calibrate, encoded, told, train
+from sq_imputer.predictor import calibrate, encoded, told, train, zero_shot
 from sq_imputer.predictor.chance import Chance
 from sq_imputer.predictor.folder import load_as, packed, write
 from sq_imputer.predictor.held import hold
@@ -165,6 +165,14 @@ class Predictor(nn.Module, ABC):
         return self.fresh()
 
     # What users call ------------------------------------------------------------------------------
+
+    def for_genes(self, genes: Sequence[str], knowledge: GeneKnowledge | None = None) -> Predictor:
+        """The fitted model asked for other genes, measured or not, if it can be (`card.zero_shot`).
+
+        Of genes that it was not fitted on what is said is ordinal (`sq_imputer.predictor.zero_shot`); the provenance
+        names them (`zero_shot`). `knowledge` must be that of the fit, which a loaded model does not have.
+        """
+        return zero_shot.asked(self, genes, knowledge)
 
     @property
     def fitted(self) -> bool:

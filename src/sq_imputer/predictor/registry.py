@@ -47,6 +47,8 @@ class ModelCard:
         License of the method's code here.
     targets
         Kinds of target that the model takes (:class:`sq_imputer.Target`).
+    zero_shot
+        Whether it can be asked for genes that it was not fitted on (:meth:`sq_imputer.Predictor.for_genes`).
     """
 
     name: str
@@ -60,6 +62,7 @@ class ModelCard:
     uncertainty: str = ""
     license: str = "BSD-3-Clause"
     targets: tuple[str, ...] = ("genes",)
+    zero_shot: bool = False
 
 
 def _builtin() -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.genes.names import alike
 from sq_imputer.genes.units import LOG1P_CP10K
+from sq_imputer.predictor.zero_shot import able
 from sq_imputer.progress import say
 from sq_imputer.runs.decide import LEAVE_OUT, shows
 from sq_imputer.runs.retrieved import check_patient
@@ -76,7 +77,8 @@ def check_alone(predictor: Predictor, reference, genes, unit: str | None, resolu
         asked = f"is {genes}" if number else f"names {len(genes)} genes"
         raise BadInput(
             f"genes {asked}, but this '{name}' was fitted on {len(predictor.genes)} of its own "
-            f"({listed(predictor.genes, 3)}). Leave out genes=, or fit the genes wanted."
+            f"({listed(predictor.genes, 3)}). Leave out genes=, or fit the genes wanted; {listed(able(), 20)} can be "
+            "asked for others."
         )
     own = trained(predictor.provenance, predictor.needs)
     known = ("auto", None, predictor.provenance.get("resolution"))

@@ -16,6 +16,7 @@ from sq_imputer.encoders._shelf import Shelf, Weights, weights_of
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.genes.names import check_ids
 from sq_imputer.genes.panel import choose_genes
+from sq_imputer.predictor import zero_shot
 from sq_imputer.predictor.config import of_mapping
 from sq_imputer.predictor.registry import get_model, list_models
 from sq_imputer.runs.joined import restore
@@ -172,9 +173,9 @@ def resolve_model(
     config
         A `Config` of the model, or a mapping of some of its fields; only for a name or a class.
     genes
-        What a model of others is asked for; all that it has if None.
+        What a model of others, or one that can say of genes that it was not fitted on, is asked for; its own if None.
     knowledge
-        What a model that is not fitted is told of genes.
+        What a model that is not fitted, or asked for such genes, is told of genes.
     """
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.predictor.folder import load
@@ -195,13 +196,11 @@ def resolve_model(
         )
     if isinstance(model, Predictor) and not model.fitted and knowledge is not None:
         return type(model)(model.config, knowledge)
-    if knowledge is not None and isinstance(model, Predictor | str | Path):
-        raise BadInput("knowledge goes with a model that is to be fitted; a fitted or saved one keeps that of its fit.")
     if isinstance(model, Predictor):
-        return _checked(model)
+        return zero_shot.resolved(_checked(model), genes, knowledge)
     if isinstance(model, str | Path):
         if Path(model).is_dir():
-            return _checked(load(model))
+            return zero_shot.resolved(_checked(load(model)), genes, knowledge)
         raise MissingKey(
             f"no model '{model}'; there are {listed(list_models(), 20)}, or give a folder written by predictor.save()."
         )

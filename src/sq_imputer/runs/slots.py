@@ -11,6 +11,7 @@ import numpy as np
 
 from sq_imputer.contract import CropSpec, Prediction
 from sq_imputer.errors import BadInput, listed
+from sq_imputer.predictor import zero_shot
 from sq_imputer.predictor.parts import SD_OF_95
 from sq_imputer.runs import joined
 from sq_imputer.runs.constants import is_constant, warn_of_constants
@@ -166,7 +167,7 @@ def write_results(place: Place, targets: Targets, results: Sequence[Result], pla
         parts["obs"][f"{layer}{joined.BANK}"] = joined.bank_column(results[0].bank, len(targets))
     old, predictor = place.table, results[0].predictor
     parts["obs"] |= called(predictor, layer, parts["layers"][layer])
-    parts["var"] |= kinds(predictor.target, len(predictor.genes))
+    parts["var"] |= kinds(predictor.target, len(predictor.genes)) | unseen(old, layer, predictor)
     warn_of_constants(layer, predictor.genes, parts["var"][f"{layer}_constant"])
     adds = is_added_to(old, targets, predictor.genes, predictor.unit)
     if adds:
@@ -315,6 +316,19 @@ def called(predictor: Predictor, layer: str, mean: np.ndarray) -> dict:
 def kinds(target: Target, n: int) -> dict:
     """A column of `var` that says what the n columns are, of another target than genes."""
     return {} if target.is_genes else {"kind": np.full(n, target.kind, dtype=object)}
+
+
+def layer_of(predictor: Predictor) -> str:
+    """Name of the layer of a prediction, if the user gives none."""
+    return f"{predictor.card.name}_zero_shot" if zero_shot.unseen(predictor) else predictor.card.name
+
+
+def unseen(table: AnnData | None, layer: str, predictor: Predictor) -> dict:
+    """A column of `var`: which genes the model of this or another layer was not fitted on, where there is any such."""
+    others = {} if table is None else {name: record for name, record in records(table).items() if name != layer}
+    names = {gene for record in others.values() for gene in record.get("zero_shot", ())}
+    names |= set(zero_shot.unseen(predictor))
+    return {"zero_shot": np.array([gene in names for gene in predictor.genes])} if names else {}
 
 
 def columns(target: Slide, told: Told, layer: str, measured: np.ndarray, ood: np.ndarray) -> dict[str, np.ndarray]:

@@ -28,6 +28,7 @@ from sq_imputer.runs.slots import (
     new_table,
     provenance,
     stale,
+    unseen,
 )
 from sq_imputer.scores.moments import chunks
 from sq_imputer.store.stream import stream_elsewhere, stream_into, stream_new
@@ -145,7 +146,7 @@ class _Writing:
         obs = {name: np.concatenate([one["obs"][name] for one in told]) for name in told[0]["obs"]}
         obs[f"{layer}{joined.RECORD}"] = joined.column(records, [len(slide) for slide in targets.slides])
         var = {f"{layer}_constant": np.any([one["constant"] for one in told], axis=0)}
-        var |= kinds(self.targets.slides[0].target, len(genes))
+        var |= kinds(self.targets.slides[0].target, len(genes)) | unseen(self.old, layer, self.predictor)
         embeddings = told[0]["embeddings"]
         if self.old is not None:
             embeddings = {**self.old.uns["sq_imputer"].get("embeddings", {}), **embeddings}

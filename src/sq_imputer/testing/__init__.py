@@ -82,6 +82,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     _prediction.check_blank_image,
     _prediction.check_section_of_one_row,
     _prediction.check_applicability,
+    _prediction.check_other_genes,
     _fitting.check_sources_unchanged,
     _fitting.check_seed,
     _fitting.check_another_seed,

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from sq_imputer.contract import Batch, Prediction
+from sq_imputer.genes.knowledge import GeneKnowledge
 from sq_imputer.section.slide import Slide
 from sq_imputer.target import CLASSES
 from sq_imputer.testing._statements import refuses
-from sq_imputer.testing._subject import Subject, blank, changed, finite, same, state
+from sq_imputer.testing._subject import CLOSE, Subject, blank, changed, finite, same, state
 
 AWAY = 0.15  # three standard errors of the share of a hundred calls that are right
 ROW = 5  # an arbitrary one
@@ -204,3 +205,16 @@ def check_applicability(subject: Subject) -> None:
     assert known is not None and black is not None, "there is no ood"
     assert ((known >= 0) & (known <= 1)).all(), f"ood lies from {known.min():.2f} to {known.max():.2f}"
     assert black.min() > known.median(), f"ood is {black.min():.2f} on black, {known.median():.2f} on training rows"
+
+
+def check_other_genes(subject: Subject) -> None:
+    """A model that can be asked for genes that it was not fitted on says of its own what it said before."""
+    if not getattr(subject.model.card, "zero_shot", False):
+        return
+    names = [*subject.fitted.genes[::-1], "OF NO SECTION"]
+    asked = subject.fitted.for_genes(names, GeneKnowledge.lexical(names))
+    said = subject.predict(asked)
+    finite(said, len(subject.target), len(names))
+    torch.testing.assert_close(said.mean[:, :-1].flip(1), subject.prediction.mean, **CLOSE)
+    assert asked.provenance["zero_shot"] == names[-1:], "the provenance does not name the gene that was not in training"
+    assert not changed(subject.weights, state(subject.fitted)), "asking for other genes changes weights"

@@ -20,7 +20,7 @@ def check_card(subject: Subject) -> None:
     model = subject.model
     assert isinstance(model.card, ModelCard), "card is not a ModelCard"
     for field in fields(ModelCard):
-        optional = field.name in ("doi", "citation", "uncertainty")
+        optional = field.name in ("doi", "citation", "uncertainty", "zero_shot")
         assert optional or getattr(model.card, field.name), f"card.{field.name} is empty"
     assert is_dataclass(model.Config) and model.Config.__dataclass_params__.frozen, "Config is not a frozen dataclass"
     assert isinstance(model.Config.small(), model.Config), "Config.small() is not a Config"

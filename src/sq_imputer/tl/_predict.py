@@ -10,6 +10,7 @@ from sq_imputer.errors import BadInput
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.sources import check_takes
 from sq_imputer.predictor.train import Plan
+from sq_imputer.predictor.zero_shot import trained_on
 from sq_imputer.progress import quiet
 from sq_imputer.runs.carry_out import carry_out
 from sq_imputer.runs.checks import (
@@ -26,7 +27,7 @@ from sq_imputer.runs.decide import by_one_model, by_own_spots
 from sq_imputer.runs.lacking import warn_of_lacking
 from sq_imputer.runs.run import journal_home, manifest, open_run
 from sq_imputer.runs.sections import asked, pick_genes, read_sections, resolve_model, shelf_of
-from sq_imputer.runs.slots import Place, units, write_results
+from sq_imputer.runs.slots import Place, layer_of, units, write_results
 from sq_imputer.runs.streamed import stream, streams
 from sq_imputer.runs.targets import measured_of, read_targets, recall
 from sq_imputer.runs.totals import share_of, warn_of_shares
@@ -115,7 +116,7 @@ def predict(
     genes
         Names of genes, or how many to choose on the training sections; left out, the genes of the table `key_added`
         if it exists and there is no reference, else 250. Of another target names of its columns, all if left out. A
-        fitted model has its own.
+        fitted model has its own; one that can (`card.zero_shot`) may be asked for any of which something is known.
     unit
         Expression unit that a named model is fitted in, as in :func:`sq_imputer.tl.fit`; `"log1p_cp10k"` if left out. A
         fitted model has its own.
@@ -123,7 +124,7 @@ def predict(
         Name of the table; `"imputed"`, or `"imputed_NAME"` of another target, if left out. It holds these sections and
         one gene panel; more models on the same add layers to it.
     layer_added
-        Name of the layer; the model's name if left out.
+        Name of the layer; the model's name if left out, with `_zero_shot` if it was not fitted on some of the genes.
     overwrite
         Replace the layer, or a table of other genes or shapes, under these names.
     n_folds
@@ -140,7 +141,8 @@ def predict(
     config
         The `Config` of a named model, or a dict of the fields that differ from its defaults.
     knowledge
-        What a named model is told of genes, as in :func:`sq_imputer.tl.fit`. A fitted model has its own.
+        What a named model is told of genes, as in :func:`sq_imputer.tl.fit`. A fitted model has its own; a loaded one
+        that is asked for genes that it was not fitted on needs it again.
     weights
         Weights of the model's encoders, as in :func:`sq_imputer.tl.fit`; of a fitted model they must be those of its
         fit.
@@ -207,7 +209,7 @@ def predict(
     check_resolution(resolution)
     targets = read_targets(sdata, sections, reference, keys).seen_by(shelf_of(predictor, weights, dense))
     predictor = fitting(predictor, targets.slides, resolution)
-    names = key_added or keys["target"].key, layer_added or predictor.card.name
+    names = key_added or keys["target"].key, layer_added or layer_of(predictor)
     place = Place(sdata, *names, overwrite, _path(output_path))
     table = place.check(targets)
     home = journal_home(place) if resume or workers else None
@@ -311,6 +313,7 @@ def _compare_libraries(
     if not targets.slides[0].target.is_genes:
         return
     own = predictor.provenance if predictor.fitted else {"library_genes": [len(s.var_names) for s in training]}
+    genes = trained_on(predictor) if predictor.fitted else genes  # what nobody measured is no part of a library
     warn_of_genes(targets, genes, unit, own.get("library_genes", []))
     elsewhere = [slide for slide in targets.slides if slide not in training]
     if elsewhere:
