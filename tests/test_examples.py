@@ -16,7 +16,17 @@ ORDER = {
     sqi.pp: ("pixel_size", "quality", "crops", "tissue", "grid", "embed", "straighten"),
     sqi.tl: ("fit", "predict", "score", "correct", "trust", "domains", "agreement", "explain", "retrieved"),
     sqi.bench: (
-        *("leave_one_out", "run", "compare", "pairs", "contrast", "retrieval", "over_sections", "expression_probe"),
+        *(
+            "leave_one_out",
+            "run",
+            "leave_genes_out",
+            "compare",
+            "pairs",
+            "contrast",
+            "retrieval",
+            "over_sections",
+            "expression_probe",
+        ),
         *(
             "audit",
             "batch_table",

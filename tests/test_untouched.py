@@ -64,6 +64,13 @@ def given(stores, tmp_path) -> SimpleNamespace:
     return SimpleNamespace(sdata=sdata, other=other, scores=scores, **known)
 
 
+def told(given: SimpleNamespace) -> dict:
+    """Models that know what genes are called, for some genes that the fitted one has."""
+    genes, bilinear = list(given.fitted.genes), sqi.get_model("bilinear")
+    model = bilinear(bilinear.Config(size_px=32, context_um=()), sqi.GeneKnowledge.lexical(genes))
+    return {"models": {"bilinear": model}, "measured": given.models["ridge"], "genes": genes, "n_folds": 2}
+
+
 # Each verb, how it is called, and what it may write: slots of the object, which are folders of the store as well.
 CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "pp.pixel_size": (lambda g: sqi.pp.pixel_size(g.sdata), ()),
@@ -152,6 +159,7 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
     ),
     "bench.pairs": (lambda g: sqi.bench.pairs(g.slides, [g.gene], spec=sqi.CropSpec(100, 32)), ()),
     "bench.audit": (lambda g: sqi.bench.audit({"train": g.slides[:1], "test": g.slides[1:]}, allow=["patient"]), ()),
+    "bench.leave_genes_out": (lambda g: sqi.bench.leave_genes_out(sqi.bench.strips_of(g.slides[0], 2), **told(g)), ()),
     "bench.run": (lambda g: sqi.bench.run(sqi.bench.leave_one_out(g.slides), g.models, n_genes=3), ()),
 }
 

@@ -10,6 +10,7 @@ from knowing import P53, cosine
 
 import sq_imputer as sqi
 from sq_imputer import GeneKnowledge
+from sq_imputer.genes.annotations import read_chromosomes
 
 
 def test_gene_info_gives_texts_synonyms_and_ids(gene_info):
@@ -19,6 +20,15 @@ def test_gene_info_gives_texts_synonyms_and_ids(gene_info):
     with pytest.raises(sqi.BadInput, match="lacks the columns 'Synonyms'"):
         gene_info.write_text("Symbol\tdbXrefs\tdescription\tOther_designations\n")
         GeneKnowledge.from_gene_info(gene_info)
+
+
+def test_gene_info_says_on_which_chromosome_a_gene_lies(tmp_path):
+    lines = ["Symbol\tdbXrefs\tchromosome", f"TP53\tEnsembl:{P53}\t17", "KRT5\t-\t12", "LOST\t-\t-"]
+    (tmp_path / "info.tsv").write_text("\n".join(lines))
+    assert read_chromosomes(tmp_path / "info.tsv") == {"TP53": "17", P53: "17", "KRT5": "12"}
+    (tmp_path / "info.tsv").write_text("Symbol\tdbXrefs")
+    with pytest.raises(sqi.BadInput, match="lacks the columns 'chromosome'"):
+        read_chromosomes(tmp_path / "info.tsv")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from sq_imputer.bench._config import BenchConfig
 from sq_imputer.bench._contrast import Tuned, contrast
 from sq_imputer.bench._contrasts import Contrast
 from sq_imputer.bench._labels import label_probe
+from sq_imputer.bench._leave_genes import leave_genes_out
 from sq_imputer.bench._leave_out import leave_one_out, outcomes, run, strips_of
 from sq_imputer.bench._outcome import Case, Outcome
 from sq_imputer.bench._pairs import Pairs, pairs
@@ -32,6 +33,7 @@ __all__ = [
     "contrast",
     "expression_probe",
     "label_probe",
+    "leave_genes_out",
     "leave_one_out",
     "outcomes",
     "over_sections",

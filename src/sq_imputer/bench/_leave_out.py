@@ -139,7 +139,7 @@ def outcomes(
 
     Parameters are those of :func:`run`.
     """
-    _check_run(cases, models)
+    check_run(cases, models)
     if image_eps and not cases[0].test.target.is_genes:
         raise BadInput(
             f"image_eps=True is of genes, and the cases are of '{cases[0].test.target.where}'. Leave it out."
@@ -147,8 +147,8 @@ def outcomes(
     plan = replace(Plan.of(plan, seed=seed, device=device, progress=progress), calibration=0)  # means are scored
     done: dict[float | None, dict] = {}  # a section that is in several cases is read once
     for case in cases:
-        _check_apart(case)
-        _warn_of_little(case)
+        check_apart(case)
+        warn_of_little(case)
         panel = _panel(case.training, n_genes) if genes is None else list(genes)
         tested = [panel[k] for k in case.test.which(panel)]
         known = [(slide, panel) for slide in case.training] + [(case.test, tested)]
@@ -193,7 +193,8 @@ def _eps(case: Case, known: list, resolution, done: dict, truth: np.ndarray, pla
     return eps_of(case.test.at(own, done.setdefault(own, {})), case.rows, truth, needs, plan)
 
 
-def _check_run(cases: Sequence[Case], models: Mapping[str, Predictor]) -> None:
+def check_run(cases: Sequence[Case], models: Mapping[str, Predictor]) -> None:
+    """There are cases, and models by name."""
     from sq_imputer.predictor.base import Predictor
 
     if not isinstance(cases, Sequence) or not cases or not all(isinstance(case, Case) for case in cases):
@@ -202,7 +203,7 @@ def _check_run(cases: Sequence[Case], models: Mapping[str, Predictor]) -> None:
         raise BadInput("models is no dict of predictors; expected such as {'ridge': get_model('ridge')()}.")
 
 
-def _warn_of_little(case: Case) -> None:
+def warn_of_little(case: Case) -> None:
     """Say where a fit learns from next to nothing, before it is made."""
     n_rows = sum(int(slide.measured.sum()) for slide in case.training)
     if n_rows < LEAST_TRAIN:
@@ -215,7 +216,7 @@ def _warn_of_little(case: Case) -> None:
         )
 
 
-def _check_apart(case: Case) -> None:
+def check_apart(case: Case) -> None:
     """No row that is scored is trained on, whoever made the case."""
     tested = case.test.take(case.rows)
     for slide in case.training:

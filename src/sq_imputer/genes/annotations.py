@@ -55,6 +55,30 @@ def read_gene_info(path: str | Path) -> GeneInfo:
     return GeneInfo(descriptions, clear)
 
 
+def read_chromosomes(path: str | Path) -> dict[str, str]:
+    """The chromosome of every gene in NCBI's gene_info, by symbol and by Ensembl id; genes without one are left out.
+
+    Parameters
+    ----------
+    path
+        A table with the columns Symbol, dbXrefs, chromosome, gzipped or not.
+    """
+    header, *lines = read_text(path).splitlines() or [""]
+    names = header.lstrip("#").split("\t")
+    missing = [column for column in ("Symbol", "dbXrefs", "chromosome") if column not in names]
+    if missing:
+        raise BadInput(f"'{path}' lacks the columns {listed(missing)}; it has {listed(names)}. Pass an NCBI gene_info.")
+    places, found = [names.index(column) for column in ("Symbol", "dbXrefs", "chromosome")], {}
+    for line in lines:
+        fields = line.split("\t")
+        if len(fields) != len(names):
+            raise BadInput(f"'{path}' has a line of {len(fields)} fields; expected {len(names)}. Download it again.")
+        symbol, xrefs, chromosome = (fields[place] for place in places)
+        if chromosome not in (NONE, "", "Un"):
+            found |= dict.fromkeys((*ENSEMBL_XREF.findall(xrefs), symbol), chromosome)
+    return found
+
+
 def read_gmt(paths: str | Path | Iterable[str | Path]) -> dict[str, tuple[str, ...]]:
     """Gene sets of one GMT file or several: a line is the set's name, a remark, and its genes, parted by tabs."""
     sets: dict[str, tuple[str, ...]] = {}
