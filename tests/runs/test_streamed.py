@@ -65,6 +65,7 @@ def test_a_streamed_table_is_that_of_memory(stored, fitted, expected, small, tmp
     table = stored.tables["imputed"]
     assert isinstance(table.X, da.Array) and isinstance(table.layers["ridge"], da.Array)
     same(expected, table)
+    assert [table.obs[name].dtype for name in ("section", "patient")] == ["category"] * 2  # a million words are heavy
     read = spatialdata.read_zarr(stored.path)
     same(expected, read.tables["imputed"])
     record = sqi.io.pythonic(read.tables["imputed"].uns["sq_imputer"])["ridge"]

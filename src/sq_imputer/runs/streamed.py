@@ -143,7 +143,7 @@ class _Writing:
         """Columns and provenance, and blanks for what an earlier prediction of this name left."""
         layer, targets, genes = self.layer, self.targets, told[0]["record"]["genes"]
         records = [one["record"] for one in told]
-        obs = {name: np.concatenate([one["obs"][name] for one in told]) for name in told[0]["obs"]}
+        obs = {name: _column([one["obs"][name] for one in told]) for name in told[0]["obs"]}
         obs[f"{layer}{joined.RECORD}"] = joined.column(records, [len(slide) for slide in targets.slides])
         var = {f"{layer}_constant": np.any([one["constant"] for one in told], axis=0)}
         var |= kinds(self.targets.slides[0].target, len(genes)) | unseen(self.old, layer, self.predictor)
@@ -162,3 +162,9 @@ class _Writing:
             "var": pd.DataFrame(var, index=list(genes)),
             "uns": {"sq_imputer": {layer: record, "embeddings": embeddings}},
         }
+
+
+def _column(parts: Sequence[np.ndarray]) -> np.ndarray | pd.Categorical:
+    """A column of `obs` of all sections. Of words as categories: a million of the same would be read as so many."""
+    whole = np.concatenate(parts)
+    return pd.Categorical(whole) if whole.dtype == object else whole
