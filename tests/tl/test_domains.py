@@ -516,3 +516,11 @@ def test_components_of_many_rows_are_those_of_few_at_a_time(monkeypatch) -> None
     whole = _clusters._joint(features, orders, settings)
     monkeypatch.setattr(_clusters, "MOST_EXACT", 20)
     np.testing.assert_allclose(_clusters._joint(features, orders, settings), whole, atol=1e-8)
+
+
+def test_leiden_says_what_to_take_of_many_rows() -> None:
+    many = _clusters.MOST_BY_LEIDEN + 1
+    with pytest.warns(UserWarning, match="on 150,001 rows.*n_domains= tries up to 25.*method='kmeans'"):
+        _clusters.Settings(n_domains=8).warn_of_time(many)
+    _clusters.Settings().warn_of_time(many - 1)
+    _clusters.Settings("kmeans", n_domains=8).warn_of_time(many)

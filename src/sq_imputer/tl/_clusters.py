@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 METHODS = ("leiden", "kmeans", "gmm")
 N_NEIGHBORS = 15  # of expression, as scanpy has it
 MOST_EXACT = 50_000  # rows; of more, neighbors in expression are searched for by an approximation
+MOST_BY_LEIDEN = 150_000  # rows; of 100,000 one partition took three minutes
 # Spots are neighbors where their Delaunay edge is no longer than this many pitches: the diagonal of a square lattice
 # (1.41, and jitter) is in, an edge across a hole or along the border is not.
 REACH = 1.6
@@ -65,6 +66,17 @@ class Settings:
         check_number("spatial_weight", self.spatial_weight, 0, 1)
         for name, least in (("n_pcs", 1), ("smooth", 0), ("seed", 0)):
             check_number(name, getattr(self, name), least, 2**32 - 1 if name == "seed" else math.inf, whole=True)
+
+    def warn_of_time(self, n_rows: int) -> None:
+        """Say, before anything is computed, that Leiden is not for so many rows."""
+        if self.method == "leiden" and n_rows > MOST_BY_LEIDEN:
+            tries = "" if self.n_domains is None else ", and n_domains= tries up to 25 resolutions"
+            warnings.warn(
+                f"method 'leiden' on {n_rows:,} rows: of 100,000 one partition took three minutes and 2.5 GB{tries}. "
+                "Pass method='kmeans' and n_domains=, which takes seconds, or fewer rows.",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def cluster(
