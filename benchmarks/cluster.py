@@ -1,6 +1,6 @@
 """Workers of a cluster: one of four is killed at its work, nothing is lost; and what they cost beside this process.
 
-    python benchmarks/cluster.py [--cells 20000] [--size 6000] [--workers 4]
+    python benchmarks/cluster.py [--cells 20000] [--size 6000] [--workers 4] [--json benchmarks/figures.json]
 
 Cells on toy tissue, features of `texture` for ridge's default views. Runs on copies of one store: in this process alone
 with a journal, on a new cluster, whose workers begin with imports, on the same again, and with a worker killed once a
@@ -11,6 +11,7 @@ than workers say little.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import shutil
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=20000)
     parser.add_argument("--size", type=int, default=6000, help="pixels along a side of the image, of .5 µm")
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--json", type=Path, default=None, help="file of figures to be brought up to date")
     args = parser.parse_args()
     from distributed import Client, LocalCluster
 
@@ -117,6 +119,10 @@ def main() -> None:
     table["beside this process"] = table["cpu_s"] / table["cpu_s"].iloc[0] - 1
     print(f"{args.cells} cells, {total[0]} shards, {args.workers} workers on {os.cpu_count()} cores")
     print(table.round(3).to_string())
+    if args.json is not None:
+        figures, shown = json.loads(args.json.read_text()), table["cpu_s"].dropna().round(1).to_dict()
+        figures["cluster"] = {"cells": args.cells, "workers": args.workers, **shown}
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

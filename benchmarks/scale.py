@@ -1,14 +1,15 @@
-"""Cells of one slide by the thousand: described together against crop by crop, interleaved, from store to store.
+"""Cells of one slide by the thousand: described together against window by window, interleaved, from store to store.
 
     python benchmarks/scale.py [--data FOLDER] [--side 40000] [--rows 10000 100000] [--genes 300] [--crops 60]
+        [--json benchmarks/figures.json]
     python benchmarks/scale.py --simulate [--measured FILE]
 
 her2st C3 is repeated, mirrored at its seams, to a square, which is written once, piece by piece, to a store with its
 pyramid. Cells lie on it at 5,000 per mm², in a square as large as they need. `tl.predict` predicts all of them with the
-default `ridge`, fitted on C3 as it is, into the store (dense=True), and a few of them crop by crop (dense=False), which
-costs the same for every row. Every figure is of a process of its own: seconds of its CPU within `tl.predict`, the most
-memory that it ever held, imports included. Agreement is Pearson's, per gene, of the few cells read in both ways: what a
-cell is described by together does not hang on the other cells.
+default `ridge`, fitted on C3 as it is, into the store (dense=True), and a few of them window by window (dense=False),
+each in a block of the slide of its own, which costs the same for every row. Every figure is of a process of its own:
+seconds of its CPU within `tl.predict`, the most memory that it ever held, imports included. Agreement is Pearson's, per
+gene, of the few cells read in both ways: what a cell is described by together does not hang on the other cells.
 
 `--simulate` takes the costs that a run has left in `--measured` and tells time and cost of 1,000 slides of 100,000 x
 100,000 px on 1 to 256 workers.
@@ -122,11 +123,24 @@ def run(args) -> None:
             line = {"rows": n, "rate": rate, "crop_rate": base, "peak_mb": all_["peak_mb"], "least_r": float(r.min())}
             found.append({**line, "seconds": all_["seconds"], "median_r": float(np.median(r))})
             print(
-                f"{n:>9,} rows: {rate:.0f} rows per CPU-second together, {base:.1f} crop by crop, {rate / base:.0f} x; "
+                f"{n:>9,} rows: {rate:.0f} rows per CPU-second together, {base:.1f} by windows, {rate / base:.0f} x; "
                 f"{all_['peak_mb']:.0f} MB; r of genes {r.min():.4f} to {r.max():.4f}",
                 flush=True,
             )
+            if args.json is not None:
+                keep(args.json, args.genes, all_, few, found[-1])
         args.measured.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def keep(path: Path, genes: int, all_: dict, few: dict, line: dict) -> None:
+    """Bring the file of figures up to date."""
+    figures = json.loads(path.read_text())
+    into, more = figures["scale"], "" if genes == 300 else f", {genes:,} genes"
+    for name, one in ((f"together, {all_['rows']:,}", all_), ("window by window", few)):
+        known = {"rows": one["rows"], "seconds": round(one["seconds"], 1), "peak_mib": round(one["peak_mb"])}
+        into[name + more] = known
+    into["r of genes" + more] = {"median": round(line["median_r"], 5), "least": round(line["least_r"], 5)}
+    path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def simulate(args) -> None:
@@ -160,6 +174,7 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=60)
     parser.add_argument("--tissue", type=float, default=0.5, help="share of a slide, for --simulate")
     parser.add_argument("--simulate", action="store_true")
+    parser.add_argument("--json", type=Path, default=None, help="file of figures to be brought up to date")
     parser.add_argument("--measured", type=Path, default=Path("scale.json"))
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()

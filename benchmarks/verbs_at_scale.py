@@ -1,7 +1,7 @@
 """What comes after predicting, with a million cells: `tl.domains`, `tl.agreement`, `pl.compare`; time and memory.
 
     python benchmarks/verbs_at_scale.py [--rows 100000 1000000] [--genes 300] [--only kmeans leiden agreement compare]
-        [--out FOLDER]
+        [--out FOLDER] [--json benchmarks/figures.json]
 
 Cells at 5,000 per mm² on a picture of toy tissue at 2 µm per pixel. A result table as `tl.predict` writes it is made by
 hand: eight regions, each with its own genes, the measured and the predicted of which are noisy, and features of texture
@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--genes", type=int, default=300)
     parser.add_argument("--only", nargs="+", choices=VERBS, default=VERBS)
     parser.add_argument("--out", type=Path, default=None, help="folder for the picture of pl.compare")
+    parser.add_argument("--json", type=Path, default=None, help="file of figures to be brought up to date")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -138,6 +139,10 @@ def main() -> None:
             command += [] if args.out is None else ["--out", str(args.out)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found = json.loads(done.stdout.splitlines()[-1])
+            if args.json is not None:
+                figures = json.loads(args.json.read_text())
+                figures.setdefault("verbs at scale", {})[f"{verb}, {n:,}"] = {k: round(v, 3) for k, v in found.items()}
+                args.json.write_text(json.dumps(figures, indent=1) + "\n")
             ending = f"; {found['domains']} domains, ARI {found['ari']:.3f}" if "ari" in found else ""
             print(
                 f"{n:>9,} rows, {verb}: {found['wall']:.0f} s, {found['cpu']:.0f} CPU-seconds; "
