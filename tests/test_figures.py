@@ -142,9 +142,19 @@ def test_the_page_on_trust_quotes_what_correction_is_worth():
 
 
 def test_no_other_page_has_a_table_of_figures():
-    pages = {path.name for path in (ROOT / "docs").rglob("*.md") if "generated" not in path.parts}
-    held = {name for name in pages for path in (ROOT / "docs").rglob(name) if rows(path.read_text())}
-    assert held == {"splits.md", "units.md", "predictability.md", "encoders.md", "targets.md", "benchmarks.md"}
+    names = {path.name for path in (ROOT / "docs").rglob("*.md") if "generated" not in path.parts}
+    held = {name for name in names for path in (ROOT / "docs").rglob(name) if rows(path.read_text())}
+    pages = {"splits.md", "units.md", "predictability.md", "encoders.md", "targets.md", "benchmarks.md", "microns.md"}
+    assert held == pages
+
+
+def test_the_page_on_crops_quotes_how_far_they_are_from_windows_on_the_slide():
+    text = (ROOT / "docs" / "concepts" / "microns.md").read_text()
+    shown = [line.split("|")[2:6] for line in text[text.index("| changed |") :].splitlines()[2:7]]
+    columns = ("median r", "share below .995", "genes, median r", "genes, least r")
+    for cells, row in zip(shown, FIGURES["one definition"].values(), strict=True):
+        known = [f"{row[name]:.0%}" if name.startswith("share") else place(row[name]) for name in columns]
+        assert [cell.strip() for cell in cells] == known
 
 
 def test_the_page_on_encoders_quotes_how_far_tokens_agree():

@@ -164,11 +164,15 @@ def test_what_was_kept_is_not_used_at_another_pixel_size(kept, counting):
 
 
 def test_windows_are_described_together_unless_told_otherwise(planted, counting) -> None:
-    """The way decides no number beyond rounding at the borders of crops, and is known."""
+    """The way decides no number, and is known."""
     spec, texture = CropSpec(40, 32), get_encoder("texture")
     straight, turned = (Slide.from_sdata(planted.section(angle=angle)) for angle in (0, 30))
     ways = {dense: features.reader(straight.frame, straight.centers_px, spec, texture, dense=dense) for dense in WAYS}
-    assert [isinstance(way, Dense) for way in ways.values()] == [True, True, False]
+    assert [features.described_together(way) for way in ways.values()] == [True, True, False]
+    together, _, alone = (features.compute(way, texture, device="cpu") for way in ways.values())
+    assert (np.abs(alone - together) / np.maximum(together.std(axis=0), 1e-3)).max() < 1e-3
+    crops = features.compute(straight.crops(spec), texture, device="cpu")  # which have no surroundings: they differ
+    assert (np.abs(crops - together) / np.maximum(together.std(axis=0), 1e-3)).max() > 0.1
     assert not isinstance(features.reader(turned.frame, turned.centers_px, spec, texture), Dense)
     with pytest.raises(BadInput, match="dense=True, but encoder 'texture' sees crops alone where the image is turned"):
         features.reader(turned.frame, turned.centers_px, spec, texture, dense=True)
@@ -223,8 +227,11 @@ def test_kept_features_of_the_other_way_are_made_again(planted) -> None:
 def test_an_image_that_is_much_coarser_is_not_blown_up_to_be_described(planted, counting) -> None:
     slide, spec = Slide.from_sdata(planted.section()), CropSpec(480, 224)
     frame = replace(slide.frame, pixel=replace(slide.frame.pixel, mpp=12.0))  # 5.6 times coarser
+    turned = replace(frame, to_um=planted.place(30)[0])
     texture = get_encoder("texture")
-    alone, together = (features.reader(frame, slide.centers_px, spec, texture, dense=way) for way in (False, None))
+    assert features.reader(turned, slide.centers_px, spec, texture).size_px == 160
+    together = features.reader(frame, slide.centers_px, spec, texture)
+    alone = frame.crops(slide.centers_px, CropSpec(480, 160))
     assert alone.size_px == 160 and (together.grid.step == 0.25).all()
     found = [features.compute(one, texture, device="cpu") for one in (alone, together)]
     near = np.abs(found[0] - found[1]) < 0.5 * found[1].std(axis=0) + 0.05

@@ -129,7 +129,8 @@ class Dense:
     swap
         Whether the image lies on its side.
     stride
-        Pixels from block to block, one of `STRIDES`; the cheapest if left out.
+        Pixels from block to block, one of `STRIDES`; the cheapest if left out. The first is a block for every window,
+        more or less: `together` is False then.
     """
 
     def __init__(
@@ -149,6 +150,7 @@ class Dense:
         self.grid = Grid.of(pyramid, spec, mpp, swap)
         self._low, self._side = self.grid.windows(np.asarray(centers_px, dtype=np.float64), spec.extent_um / mpp)
         self._around = block * ceil(self._side.max() / block) + 2 * halo
+        self.together = stride != STRIDES[0]
         self.stride = stride or self._cheapest()
         first, self._block_of = np.unique(np.floor(self._low / self.stride), axis=0, return_inverse=True)
         self._block_of = self._block_of.ravel()

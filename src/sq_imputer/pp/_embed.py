@@ -9,10 +9,9 @@ from sq_imputer.contract import CropSpec
 from sq_imputer.device import pick_device
 from sq_imputer.encoders import encoder_card, from_callable, get_encoder, in_blocks
 from sq_imputer.errors import BadInput, check_number
-from sq_imputer.pixels.dense import Dense
 from sq_imputer.pp._tokens import check_key, write_tokens
 from sq_imputer.section import read
-from sq_imputer.section.features import compute, in_rows, key, reader
+from sq_imputer.section.features import compute, described_together, in_rows, key, reader
 from sq_imputer.section.keys import verb
 from sq_imputer.section.slide import Slide
 from sq_imputer.store import write
@@ -119,7 +118,7 @@ def _write_features(sdata, slide: Slide, encoder: str, spec: CropSpec, built, ke
     slide.checked.crops(slide.crops(spec))
     crops = reader(slide.frame, slide.centers_px, spec, encode, slide.names, dense)
     values = compute(crops, encode, device=device, label=f"{encoder} of {slide.section}")
-    slide.remember(encoder, spec, values, {**encode.provenance, "dense": isinstance(crops, Dense)})
+    slide.remember(encoder, spec, values, {**encode.provenance, "dense": described_together(crops)})
     record = slide.record(encoder, spec)
     if annotates:
         _beside_counts(sdata, table_key, slide, key_added, values, record)

@@ -12,7 +12,7 @@ import numpy as np
 from sq_imputer.contract import CropSpec
 from sq_imputer.device import BatchSize, pick_device
 from sq_imputer.errors import BadInput
-from sq_imputer.pixels.dense import LEAST_STEP, Dense
+from sq_imputer.pixels.dense import LEAST_STEP, STRIDES, Dense
 from sq_imputer.pixels.plan import right_angled
 from sq_imputer.places import alike, summary
 from sq_imputer.progress import track
@@ -37,7 +37,10 @@ def reader(
     names: np.ndarray | None = None,
     dense: bool | None = None,
 ) -> Crops | Dense:
-    """How an encoder sees windows around points: together if it can and they are not turned, else as crops.
+    """How an encoder sees windows around points: on the slide if it can and they are not turned, else as crops.
+
+    With `dense=False` each window has a block of the slide of its own, where blocks change no number. An encoder whose
+    numbers hang on what is around (patch tokens) sees crops then.
 
     Raises
     ------
@@ -48,7 +51,7 @@ def reader(
     if dense and not (encoder.block and straight is not None):
         why = "sees crops alone" if not encoder.block else "sees crops alone where the image is turned"
         raise BadInput(f"dense=True, but encoder '{encoder.card.name}' {why}. Leave out dense=, or pass dense=False.")
-    if encoder.block and straight is not None and dense is not False:
+    if encoder.block and straight is not None and not (dense is False and encoder.stride):
         if spec.size_px < encoder.block:
             raise BadInput(
                 f"encoder '{encoder.card.name}' takes crops of {encoder.block} pixels or more a side, got "
@@ -56,9 +59,15 @@ def reader(
             )
         frame, centers_px = frame.seen(centers_px, spec)
         known = {"mpp": frame.pixel.mpp, "swap": bool(straight[0, 0] == 0), "names": names}
-        known |= {"block": encoder.block, "halo": encoder.halo, "stride": encoder.stride or None}
+        known |= {"block": encoder.block, "halo": encoder.halo}
+        known |= {"stride": STRIDES[0] if dense is False else encoder.stride or None}
         return Dense(frame.pyramid, centers_px, spec, **known)
     return frame.crops(centers_px, _no_finer(spec, frame, encoder), names=names)
+
+
+def described_together(crops: Crops | Dense) -> bool:
+    """Whether windows share blocks: of features, so that they are made again where the other way is asked for."""
+    return isinstance(crops, Dense) and crops.together
 
 
 def _no_finer(spec: CropSpec, frame: Frame, encoder: Encoder) -> CropSpec:

@@ -12,13 +12,12 @@ from sq_imputer.contract import Batch, CropSpec, Needs, WholeSlide
 from sq_imputer.device import BatchSize
 from sq_imputer.encoders._shelf import Shelf, same, told
 from sq_imputer.errors import BadInput
-from sq_imputer.pixels.dense import Dense
 from sq_imputer.scores.moments import chunks, mean_and_std
 from sq_imputer.section import read
 from sq_imputer.section.around import Tokens, inside, tokens_key, whole_slide
 from sq_imputer.section.blocks import block_centers, block_crops, whole_blocks
 from sq_imputer.section.checks import check_needs
-from sq_imputer.section.features import compute, is_of, reader, record, shard_name, stored
+from sq_imputer.section.features import compute, described_together, is_of, reader, record, shard_name, stored
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -127,7 +126,7 @@ class Seen:
         how["known"] = None if known is None else known.values
         values = compute(crops, encode, name=shard_name(*key), **how)
         values = values.reshape(len(self), -1, values.shape[1]) if neighbors > 1 else values
-        made_by = {**encode.provenance, "batch_size": how["size"].rows, "dense": isinstance(crops, Dense)}
+        made_by = {**encode.provenance, "batch_size": how["size"].rows, "dense": described_together(crops)}
         return Known(values, made_by)
 
     def _recalled(self, key: Key) -> Known | None:

@@ -83,9 +83,9 @@ def fit(
         takes the finest that a section allows. The coarser ones are `predictor.coarser`.
     dense
         Whether windows that share pixels are described together, block by block, which costs what their pixels cost;
-        False: crop by crop. Left out: together where the encoder can, in blocks as large as is cheapest for rows that
-        lie as these do. A crop is mirrored at its borders, where a window sees what lies beyond, so features differ a
-        little: fit and predict in one way. The provenance says which.
+        False: window by window. Left out: together where the encoder can, in blocks as large as is cheapest for rows
+        that lie as these do. Of `texture` both are the same numbers; networks see crops alone, and their patch tokens,
+        which `dense=True` asks for, are another feature: fit and predict in one way. The provenance says which.
     plan
         How to train: device, epochs, seed, early stopping.
     seed, device, progress

@@ -153,9 +153,9 @@ def predict(
         is taken that all sections allow, or the one that is named here, and the provenance says which.
     dense
         Whether windows that share pixels are described together, block by block, which costs what their pixels cost;
-        False: crop by crop. Left out: together where the encoder can, in blocks as large as is cheapest for rows that
-        lie as these do. A crop is mirrored at its borders, where a window sees what lies beyond, so features differ a
-        little: fit and predict in one way. The provenance says which.
+        False: window by window. Left out: together where the encoder can, in blocks as large as is cheapest for rows
+        that lie as these do. Of `texture` both are the same numbers; networks see crops alone, and their patch tokens,
+        which `dense=True` asks for, are another feature: fit and predict in one way. The provenance says which.
     plan
         How to train, and the device to run on.
     seed, device, progress
