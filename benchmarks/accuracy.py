@@ -1,7 +1,7 @@
 """Accuracy on real tissue: models and baselines, Pearson per gene and Pearson given depth.
 
     python benchmarks/accuracy.py [--data FOLDER] [--sets her2st mob mouse_brain] [--models ridge mlp nsl stem mclstexp]
-        [--device cpu] [--unit log1p_cp10k] [--csv FILE]
+        [--device cpu] [--unit log1p_cp10k] [--csv FILE] [--cases C2]
         [--json benchmarks/figures.json] [--parts FOLDER]
 
 her2st: sections C2 to C5 of one patient, each left out in turn (replicates of one tumor, not new patients). mob: two
@@ -9,14 +9,21 @@ sections of one mouse, each predicted from the other. mouse_brain: one section i
 chosen on the training sections of each case: of the 1000 highest that are detected in more than a tenth of the spots,
 the most variable. Nothing is tuned on a test section: every model runs with its defaults. "genes" is the agreement of
 the gene-gene correlations of predicted and measured, mean over cases. `stem` wants a GPU: on a core a case
-takes a quarter of an hour, so that with `--parts` every case is kept as it ends and is not run again.
+takes a quarter of an hour, so that with `--parts` every model of a case is kept as it ends and is not run again. With
+`--cases` some of the cases are run, and figures go under a name that says so.
+
+`dkan` is told by gene sets, GO's biological processes and Hallmarks (of the human, also for mice: names but for case),
+in the folder "genes" of the data. "dkan permuted" is told the same of other genes of the panel, "dkan lexical" how
+genes are spelled, "dkan learned" nothing, and "dkan vector" is the published form, in which a spot is one key.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,7 +33,8 @@ import pandas as pd
 import torch
 
 import sq_imputer as sqi
-from sq_imputer import bench
+from sq_imputer import GeneKnowledge, bench
+from sq_imputer.genes.panel import choose_genes
 from sq_imputer.scores import metrics
 from sq_imputer.scores import tables as scoring
 
@@ -39,14 +47,32 @@ def cases(name: str, data: Path | None) -> list[bench.Case]:
     return bench.strips_of(slides[0]) if len(slides) == 1 else bench.leave_one_out(slides, share_patient=True)
 
 
-def models(names: list[str]) -> dict[str, sqi.Predictor]:
-    found = {}
-    for name in names:
-        model = sqi.get_model(name)
-        found[name] = model()
-        if name == "ridge":
-            found["ridge rbf"] = model(model.Config(kernel="rbf"))
-            found["ridge no context"] = model(model.Config(context_um=()))
+def gene_sets(data: Path | None) -> GeneKnowledge:
+    """What GO and Hallmarks say of genes; names are found whatever their case."""
+    folder = (data or Path(os.environ.get("SQ_IMPUTER_DATA", "../shared/data"))) / "genes"
+    return GeneKnowledge.from_gene_sets(sorted(folder.glob("*.gmt")), name="go+hallmark").ignoring_case()
+
+
+def of_dkan(how: str, told: GeneKnowledge, panel: list[str]) -> sqi.Predictor:
+    """DKAN as it is, or with what it is told, or how it asks, changed."""
+    model = sqi.get_model("dkan")
+    if how == "learned":
+        return model(model.Config(gene_vectors="learned"))
+    told = {"permuted": told.only(panel).permuted(), "lexical": GeneKnowledge.lexical(panel)}.get(how, told)
+    return model(model.Config(kv="vector") if how == "vector" else model.Config(), told)
+
+
+def models(name: str, data: Path | None, panel: list[str]) -> dict[str, sqi.Predictor]:
+    """The model of a name; of ridge, its variants as well."""
+    if name.startswith("dkan"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*knows nothing of")  # the fit says it
+            return {name: of_dkan(name.removeprefix("dkan").strip(), gene_sets(data), panel)}
+    model = sqi.get_model(name)
+    found = {name: model()}
+    if name == "ridge":
+        found["ridge rbf"] = model(model.Config(kernel="rbf"))
+        found["ridge no context"] = model(model.Config(context_um=()))
     return found
 
 
@@ -87,19 +113,28 @@ def scored(outcome: bench.Outcome) -> pd.DataFrame:
     return table.assign(agreement=table["predictor"].map(agreement))
 
 
-def tables_of(cases: list[bench.Case], parts: Path | None, stem: str, run: Callable) -> Iterator[pd.DataFrame]:
-    """The table of every case, from the folder of parts where it is there."""
+def tables_of(
+    cases: list[bench.Case], names: list[str], parts: Path | None, stem: str, run: Callable
+) -> Iterator[pd.DataFrame]:
+    """The table of every case and model, from the folder of parts where it is there."""
     for case in cases:
-        path = parts / f"{stem} {case.name}.csv" if parts else None
-        if path is None or not path.exists():
-            (outcome,) = run([case])
-            table = scored(outcome)
-            if path is not None:
-                parts.mkdir(parents=True, exist_ok=True)
-                table.to_csv(path, index=False)
-            yield table
-        else:
-            yield pd.read_csv(path)
+        for name in names:
+            path = parts / f"{stem} {name} {case.name}.csv" if parts else None
+            if path is None or not path.exists():
+                table = scored(run(case, name))
+                if path is not None:
+                    parts.mkdir(parents=True, exist_ok=True)
+                    table.to_csv(path, index=False)
+                yield table
+            else:
+                yield pd.read_csv(path)
+
+
+def outcome_of(case: bench.Case, name: str, data: Path | None, n_genes: int, **how) -> bench.Outcome:
+    """The model of a name on a case, beside baselines; the panel is that of the training sections."""
+    panel = list(choose_genes(case.training, n_genes))
+    (found,) = bench.outcomes([case], models(name, data, panel), genes=panel, **how)
+    return found
 
 
 def genes_agreement(table: pd.DataFrame) -> pd.Series:
@@ -113,6 +148,7 @@ def main() -> None:
     )
     parser.add_argument("--sets", nargs="+", default=list(TOPS))
     parser.add_argument("--models", nargs="+", default=["ridge", "mlp", "nsl", "stem", "mclstexp"])
+    parser.add_argument("--cases", nargs="+", default=None, help="only these sections or strips, such as C2")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--unit", default="log1p_cp10k", help="or log2_counts, in which depth is part of every gene")
     parser.add_argument("--seed", type=int, default=0)
@@ -125,14 +161,17 @@ def main() -> None:
     tables = []
     for name in args.sets:
         start = time.monotonic()
-        found = cases(name, args.data)
-        plan = sqi.Plan(seed=args.seed, device=args.device)
-        run = partial(bench.outcomes, models=models(args.models), n_genes=max(TOPS[name]), unit=args.unit, plan=plan)
-        stem = f"{name} {args.unit} {'+'.join(args.models)} {args.seed}"
-        table = pd.concat(tables_of(found, args.parts, stem, run), ignore_index=True)
+        found = [case for case in cases(name, args.data) if args.cases is None or case.name in args.cases]
+        how = {"n_genes": max(TOPS[name]), "unit": args.unit, "plan": sqi.Plan(seed=args.seed, device=args.device)}
+        run = partial(outcome_of, data=args.data, **how)
+        stem = f"{name} {args.unit} {args.seed}"
+        table = pd.concat(tables_of(found, args.models, args.parts, stem, run), ignore_index=True)
+        table = table.drop_duplicates(["case", "predictor", "gene"])  # baselines are beside every model
         tables.append(table.assign(set=name))
         if args.json:
-            remember(args.json, name if args.unit == "log1p_cp10k" else f"{name}, {args.unit}", TOPS[name], table)
+            said = [name, *([] if args.unit == "log1p_cp10k" else [args.unit])]
+            said += [f"{' '.join(args.cases)} alone"] if args.cases else []
+            remember(args.json, ", ".join(said), TOPS[name], table)
         split = "strips of one section" if name == "mouse_brain" else "leave one section out, same individual"
         print(f"\n{name}: {split}; {len(found)} cases; {args.unit}; {time.monotonic() - start:.0f} s")
         print(summary(table, TOPS[name]).assign(genes=genes_agreement(table)).to_string(), flush=True)
