@@ -81,3 +81,22 @@ def test_a_summary_is_of_places_and_not_of_their_last_bits(n):
 
 def test_what_is_no_summary_is_like_none():
     assert not places.alike("8d2f", places.summary(lattice())) and not places.alike(None, [1.0])
+
+
+@pytest.mark.parametrize("square", [False, True])
+def test_points_of_a_lattice_lie_in_the_box_and_stay_where_they_are(square):
+    from scipy.spatial import cKDTree
+
+    boxes = np.array([[0, 0], [300, 200.0]]), np.array([[-95.5, 80.0], [205.0, 310.0]])
+    (nodes, xy), (others, elsewhere) = (places.lattice(box, 10.0, (3.0, 4.0), square=square) for box in boxes)
+    assert (xy >= boxes[0][0]).all() and (xy <= boxes[0][1]).all()
+    assert len(xy) == pytest.approx(6e4 / (100 * (1 if square else 0.75**0.5)), rel=0.04)
+    near = cKDTree(xy).query(xy, k=(5 if square else 7))[0][:, 1:]
+    inner = ((xy > 12) & (xy < boxes[0][1] - 12)).all(axis=1)
+    np.testing.assert_allclose(near[inner], 10.0)
+    at = {tuple(node): place for node, place in zip(nodes.tolist(), xy, strict=True)}
+    both = [
+        (place, at[tuple(node)]) for node, place in zip(others.tolist(), elsewhere, strict=True) if tuple(node) in at
+    ]
+    assert len(both) > 100
+    np.testing.assert_array_equal(*zip(*both, strict=True))

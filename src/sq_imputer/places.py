@@ -8,6 +8,8 @@ them apart.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 TOLERANCE_UM = 1e-3
@@ -79,3 +81,34 @@ def alike(one, other) -> bool:
     if one.shape != other.shape or one.dtype.kind not in "iuf" or other.dtype.kind not in "iuf":
         return False
     return bool((np.abs(one - other) <= DEVIATIONS * TOLERANCE_UM).all())
+
+
+def lattice(
+    box: np.ndarray, spacing: float, origin: Sequence[float] = (0.0, 0.0), *, square: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a hexagonal lattice inside a box: every point is `spacing` from its six neighbors.
+
+    Parameters
+    ----------
+    box
+        `(2, 2)` lowest and highest (x, y).
+    spacing
+        Distance between neighbors, in the unit of the box.
+    origin
+        A point of the lattice, wherever it lies: two boxes have the same points where they overlap.
+    square
+        A square lattice instead.
+
+    Returns
+    -------
+    `(n, 2)` whole numbers, column and row from the origin, and `(n, 2)` places, row by row.
+    """
+    step = spacing * np.array([1.0, 1.0 if square else np.sqrt(3) / 2])
+    low, high = (np.asarray(box, dtype=float) - origin) / step
+    rows = np.arange(np.ceil(low[1]), np.floor(high[1]) + 1)
+    columns = np.arange(np.floor(low[0]), np.floor(high[0]) + 1)
+    column, row = (part.ravel() for part in np.meshgrid(columns, rows))
+    x = column if square else column + 0.5 * (row % 2)
+    inside = (low[0] <= x) & (x <= high[0])
+    nodes = np.column_stack([column, row])[inside].astype(np.int64)
+    return nodes, origin + np.column_stack([x, row])[inside] * step

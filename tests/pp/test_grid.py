@@ -9,7 +9,7 @@ from spatialdata.transformations import Affine, Identity, get_transformation
 
 import sq_imputer as sqi
 from sq_imputer.errors import BadInput, MissingKey
-from sq_imputer.pp._grid import lattice
+from sq_imputer.places import lattice
 from sq_imputer.section.slide import Slide
 
 GLASS, PINK = (240, 235, 240), (180, 90, 150)
@@ -53,7 +53,7 @@ def test_circles_cover_the_tissue_and_nothing_else(disc, angle):
     reach = np.linalg.norm(points - DISC[0], axis=1)
     assert reach.max() < DISC[1] + 25
     assert len(points) == pytest.approx(np.pi * 300**2 / (40**2 * np.sqrt(3) / 2), rel=0.08)
-    everywhere = lattice(np.array([[0, 0], [1300, 1300.0]]), 5)
+    _, everywhere = lattice(np.array([[0, 0], [1300, 1300.0]]), 5)
     deep = everywhere[np.linalg.norm(everywhere - DISC[0], axis=1) < DISC[1] - 45]
     assert np.linalg.norm(deep[:, None] - points, axis=-1).min(axis=1).max() < 40 / np.sqrt(3) + 1e-6
     np.testing.assert_allclose(Slide.from_sdata(sdata, coordinate_system="um").size_um, 30)
@@ -80,12 +80,12 @@ def test_no_circle_lies_outside_the_image(disc, angle):
 
 
 def test_the_lattice_fills_its_box():
-    points = lattice(np.array([[10.0, -20.0], [510.0, 380.0]]), 25)
+    _, points = lattice(np.array([[10.0, -20.0], [510.0, 380.0]]), 25)
     assert (points >= [10, -20]).all() and (points <= [510, 380]).all()
     inner = np.stack(np.meshgrid(np.arange(35, 486, 5), np.arange(5, 356, 5)), axis=-1).reshape(-1, 1, 2)
     assert np.linalg.norm(inner - points, axis=-1).min(axis=1).max() <= 25 / np.sqrt(3) + 1e-6
     assert neighbors(points)[:, 0] == pytest.approx(25)
-    assert lattice(np.array([[0.0, 0.0], [5.0, 5.0]]), 25).shape == (0, 2)
+    assert lattice(np.array([[0.0, 0.0], [5.0, 5.0]]), 25, (25.0, 12.5))[1].shape == (0, 2)
 
 
 def test_the_circles_go_wherever_the_image_goes(disc):

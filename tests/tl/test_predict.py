@@ -427,6 +427,17 @@ def test_polygons_are_predicted_at_their_centers(section, spy, genes):
 # Models fitted elsewhere --------------------------------------------------------------------------
 
 
+def test_a_part_of_a_section_is_predicted_as_it_is_within_the_whole(patients, genes):
+    target = patients.pop("P3")
+    fitted = sqi.tl.fit(patients, "ridge", genes=genes, config={"size_px": 32, "context_um": ()})
+    target.shapes["few"] = target.shapes["spots"].iloc[:25].copy()
+    sqi.tl.predict(target, fitted)
+    sqi.tl.predict(target, fitted, shapes_key="few", key_added="of_few")
+    whole = target.tables["imputed"]
+    rows = [whole.obs["instance_id"].tolist().index(one) for one in target.tables["of_few"].obs["instance_id"]]
+    np.testing.assert_allclose(target.tables["of_few"].X, whole.X[rows], rtol=1e-4)
+
+
 def test_a_name_with_references_a_fitted_model_and_its_folder_predict_the_same(patients, spy, genes, tmp_path):
     target = patients.pop("P3")
     fitted = sqi.tl.fit(patients, "spy", genes=genes)

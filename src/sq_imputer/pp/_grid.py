@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import BadInput, check_number
+from sq_imputer.places import lattice
 from sq_imputer.section import read
 from sq_imputer.section.frame import Frame, read_frame
 from sq_imputer.section.image import find_image
 from sq_imputer.section.keys import verb
 from sq_imputer.section.outlined import on_outlined
+from sq_imputer.section.points import annotated_on
 from sq_imputer.section.tissue import covers, tissue
 from sq_imputer.store import write
 
@@ -96,9 +98,11 @@ def grid(
             f"a lattice of {spacing_um:g} µm would have {points:.2g} points on {frame.pyramid.name}; at most "
             f"{MOST_POINTS:.2g} are made. Pass a larger spacing_um."
         )
-    xy_um = lattice(frame.box_um, spacing_um, square)
+    first = frame.box_um[0] + spacing_um * np.array([0.5 if square else 1.0, 0.5])
+    _, xy_um = lattice(frame.box_um, spacing_um, first, square=square)
     xy_um = xy_um[frame.holds(xy_um)]
-    spots = _measured(sdata, image_key, frame, table_key)
+    spots = np.concatenate([np.empty((0, 2)), *annotated_on(sdata, image_key, frame, table_key).values()])
+    spots = spots[frame.holds(spots)]
     on, known = _on_tissue(sdata, image_key, frame, tissue_key, xy_um, spots)
     if not on.any():
         raise BadInput(f"no point of a lattice of {spacing_um:g} µm lies on tissue; pass a smaller spacing_um.")
@@ -117,20 +121,6 @@ def _on_tissue(
     return [covers(mask, extent, xy_um) for xy_um in points_um]
 
 
-def _measured(sdata: SpatialData, image_key: str, frame: Frame, table_key: str | None) -> np.ndarray:
-    """Where `(n, 2)`, in µm, measured spots lie on the image."""
-    found = [np.empty((0, 2))]
-    for name in read.annotated(sdata, table_key):
-        shapes, here = read.outlines(sdata, name), frame.coordinate_system
-        if here not in read.systems(sdata[name]):
-            continue
-        _, where = read.rows_of(sdata.tables[table_key], shapes.index, name, table_key)
-        to_image = read.geometry(sdata, image_key, name, here).to_image
-        found.append(read.apply(frame.to_um, read.apply(to_image, read.centers(shapes, name)[where])))
-    xy_um = np.concatenate(found)
-    return xy_um[frame.holds(xy_um)]
-
-
 def _tell(on: np.ndarray, tissue_key: str | None) -> None:
     """Log what share of the measured spots lies on the tissue, and warn if it is small."""
     if not len(on):
@@ -145,17 +135,6 @@ def _tell(on: np.ndarray, tissue_key: str | None) -> None:
             UserWarning,
             stacklevel=4,
         )
-
-
-def lattice(box_um: np.ndarray, spacing_um: float, square: bool = False) -> np.ndarray:
-    """Points `(n, 2)` of a hexagonal lattice in a box, every point `spacing_um` from its six neighbors; or a square."""
-    (x0, y0), (x1, y1) = box_um
-    ys = np.arange(y0 + spacing_um / 2, y1, spacing_um * (1 if square else np.sqrt(3) / 2))
-    rows = []
-    for number, y in enumerate(ys):
-        xs = np.arange(x0 + spacing_um / (2 if square or number % 2 else 1), x1, spacing_um)
-        rows.append(np.column_stack([xs, np.full(len(xs), y)]))
-    return np.concatenate(rows) if rows else np.empty((0, 2))
 
 
 def _circles(sdata: SpatialData, image_key: str | None, centers_px: np.ndarray, diameter_px: float):

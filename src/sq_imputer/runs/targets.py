@@ -11,6 +11,7 @@ from pandas import Index
 
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.section import read
+from sq_imputer.section.anchors import anchored
 from sq_imputer.section.regions import slides_of
 from sq_imputer.section.slide import Slide
 from sq_imputer.section.targets import described, there
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from sq_imputer.contract import Needs
     from sq_imputer.encoders._shelf import Shelf
 
 
@@ -91,6 +93,13 @@ def recall(targets: Targets, table: AnnData, sdata: SpatialData, key: str) -> No
             mine = here & (table.obs["section"] == slide.section).to_numpy()
             among = np.flatnonzero(mine if mine.any() else here)  # it may have had another name
         slide.recall(table, *slide.rows_in(table, key, among))
+
+
+def in_their_sections(targets: Targets, sdata: SpatialData, needs: Needs) -> Targets:
+    """The same rows, whose features are scaled by the sections that they lie in, if those of the model are at all."""
+    if not (needs.encoders and needs.per_section):
+        return targets
+    return targets.of([anchored(slide, sdata) for slide in targets.slides])
 
 
 def measured_of(sdata: SpatialData, targets: Targets, keys: Mapping) -> list[Slide]:

@@ -1,14 +1,21 @@
-"""Rows at free places of a section: where nobody put a shape, and nothing was measured."""
+"""Places of a section: free ones, where nobody put a shape and nothing was measured, and those of a table's rows."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sq_imputer.errors import BadInput
+from sq_imputer.section import read
 from sq_imputer.section.seen import unseen
 from sq_imputer.section.slide import Slide
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+    from sq_imputer.section.frame import Frame
 
 
 def at_points(slide: Slide, xy_um: np.ndarray, diameter_um: float) -> Slide:
@@ -58,3 +65,16 @@ def at_points(slide: Slide, xy_um: np.ndarray, diameter_um: float) -> Slide:
         _parent=None,
         **unseen(),
     )
+
+
+def annotated_on(sdata: SpatialData, image_key: str, frame: Frame, table_key: str | None) -> dict[str, np.ndarray]:
+    """Where `(n, 2)`, in µm, the rows of a table lie, by the element that they annotate in this coordinate system."""
+    found = {}
+    for name in read.annotated(sdata, table_key):
+        if frame.coordinate_system not in read.systems(sdata[name]):
+            continue
+        shapes = read.outlines(sdata, name)
+        _, where = read.rows_of(sdata.tables[table_key], shapes.index, name, table_key)
+        to_image = read.geometry(sdata, image_key, name, frame.coordinate_system).to_image
+        found[name] = read.apply(frame.to_um, read.apply(to_image, read.centers(shapes, name)[where]))
+    return found

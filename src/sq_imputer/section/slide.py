@@ -78,7 +78,7 @@ class Slide(Seen, Marked):
         What is to be predicted; of another target than genes `(n, names)` what is measured of it, NaN where nothing is.
         `measured` then says which rows have a value.
     anchor
-        The measured rows of the same image: features are scaled as theirs are.
+        Rows of the same image, measured or all over its tissue: features are scaled as theirs are.
     checked
         What has been checked of the image.
     made_by

@@ -15,6 +15,7 @@ from sq_imputer.errors import BadInput, MissingKey, check_number, listed, named
 from sq_imputer.runs.sections import resolve_model, shelf_of
 from sq_imputer.runs.views import elements_of
 from sq_imputer.section import read
+from sq_imputer.section.anchors import anchored
 from sq_imputer.section.image import spots_of
 from sq_imputer.section.keys import verb
 from sq_imputer.section.mosaic import Mosaic, as_element, check_mpp
@@ -131,7 +132,7 @@ def explain(
     slides = [Slide.from_sdata(sdata, **keys)] if sections is None else [*slides_of(sdata, sections, keys).values()]
     predictor = fitting(predictor, slides)
     slides = read_at(slides, for_model(slides, predictor.needs, predictor.provenance))
-    slides = [replace(slide, encoders=shelf) for slide in slides]
+    slides = [anchored(replace(slide, encoders=shelf), sdata) for slide in slides]
     parts = [(slide, rows) for slide in slides if len(rows := _rows(slide, spots, slides))]
     names = [key_added] if sections is None else elements_of(key_added, [slide.section for slide, _ in parts])
     for name in names:

@@ -29,7 +29,7 @@ from sq_imputer.runs.run import journal_home, manifest, open_run
 from sq_imputer.runs.sections import asked, pick_genes, read_sections, resolve_model, shelf_of
 from sq_imputer.runs.slots import Place, layer_of, units, write_results
 from sq_imputer.runs.streamed import stream, streams
-from sq_imputer.runs.targets import measured_of, read_targets, recall
+from sq_imputer.runs.targets import in_their_sections, measured_of, read_targets, recall
 from sq_imputer.runs.totals import share_of, warn_of_shares
 from sq_imputer.scores.splits import check_folds
 from sq_imputer.section.keys import verb
@@ -226,7 +226,7 @@ def predict(
     _compare_libraries(targets, predictor, training, chosen, unit)
     warn_of_shapes(sdata, targets.regions if output_path is None else ())
     elsewhere = predictor.fitted or reference is not None
-    targets, training = _at_one_resolution(targets, training, predictor, resolution, elsewhere)
+    targets, training = _at_one_resolution(targets, training, predictor, resolution, sdata if elsewhere else None)
     blocks = {"leave_out": leave_out, "n_folds": n_folds, "buffer_um": buffer_um, "n_repeats": n_repeats}
     if elsewhere:
         decision = by_one_model(targets, training, predictor)
@@ -270,9 +270,16 @@ def _path(output_path: str | Path | None) -> Path | None:
 
 
 def _at_one_resolution(
-    targets: Targets, training: list[Slide], predictor: Predictor, resolution: str | float | None, elsewhere: bool
+    targets: Targets,
+    training: list[Slide],
+    predictor: Predictor,
+    resolution: str | float | None,
+    sdata: SpatialData | None,
 ) -> tuple[Targets, list[Slide]]:
-    """Targets and training sections that show what both resolve, and nothing finer."""
+    """Targets and training sections that show what both resolve, and nothing finer.
+
+    `sdata` is the object of the targets where the model is fitted elsewhere: they are then scaled as sections of it.
+    """
     if predictor.fitted:
         own = for_model(targets.slides, predictor.needs, predictor.provenance)
     else:
@@ -280,9 +287,11 @@ def _at_one_resolution(
     slides = read_at([*targets.slides, *training], own)
     for slide in slides:
         slide.check(predictor.needs)
-    if elsewhere:
-        warn_of_looks(targets.slides, training, predictor.provenance)
-    return targets.of(slides[: len(targets.slides)]), slides[len(targets.slides) :]
+    seen, trained = targets.of(slides[: len(targets.slides)]), slides[len(targets.slides) :]
+    if sdata is None:
+        return seen, trained
+    warn_of_looks(targets.slides, training, predictor.provenance)
+    return in_their_sections(seen, sdata, predictor.needs), trained
 
 
 def _training(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sq_imputer.errors import BadInput
+from sq_imputer.places import lattice
 
 SPACINGS_UM = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 MOST_POINTS = 2000  # of a region that is predicted while one waits
@@ -79,18 +80,8 @@ def region_of(polygon_um: np.ndarray, spacing_um: float | None = None, most: int
             f"a lattice of {spacing_um:g} µm would have more than {most} points in this region of "
             f"{shape.area / 1e6:.3g} mm². Draw a smaller one, or choose a larger spacing."
         )
-    nodes, xy_um = _lattice(polygon_um.min(axis=0), polygon_um.max(axis=0), spacing_um)
+    nodes, xy_um = lattice(np.stack([polygon_um.min(axis=0), polygon_um.max(axis=0)]), spacing_um)  # from 0, always
     inside = shapely.contains_xy(shape, *xy_um.T)
     if not inside.any():
         raise BadInput(f"no point of a lattice of {spacing_um:g} µm lies in this region. Draw a larger one.")
     return Region(polygon_um, nodes[inside], xy_um[inside], float(spacing_um), float(shape.area))
-
-
-def _lattice(low: np.ndarray, high: np.ndarray, spacing_um: float) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers and places of the points of a box: the lattice has its origin at 0, wherever the box lies."""
-    step = spacing_um * np.sqrt(3) / 2
-    rows = np.arange(np.floor(low[1] / step), np.ceil(high[1] / step) + 1)
-    columns = np.arange(np.floor(low[0] / spacing_um) - 1, np.ceil(high[0] / spacing_um) + 1)
-    column, row = (part.ravel() for part in np.meshgrid(columns, rows))
-    xy_um = np.column_stack([(column + 0.5 * (row % 2)) * spacing_um, row * step])
-    return np.column_stack([column, row]).astype(np.int64), xy_um
