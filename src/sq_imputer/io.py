@@ -5,9 +5,7 @@ Visium, Visium HD, Xenium and others are read by `spatialdata-io`; what it retur
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -26,7 +24,7 @@ from sq_imputer.store.commit import recover
 from sq_imputer.store.provenance import pythonic
 from sq_imputer.store.stream import open_lazily
 from sq_imputer.store.write import assign
-from sq_imputer.untrusted import check_store
+from sq_imputer.untrusted import PACKING, check_store, unpacked
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["pythonic", "read_st", "read_zarr", "recover"]
 
 DIAMETER_UM = {"visium": 55.0, "st": 100.0, "st2k": 100.0}
-MOST_TEXT = 2**30  # bytes of a table: 5,000 spots x 36,000 genes have 0.4e9
 _FORM = "tab-separated (.tsv, .tsv.gz), or with commas (.csv)"
 _COLUMNS = {
     "array_row": ("array_row", "array_y", "y"),
@@ -255,14 +252,10 @@ def _reading(path: Path) -> Iterator[BytesIO]:
     if not path.is_file():
         raise BadInput(f"there is no table at '{path}'.")
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            content = file.read(MOST_TEXT + 1)
-        if len(content) > MOST_TEXT:
-            raise BadInput(f"'{path.name}' has more than {MOST_TEXT} bytes once it is unpacked; pass a DataFrame.")
-        yield BytesIO(content)
+        yield BytesIO(unpacked(path))
     except SqImputerError:
         raise
-    except (EOFError, OSError, ValueError, zlib.error) as error:  # pandas raises kinds of ValueError
+    except (*PACKING, ValueError) as error:  # pandas raises kinds of ValueError
         raise BadInput(f"table '{path.name}' cannot be read: {error}. Is it complete, and {_FORM}?") from error
 
 

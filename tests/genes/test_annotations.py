@@ -48,7 +48,7 @@ def test_large_files_are_not_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr("sq_imputer.untrusted.MOST_TEXT", 1000)
     monkeypatch.setattr("sq_imputer.untrusted.MOST_UNPACKED", 1000)
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(b"A\t" + b"b" * 5000))
-    with pytest.raises(sqi.BadInput, match="more than 1000 bytes of text"):
+    with pytest.raises(sqi.BadInput, match="more than 1000 bytes once it is unpacked"):
         GeneKnowledge.from_descriptions(tmp_path / "bomb.gz")
     np.savez_compressed(tmp_path / "bomb.npz", names=np.array(["A"]), vectors=np.zeros((1, 5000)))
     with pytest.raises(sqi.BadInput, match="'vectors' in .* has more than 1000 bytes"):
