@@ -98,7 +98,7 @@ class Sight:
         if not predictor.fitted:
             raise BadInput(f"'{predictor.card.name}' is not fitted; fit it, or load one with sq_imputer.load(folder).")
         if not _sees_crops(predictor):
-            raise BadInput(f"'{predictor.card.name}' sees more than single crops; such models cannot be mapped.")
+            raise BadInput(f"'{predictor.card.name}' sees more than single crops, or is of others: no map is tested.")
         genes = list(predictor.genes if genes is None else genes)
         absent = [gene for gene in genes if gene not in predictor.genes]
         if absent or not genes:
@@ -165,8 +165,8 @@ class Sight:
 
 
 def _sees_crops(predictor: Predictor) -> bool:
-    needs = predictor.needs
-    return needs.crop is not None and needs.neighbors < 2 and not (needs.tokens or needs.whole_slide)
+    needs, of_others = predictor.needs, predictor.provenance.get("external")
+    return needs.crop is not None and needs.neighbors < 2 and not (needs.tokens or needs.whole_slide or of_others)
 
 
 def _randomized(model: Predictor, generator: torch.Generator) -> Predictor:

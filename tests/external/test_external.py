@@ -139,3 +139,30 @@ def test_more_rows_than_the_library_takes_are_refused_in_its_words(section, monk
     monkeypatch.setattr(zoo.STPath, "max_spots", 10)
     with pytest.raises(sqi.BadInput, match="refused 59 rows of a section: 59 tiles exceeds max_spots=10"):
         sqi.tl.predict(section, "zoo:stpath", config=COARSE)
+
+
+def test_maps_of_a_model_of_others_are_refused_with_the_reason(section):
+    with pytest.raises(sqi.BadInput, match="'deepspotm' .*is of others: no map is tested"):
+        sqi.tl.explain(section, "NUC1", model="zoo:deepspotm")
+    assert sqi.explain.available(external.predictor("zoo:deepspotm")) == ()
+
+
+def test_a_killed_prediction_by_a_model_of_others_goes_on(stored, monkeypatch):
+    monkeypatch.setattr("sq_imputer.store.journal.ROWS", 16)
+    predict, asked = zoo.DeepSpotM.predict, []
+
+    def failing(model, image):
+        asked.append(len(image))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return predict(model, image)
+
+    monkeypatch.setattr(zoo.DeepSpotM, "predict", failing)
+    how = {"genes": ["NUC1", "STR1"], "config": COARSE, "resume": True}
+    with pytest.raises(KeyboardInterrupt):
+        sqi.tl.predict(stored, "zoo:deepspotm", **how)
+    sqi.tl.predict(stored, "zoo:deepspotm", **how)
+    assert sum(asked) == 59 + asked[2]
+    whole = stored.tables["imputed"].layers["deepspotm"].copy()
+    sqi.tl.predict(stored, "zoo:deepspotm", **{**how, "resume": False}, overwrite=True)
+    np.testing.assert_array_equal(stored.tables["imputed"].layers["deepspotm"], whole)
