@@ -57,7 +57,8 @@ class Views:
     Parameters
     ----------
     encoders
-        Frozen encoders of the crops (:func:`sq_imputer.encoders.list_encoders`).
+        Frozen encoders of the crops by name (:func:`sq_imputer.encoders.list_encoders`), torch modules or functions
+        (:func:`sq_imputer.encoders.from_callable`); these a model calls by the name of their class, or their own.
     extent_um
         Side of the crop, in µm.
     size_px

@@ -115,6 +115,47 @@ def test_a_model_asks_for_the_encoder_of_its_fit_and_no_other(section, tmp_path)
     assert np.isfinite(other["imputed"].layers["ridge"]).all()
 
 
+class Tint(nn.Module):
+    """Mean color of what is seen, times weights."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = nn.Parameter(torch.tensor([by, 1.0, 1.0]))
+
+    def forward(self, crops):
+        return crops.float().mean(dim=(2, 3)) * self.by
+
+
+def test_modules_and_functions_go_into_a_config_and_a_saved_model_asks_for_them_by_name(section, tmp_path):
+    config = {**CONFIG, "encoders": (Tint(1.0), "texture", colors)}
+    model = sqi.tl.fit(section, "ridge", genes=PANEL, config=config)
+    assert model.config.encoders == ("Tint", "texture", "colors")
+    model.save(tmp_path)
+    other = sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=12)["P1"]
+    with pytest.raises(BadInput, match="an encoder 'Tint' that gives other features.*from_callable"):
+        sqi.tl.fit(other, "ridge", genes=PANEL, config={**CONFIG, "encoders": (Tint(2.0),)})
+    encoders._registered.clear(), encoders._brought.clear()
+    with pytest.raises(MissingKey, match="no encoder 'Tint'.*from_callable"):
+        sqi.tl.predict(other, tmp_path)
+    from_callable(Tint(2.0), "Tint", size_px=40), from_callable(colors, "colors", size_px=40)
+    with pytest.raises(BadInput, match="encoder 'Tint': .* has weights .* but the fit of the model has weights"):
+        sqi.tl.predict(other, tmp_path)
+    from_callable(Tint(1.0), "Tint", size_px=40)
+    sqi.tl.predict(other, tmp_path)
+    sqi.tl.predict(other, model, layer_added="kept")
+    np.testing.assert_allclose(other["imputed"].layers["ridge"], other["imputed"].layers["kept"], rtol=1e-5)
+
+
+def test_a_config_made_by_hand_takes_them_as_well():
+    ridge = sqi.get_model("ridge")
+    assert ridge(ridge.Config(encoders=(Tint(1.0),), size_px=40)).needs.encoders == ("Tint",)
+    assert ridge(ridge.Config(encoders=(Tint(1.0),), size_px=40)).config.encoders == ("Tint",)  # the same again
+    with pytest.raises(BadInput, match="a <lambda> has no name by which a saved model could ask for it"):
+        ridge(ridge.Config(encoders=(lambda crops: crops.mean((2, 3)),)))
+    with pytest.raises(BadInput, match="encoder 'int' is a int; expected a torch module or a function"):
+        ridge(ridge.Config(encoders=(5,)))
+
+
 def test_the_canary_is_the_same_at_every_size_in_batches_and_in_half_precision():
     module = network().eval()
     assert _canary.picture(224).shape == (3, 224, 224) and _canary.picture(40).dtype == np.uint8

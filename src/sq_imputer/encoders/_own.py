@@ -30,6 +30,24 @@ class Own(Encoder):
         return _ask(self.function, self.transform, crops)
 
 
+def called(function: Callable[[Any], Any]) -> str:
+    """What a function is called, or the class of a module.
+
+    Raises
+    ------
+    BadInput
+        If that tells it from nothing.
+    """
+    plain = not isinstance(function, nn.Module)
+    name = getattr(function, "__name__", type(function).__name__) if plain else type(function).__name__
+    if name in ("<lambda>", "partial"):
+        raise BadInput(
+            f"an encoder that is a {name} has no name by which a saved model could ask for it. Pass a function that is "
+            "defined by name, or name it: from_callable(encoder, 'a_name')."
+        )
+    return name
+
+
 def card_of(
     function: Callable[[Any], Any], name: str, size_px: int, mpp: float, transform: Callable | None
 ) -> EncoderCard:

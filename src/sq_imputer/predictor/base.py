@@ -23,6 +23,7 @@ from sq_imputer.nn.applicability import Applicability
 from sq_imputer.nn.heads import spread
 from sq_imputer.predictor import calibrate, encoded, told, train, zero_shot
 from sq_imputer.predictor.chance import Chance
+from sq_imputer.predictor.config import with_names
 from sq_imputer.predictor.folder import load_as, packed, write
 from sq_imputer.predictor.held import hold
 from sq_imputer.predictor.parts import in_order
@@ -78,6 +79,7 @@ class Predictor(nn.Module, ABC):
             )
         if is_dataclass(self.config):
             check_ranges(self.config)
+            self.config = with_names(self.config)
         self.knowledge = told.checked(self, knowledge)
         self.genes: tuple[str, ...] = ()
         self.unit = ""

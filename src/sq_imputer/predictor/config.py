@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from types import UnionType
 from typing import Union, get_args, get_origin, get_type_hints
 
+from sq_imputer.encoders._named import name_of
 from sq_imputer.errors import BadInput, listed
 
 
@@ -32,6 +33,20 @@ def thaw(config: type, values: dict):
     return config(**thawed)
 
 
+def with_names(config):
+    """The config, in whose `encoders` modules and functions have become names, which can be saved."""
+    brought = getattr(config, "encoders", ())
+    if not isinstance(brought, tuple | list) or all(isinstance(one, str) for one in brought):
+        return config
+    return replace(config, encoders=_names(brought, config))
+
+
+def _names(brought: Sequence, crops) -> tuple[str, ...]:
+    """Names of encoders that are given crops as a config, or a class of such, says."""
+    size_px, extent_um = getattr(crops, "size_px", 224), getattr(crops, "extent_um", 112.0)
+    return tuple(name_of(one, size_px=size_px, mpp=extent_um / size_px) for one in brought)
+
+
 def of_mapping(config: type, values: Mapping, name: str):
     """A config of the fields of a model that a user names, each of the type that the class says."""
     known = [field.name for field in fields(config)]
@@ -39,6 +54,10 @@ def of_mapping(config: type, values: Mapping, name: str):
     if strange:
         raise BadInput(f"config names {listed(strange)}; {name}.Config has {listed(known, 20)}.")
     plain = {field: value.item() if hasattr(value, "item") else value for field, value in values.items()}
+    brought = plain.get("encoders", ())
+    if isinstance(brought, tuple | list) and not all(isinstance(one, str) for one in brought):
+        crops = {field: plain[field] for field in ("size_px", "extent_um") if field in plain}
+        plain["encoders"] = _names(brought, thaw(config, crops))
     return thaw(config, {field: list(one) if isinstance(one, tuple) else one for field, one in plain.items()})
 
 
