@@ -47,6 +47,7 @@ HEAVY = {
     "squidpy",
     "scanpy",
     "napari",
+    "qtpy",
     "spatialdata",
     "matplotlib",
 }
@@ -291,7 +292,9 @@ def loaded_after(code: str) -> set[str]:
     return set(json.loads(result.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("code", ["import sq_imputer", "import sq_imputer as sqi; sqi.list_models(); dir(sqi)"])
+@pytest.mark.parametrize(
+    "code", ["import sq_imputer", "import sq_imputer as sqi; sqi.list_models(); dir(sqi); sqi.widget.open"]
+)
 def test_importing_and_listing_models_loads_nothing_heavy(code):
     assert not loaded_after(code) & HEAVY
 

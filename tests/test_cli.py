@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import make_dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -290,3 +291,15 @@ def test_weights_and_encoders_that_do_not_go_together_are_refused(stores, monkey
     assert "take crops of '224', '448' pixels; a model has one size" in said
     said = main(monkeypatch, capsys, "fit", *stores[:1], "--encoder", "uni", "--weights", "none.safetensors")
     assert "encoder 'uni': no file 'none.safetensors'" in said
+
+
+def test_view_opens_the_window_and_says_what_is_missing_without_it(stores, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr("sq_imputer.widget.open", lambda store, **how: opened.append((store, how)))
+    monkeypatch.setitem(sys.modules, "napari", SimpleNamespace(run=lambda: opened.append("run")))
+    run("view", stores[0], "--image-key", "he")
+    kept = {"image_key": "he", "table_key": "table", "coordinate_system": None}
+    assert opened == [(Path(stores[0]), kept), "run"]
+    monkeypatch.undo()
+    monkeypatch.setattr("sq_imputer.widget.find_spec", lambda name: None)
+    assert "pip install 'sq-imputer[napari]'" in main(monkeypatch, capsys, "view", stores[0])

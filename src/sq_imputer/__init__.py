@@ -11,7 +11,7 @@ from sq_imputer.errors import BadInput, MissingKey, OutOfMemory, SqImputerError,
 from sq_imputer.predictor.registry import ModelCard, cite, get_model, list_models, register_model
 
 if TYPE_CHECKING:
-    from sq_imputer import bench, datasets, encoders, explain, genes, io, pl, pp, report, scores, testing, tl
+    from sq_imputer import bench, datasets, encoders, explain, genes, io, pl, pp, report, scores, testing, tl, widget
     from sq_imputer.genes.knowledge import GeneKnowledge
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.predictor.folder import load
@@ -32,6 +32,7 @@ _NAMESPACES = (
     "scores",
     "testing",
     "tl",
+    "widget",
 )
 # Rooms and their modules that the API page names a class of: `sqi.section.keys.SlideKeys`.
 _ROOMS = {
@@ -84,6 +85,7 @@ __all__ = [
     "scores",
     "testing",
     "tl",
+    "widget",
 ]
 
 

@@ -1,4 +1,4 @@
-"""`sq-imputer demo | fit | predict | score | models | bench`: the same verbs, on stores instead of objects."""
+"""`sq-imputer demo | fit | predict | score | models | bench | view`: the same verbs, on stores instead of objects."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from typing import Annotated
 
 import typer
 
-from sq_imputer.cli import _bench
+from sq_imputer.cli import _bench, _view
 from sq_imputer.cli._printed import interval, print_table
 from sq_imputer.errors import BadInput, SqImputerError, StoreError, listed, printable
 
 app = typer.Typer(help="Gene expression from H&E, on SpatialData stores.", no_args_is_help=True, add_completion=False)
 app.add_typer(_bench.app, name="bench")
+app.command()(_view.view)
 
 BASELINE = "ridge on texture"
 COLUMNS = {"genes": "genes", "numbers": "columns", "classes": "classes", "composition": "parts"}

@@ -115,7 +115,7 @@ def cluster(
         labels = _mixture(spots, lattice, settings)
     for _ in range(settings.smooth):
         labels = _majority(labels, lattice)
-    found = np.split(_by_size(labels), np.cumsum([len(places) for places in sorted_xy])[:-1])
+    found = np.split(by_size(labels), np.cumsum([len(places) for places in sorted_xy])[:-1])
     for numbers, order in zip(found, orders, strict=True):
         numbers[order] = numbers.copy()
     return [found[turn.index(k)] for k in range(given)], settings
@@ -275,13 +275,24 @@ def _mixture(spots: np.ndarray, lattice: csr_matrix, settings: Settings) -> np.n
     from sklearn.cluster import KMeans
     from sklearn.mixture import GaussianMixture
 
-    degree = np.asarray(lattice.sum(axis=1)).reshape(-1, 1)
-    around = np.where(degree > 0, lattice @ spots / np.maximum(degree, 1), spots)
-    spots = (1 - settings.spatial_weight) * spots + settings.spatial_weight * around
+    spots = _blended(spots, lattice, settings.spatial_weight)
     if settings.method == "kmeans":
         return KMeans(settings.n_domains, n_init=10, random_state=settings.seed).fit_predict(spots)
     common = {"covariance_type": "tied", "reg_covar": 1e-5, "n_init": 5, "random_state": settings.seed}
     return GaussianMixture(settings.n_domains, **common).fit_predict(spots)
+
+
+def _blended(spots: np.ndarray, lattice: csr_matrix, weight: float) -> np.ndarray:
+    """Features with a share of the mean of the neighbors in space."""
+    degree = np.asarray(lattice.sum(axis=1)).reshape(-1, 1)
+    around = np.where(degree > 0, lattice @ spots / np.maximum(degree, 1), spots)
+    return (1 - weight) * spots + weight * around
+
+
+def shared(blocks: Sequence[np.ndarray], xy: np.ndarray, settings: Settings) -> np.ndarray:
+    """What k-means clusters of one section `(n, P)`, for who asks for one number of domains after the other."""
+    spots = _joint([[block] for block in blocks], [np.arange(len(xy))], settings)
+    return _blended(spots, neighbors(xy), settings.spatial_weight)
 
 
 def _majority(labels: np.ndarray, lattice: csr_matrix) -> np.ndarray:
@@ -290,7 +301,7 @@ def _majority(labels: np.ndarray, lattice: csr_matrix) -> np.ndarray:
     return (lattice @ own + 1.001 * own).argmax(axis=1)
 
 
-def _by_size(labels: np.ndarray) -> np.ndarray:
+def by_size(labels: np.ndarray) -> np.ndarray:
     """Numbers by size, the largest 0; of equal ones, that of the first spot goes first."""
     _, first, inverse, counts = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
     rank = np.empty(len(counts), dtype=int)

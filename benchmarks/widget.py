@@ -1,0 +1,207 @@
+"""How quick the window is, and pictures of its docks. Needs the extra napari and a display.
+
+    xvfb-run -a python benchmarks/widget.py [--data FOLDER] [--parts live points domains] [--json FILE]
+    xvfb-run -a python benchmarks/widget.py --parts screens --screens docs/_static/window
+
+live: ridge is fitted on her2st C2 (50 genes), then asked about regions of about 2,000 points: a first one, another of
+which no point is known, and the first again. Longest pause: how late a timer of 10 ms came at most while a region was
+predicted in its thread. points: 500,000 random cells of 200 genes, colored by one gene after the other; the memory of
+the process after 5 genes and after 200. domains: 50,000 random rows of 50 genes, k-means for one number after another;
+components are computed once. Seconds are of the clock, on one thread, on whatever else the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+
+import sq_imputer as sqi
+
+
+def timed(call, *args):
+    """What a call returns, and the seconds that it took."""
+    begun = time.perf_counter()
+    found = call(*args)
+    return found, round(time.perf_counter() - begun, 3)
+
+
+def finish(job):
+    """The result of a job, while the window goes on."""
+    from qtpy.QtWidgets import QApplication
+
+    while not job.wait(0.002):
+        QApplication.processEvents()
+    assert job.ok, job.error
+    return job.result
+
+
+def square(session, shift_um=(0.0, 0.0), side_um=880.0):
+    """A square in the middle of a section, with 2,000 points 20 µm apart."""
+    middle = session.slide().frame.box_um.mean(axis=0) + shift_um
+    return session.region(middle + side_um / 2 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]), 20.0, 2500)
+
+
+def section(data: Path | None, name: str = "C2"):
+    """A section of her2st as a session."""
+    from sq_imputer.widget.session import Session
+
+    return Session(sqi.datasets.her2st(None if data is None else data / "her2st", [name])[name])
+
+
+def live(data: Path | None) -> dict:
+    """Seconds of regions, and the longest pause of the window meanwhile."""
+    from qtpy.QtCore import QTimer
+    from qtpy.QtWidgets import QApplication
+
+    from sq_imputer.widget._job import Job
+
+    app = QApplication.instance() or QApplication([])
+    session = section(data)
+    (model, fit_s), regions = timed(lambda: finish(session.fit("ridge", 50, "cpu"))), {}
+    regions["first"] = square(session)
+    regions["another"] = square(session, (2000.0, 0.0))
+    regions["first again"] = regions["first"]
+    ticks, timer = [time.perf_counter()], QTimer()
+    timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
+    timer.start(10)
+    found = {"fit": fit_s}
+    for name, region in regions.items():
+        said, found[name] = timed(lambda region=region: finish(Job(lambda: session.look(region, model), "").start()))
+        found[f"{name}, points"] = [len(said.mean), said.new]
+    timer.stop()
+    app.processEvents()
+    return found | {"longest pause": round(float(np.diff(ticks).max()), 3)}
+
+
+def points() -> dict:
+    """Seconds to color half a million points by another gene, and what memory they leave."""
+    import napari
+
+    from sq_imputer.pl._compared import value_panels
+    from sq_imputer.widget._canvas import Canvas
+
+    n, rng = 500_000, np.random.default_rng(0)
+    viewer = napari.Viewer(show=True)
+    canvas = Canvas(viewer)
+    canvas.show(napari.layers.Points(rng.uniform(0, 5000, (n, 2)), size=5, border_width=0))
+    values, rows = rng.gamma(1, 1, (n, 200)).astype(np.float32), np.arange(n)
+    seconds, held = [], {}
+    for gene in range(200):
+        panel = value_panels(None, values[:, gene])[0]
+        seconds.append(timed(canvas.paint, panel, rows)[1])
+        if gene in (4, 199):
+            held[f"MB after {gene + 1}"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    viewer.close()
+    return {"median": float(np.median(seconds)), "longest": max(seconds[1:])} | held
+
+
+def domains() -> dict:
+    """Seconds of the first look at domains, and of others."""
+    from sq_imputer.tl._clusters import Settings, shared
+    from sq_imputer.widget._domains import Preview
+
+    n, rng = 50_000, np.random.default_rng(0)
+    preview = object.__new__(Preview)
+    blocks = [rng.normal(size=(n, 50)).astype(np.float32)]
+    preview._spots, first = timed(shared, blocks, rng.uniform(0, 5000, (n, 2)), Settings("kmeans", 2))
+    preview._known = {}
+    return {"components": first} | {f"{k} domains": timed(preview.labels, k)[1] for k in (4, 8, 16)}
+
+
+def screens(data: Path | None, folder: Path) -> dict:
+    """A picture of every dock on C2, ridge out of fold and fitted there."""
+    from qtpy.QtWidgets import QApplication, QDockWidget
+
+    from sq_imputer.widget import _window
+    from sq_imputer.widget._requests import Request
+
+    folder.mkdir(parents=True, exist_ok=True)
+    session = section(data)
+    finish(session.predict(Request("ridge", 50, device="cpu")))
+    finish(session.fit("ridge", 50, "cpu"))
+    viewer = _window.open_docks(session)
+    docks, app = viewer.window.dock_widgets, QApplication.instance()
+    viewer.window._qt_window.resize(1280, 800)
+
+    def settle(dock, then=lambda: None) -> None:
+        end = time.monotonic() + 240
+        for _ in range(3):  # a job may start another
+            while dock.bar.busy and time.monotonic() < end:
+                app.processEvents()
+                time.sleep(0.005)
+            app.processEvents()
+        then()
+
+    def taken(name: str) -> None:
+        widget = docks[name]
+        while not isinstance(widget, QDockWidget):
+            widget = widget.parent()
+        widget.raise_()
+        for _ in range(20):
+            app.processEvents()
+            time.sleep(0.02)
+        viewer.screenshot(str(folder / f"{name.lower()}.png"), canvas_only=False, flash=False)
+
+    settle(docks["Predict"])
+    docks["Compare"].choose()
+    settle(docks["Compare"])
+    gene = sorted(docks["Compare"].desk.views.genes)[0]
+    docks["Compare"].paint(gene)
+    viewer.reset_view()
+    taken("Predict")
+    taken("Compare")
+    docks["Compare"].spread.setChecked(True)
+    viewer.reset_view()
+    taken("Compare")
+    (folder / "compare.png").replace(folder / "side_by_side.png")
+    docks["Compare"].spread.setChecked(False)
+    taken("Compare")
+    docks["Trust"].judge()
+    settle(docks["Trust"])
+    taken("Trust")
+    docks["Explain"].listen()
+    docks["Explain"].explain(60)
+    settle(docks["Explain"])
+    taken("Explain")
+    docks["Domains"].look()
+    settle(docks["Domains"])
+    taken("Domains")
+    desk = docks["Region"].desk
+    docks["Region"].begin()
+    docks["Region"].drawing._layer.add_polygons(desk.world_of(square(session).polygon_um))
+    docks["Region"].look()
+    settle(docks["Region"])
+    taken("Region")
+    viewer.close()
+    return {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with her2st; else SQ_IMPUTER_DATA")
+    parser.add_argument("--parts", nargs="+", default=["live", "points", "domains"])
+    parser.add_argument("--screens", type=Path, default=Path("screens"))
+    parser.add_argument("--json", type=Path, help="file that the figures go to, under 'window'")
+    arguments = parser.parse_args()
+    parts = {
+        "live": lambda: live(arguments.data),
+        "points": points,
+        "domains": domains,
+        "screens": lambda: screens(arguments.data, arguments.screens),
+    }
+    for part in arguments.parts:
+        found = parts[part]()
+        print(part, found, flush=True)
+        if arguments.json is not None and found:
+            kept = json.loads(arguments.json.read_text())
+            kept["window"] = kept.get("window", {}) | {part: found}
+            arguments.json.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

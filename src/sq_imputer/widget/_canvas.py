@@ -1,0 +1,97 @@
+"""What is drawn in the window: one layer of points per panel, colored in place, on one view or side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sq_imputer.widget._colors import rgba
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Image, Points
+
+    from sq_imputer.pl._compared import Panel
+
+
+class Canvas:
+    """The layers of a window that are ours.
+
+    Parameters
+    ----------
+    viewer
+        The window.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        self.viewer = viewer
+        self.points: Points | None = None
+        self._apart: list = []  # layers beyond the first panel, while panels are side by side
+        self._hidden: list = []
+
+    def show(self, points: Points) -> None:
+        """Put points in place of those that were shown."""
+        self.together()
+        if self.points is not None and self.points in self.viewer.layers:
+            self.viewer.layers.remove(self.points)
+        self.points = self.viewer.add_layer(points)
+        self.viewer.layers.selection.active = points
+
+    @property
+    def shown(self) -> bool:
+        """Whether there are points; the user may have removed them."""
+        return self.points is not None and self.points in self.viewer.layers
+
+    def paint(self, panel: Panel, rows: np.ndarray) -> None:
+        """Color the points by a panel, whose values are of these rows of them."""
+        self.together()
+        self._color(self.points, panel, rows)
+
+    def _color(self, layer: Points, panel: Panel, rows: np.ndarray) -> None:
+        values = np.full(len(layer.data), np.nan)
+        values[rows] = panel.values
+        layer.face_color = rgba(values, panel.colors, panel.limits)
+
+    def apart(self, panels: list[Panel], rows: np.ndarray, image: Image | None) -> None:
+        """All panels side by side, each over the image; one camera moves all."""
+        layers = self.viewer.layers
+        if len(self._apart) != (len(panels) - 1) * (1 + (image is not None)):
+            self.together()
+            own = [layer for layer in (image, self.points) if layer is not None]
+            self._hidden = [layer for layer in layers if layer not in own and layer.visible]
+            for layer in self._hidden:
+                layer.visible = False
+            for panel in panels[1:]:
+                self._add(panel.title, image)
+            for place, layer in enumerate([*own, *self._apart]):
+                layers.move(layers.index(layer), place)
+            self.viewer.grid.stride = -len(own)  # from the lowest layer on
+            self.viewer.grid.enabled = True
+        copies = [layer for layer in self._apart if layer.metadata.get("panel")]
+        for layer, panel in zip([self.points, *copies], panels, strict=True):
+            self._color(layer, panel, rows)
+        layers.selection.active = self.points
+
+    def _add(self, title: str, image: Image | None) -> None:
+        """Copies of image and points for one more panel; their arrays are shared, not copied."""
+        from napari.layers import Image, Points
+
+        if image is not None:
+            look = {"rgb": image.rgb, "affine": image.affine, "multiscale": image.multiscale}
+            self._apart.append(self.viewer.add_layer(Image(image.data, name=f"image below {title}", **look)))
+        look = {"size": self.points.size, "affine": self.points.affine, "border_width": 0, "antialiasing": 0.5}
+        layer = Points(self.points.data, name=title, metadata={"panel": title}, **look)
+        self._apart.append(self.viewer.add_layer(layer))
+
+    def together(self) -> None:
+        """One view again."""
+        if not self._apart:
+            return
+        self.viewer.grid.enabled = False
+        for layer in self._apart:
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+        for layer in self._hidden:
+            layer.visible = True
+        self._apart, self._hidden = [], []

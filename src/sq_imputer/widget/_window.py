@@ -1,0 +1,44 @@
+"""A window with our docks in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sq_imputer.section.frame import read_frame
+from sq_imputer.widget import _napari_spatialdata as theirs
+from sq_imputer.widget._compare import CompareDock
+from sq_imputer.widget._desk import desk_of
+from sq_imputer.widget._domains_dock import DomainsDock
+from sq_imputer.widget._explain_dock import ExplainDock
+from sq_imputer.widget._predict import PredictDock
+from sq_imputer.widget._region_dock import RegionDock
+from sq_imputer.widget._trust_dock import TrustDock
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+    from sq_imputer.widget.session import Session
+
+DOCKS = {
+    "Predict": PredictDock,
+    "Compare": CompareDock,
+    "Region": RegionDock,
+    "Trust": TrustDock,
+    "Explain": ExplainDock,
+    "Domains": DomainsDock,
+}
+
+
+def open_docks(session: Session, show: bool = True) -> Viewer:
+    """A window of a section, with all docks on its right, the first on top."""
+    where = {"table_key": session.table_key}
+    frame = read_frame(session.sdata, session.image_key, session.coordinate_system, **where)
+    viewer = theirs.open_window(session.sdata, session.image_key, frame.coordinate_system, show)
+    desk = desk_of(viewer)
+    desk.take(session)
+    added = [
+        viewer.window.add_dock_widget(dock(viewer), name=name, area="right", tabify=bool(place))
+        for place, (name, dock) in enumerate(DOCKS.items())
+    ]
+    added[0].raise_()
+    return viewer
