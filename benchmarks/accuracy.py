@@ -1,7 +1,7 @@
 """Accuracy on real tissue: models and baselines, Pearson per gene and Pearson given depth.
 
     python benchmarks/accuracy.py [--data FOLDER] [--sets her2st mob mouse_brain] [--models ridge mlp nsl stem mclstexp]
-        [--device cpu] [--unit log1p_cp10k] [--csv FILE] [--cases C2]
+        [--device cpu] [--unit log1p_cp10k] [--csv FILE] [--cases C2] [--epochs 20]
         [--json benchmarks/figures.json] [--parts FOLDER]
 
 her2st: sections C2 to C5 of one patient, each left out in turn (replicates of one tumor, not new patients). mob: two
@@ -10,7 +10,8 @@ chosen on the training sections of each case: of the 1000 highest that are detec
 the most variable. Nothing is tuned on a test section: every model runs with its defaults. "genes" is the agreement of
 the gene-gene correlations of predicted and measured, mean over cases. `stem` wants a GPU: on a core a case
 takes a quarter of an hour, so that with `--parts` every model of a case is kept as it ends and is not run again. With
-`--cases` some of the cases are run, and figures go under a name that says so.
+`--cases` some of the cases are run; with `--epochs` all models are trained for so many, and nothing is held out to stop
+early, which takes a third of the time: a quick look. Figures go under a name that says either.
 
 `dkan` is told by gene sets, GO's biological processes and Hallmarks (of the human, also for mice: names but for case),
 in the folder "genes" of the data. "dkan permuted" is told the same of other genes of the panel, "dkan lexical" how
@@ -141,7 +142,7 @@ def genes_agreement(table: pd.DataFrame) -> pd.Series:
     return table.groupby(["predictor", "case"])["agreement"].first().groupby("predictor").mean().round(3)
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data", type=Path, default=None, help="folder with her2st, mob, mbrain_visium; or SQ_IMPUTER_DATA"
@@ -151,29 +152,39 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=None, help="only these sections or strips, such as C2")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--unit", default="log1p_cp10k", help="or log2_counts, in which depth is part of every gene")
+    parser.add_argument("--epochs", type=int, default=None, help="of every model, without stopping early")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--csv", type=Path, default=None, help="write the per-gene table here")
     parser.add_argument("--json", type=Path, default=None, help="put the means into this file, which the docs quote")
-    parser.add_argument("--parts", type=Path, default=None, help="keep the table of every case in this folder")
-    args = parser.parse_args()
+    parser.add_argument("--parts", type=Path, default=None, help="keep the table of every model and case here")
+    return parser.parse_args()
+
+
+def table_of(name: str, args: argparse.Namespace) -> tuple[pd.DataFrame, str]:
+    """Scores of a set, and what they are called in the file of figures."""
+    short = {"epochs": args.epochs, "validation": 0.0} if args.epochs else {}
+    plan = sqi.Plan(seed=args.seed, device=args.device, **short)
+    run = partial(outcome_of, data=args.data, n_genes=max(TOPS[name]), unit=args.unit, plan=plan)
+    how = [args.unit] * (args.unit != "log1p_cp10k") + [f"{args.epochs} epochs"] * bool(args.epochs)
+    found = [case for case in cases(name, args.data) if args.cases is None or case.name in args.cases]
+    stem = " ".join([name, *how, str(args.seed)])
+    table = pd.concat(tables_of(found, args.models, args.parts, stem, run), ignore_index=True)
+    table = table.drop_duplicates(["case", "predictor", "gene"])  # baselines are beside every model
+    return table, ", ".join([name, *how, *([f"{' '.join(args.cases)} alone"] if args.cases else [])])
+
+
+def main() -> None:
+    args, tables = arguments(), []
     torch.set_num_threads(args.threads)
-    tables = []
     for name in args.sets:
         start = time.monotonic()
-        found = [case for case in cases(name, args.data) if args.cases is None or case.name in args.cases]
-        how = {"n_genes": max(TOPS[name]), "unit": args.unit, "plan": sqi.Plan(seed=args.seed, device=args.device)}
-        run = partial(outcome_of, data=args.data, **how)
-        stem = f"{name} {args.unit} {args.seed}"
-        table = pd.concat(tables_of(found, args.models, args.parts, stem, run), ignore_index=True)
-        table = table.drop_duplicates(["case", "predictor", "gene"])  # baselines are beside every model
+        table, title = table_of(name, args)
         tables.append(table.assign(set=name))
         if args.json:
-            said = [name, *([] if args.unit == "log1p_cp10k" else [args.unit])]
-            said += [f"{' '.join(args.cases)} alone"] if args.cases else []
-            remember(args.json, ", ".join(said), TOPS[name], table)
+            remember(args.json, title, TOPS[name], table)
         split = "strips of one section" if name == "mouse_brain" else "leave one section out, same individual"
-        print(f"\n{name}: {split}; {len(found)} cases; {args.unit}; {time.monotonic() - start:.0f} s")
+        print(f"\n{title}: {split}; {table['case'].nunique()} cases; {time.monotonic() - start:.0f} s")
         print(summary(table, TOPS[name]).assign(genes=genes_agreement(table)).to_string(), flush=True)
     if args.csv:
         pd.concat(tables).to_csv(args.csv, index=False)
