@@ -21,6 +21,7 @@ ORDER = {
             "run",
             "leave_genes_out",
             "compare",
+            "latent",
             "pairs",
             "contrast",
             "retrieval",

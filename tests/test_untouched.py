@@ -158,6 +158,7 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
         (),
     ),
     "bench.pairs": (lambda g: sqi.bench.pairs(g.slides, [g.gene], spec=sqi.CropSpec(100, 32)), ()),
+    "bench.latent": (lambda g: sqi.bench.latent(g.sdata, "truth"), ()),
     "bench.audit": (lambda g: sqi.bench.audit({"train": g.slides[:1], "test": g.slides[1:]}, allow=["patient"]), ()),
     "bench.leave_genes_out": (lambda g: sqi.bench.leave_genes_out(sqi.bench.strips_of(g.slides[0], 2), **told(g)), ()),
     "bench.run": (lambda g: sqi.bench.run(sqi.bench.leave_one_out(g.slides), g.models, n_genes=3), ()),

@@ -156,3 +156,24 @@ def test_texture_cannot_be_tuned(train):
 def test_pairs_that_differ_are_not_joined(train):
     with pytest.raises(sqi.BadInput, match="differ in encoder"):
         Pairs.cat([train, replace(train, encoder="other")])
+
+
+def test_a_slot_of_obsm_is_found_in_the_order_of_the_rows():
+    sdata = sqi.datasets.toy(1, size_px=256, mpp=1.25, spots=9)["P1"]
+    table = sdata.tables["table"]
+    table.obsm["X_scVI"] = np.arange(2 * table.n_obs, dtype=np.float64).reshape(-1, 2)
+    sdata.tables["table"] = table[::-1].copy()
+    slide, found = sqi.Slide.from_sdata(sdata, section="A"), bench.latent(sdata, "X_scVI")
+    place = dict(zip(table.obs_names, table.obsm["X_scVI"], strict=True))
+    np.testing.assert_array_equal(found, [place[name] for name in slide.names])
+    genes, spec = list(slide.var_names[:3]), sqi.CropSpec(100.0, 16)
+    known = bench.pairs([slide], genes, spec=spec, latent={"A": found})
+    np.testing.assert_array_equal(known.latent, found[slide.measured])
+    with pytest.raises(sqi.MissingKey, match="no obsm 'X_drvi'.*X_scVI"):
+        bench.latent(sdata, "X_drvi")
+    with pytest.raises(sqi.MissingKey, match="nothing of sections 'A'"):
+        bench.pairs([slide], genes, spec=spec, latent={"B": found})
+    table.obsm["X_scVI"][3, 1] = np.nan
+    sdata.tables["table"] = table
+    with pytest.raises(sqi.BadInput, match="not finite in 1 rows"):
+        bench.latent(sdata, "X_scVI")

@@ -77,8 +77,7 @@ def folder(tmp_path_factory):
 def test_every_number_is_there_beside_its_chance(folder):
     text = report.bench(folder).read_text()
     for said in (
-        "0.300 [0.250, 0.350]",
-        "0.100",
+        "0.300 [0.250, 0.350] (0.100)",
         "0.410 [0.400, 0.420]",
         "ridge-pca128",
         "section_probe",

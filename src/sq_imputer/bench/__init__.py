@@ -6,6 +6,7 @@ from sq_imputer.bench._config import BenchConfig
 from sq_imputer.bench._contrast import Tuned, contrast
 from sq_imputer.bench._contrasts import Contrast
 from sq_imputer.bench._labels import label_probe
+from sq_imputer.bench._latent import latent
 from sq_imputer.bench._leave_genes import leave_genes_out
 from sq_imputer.bench._leave_out import leave_one_out, outcomes, run, strips_of
 from sq_imputer.bench._outcome import Case, Outcome
@@ -33,6 +34,7 @@ __all__ = [
     "contrast",
     "expression_probe",
     "label_probe",
+    "latent",
     "leave_genes_out",
     "leave_one_out",
     "outcomes",

@@ -13,6 +13,7 @@ from sq_imputer.bench._probes import PROBES
 from sq_imputer.bench._protocols import TASKS, protocol
 from sq_imputer.bench._splits import published_split
 from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.genes.knowledge import GeneKnowledge
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.config import of_mapping, thaw
 from sq_imputer.predictor.registry import get_model
@@ -40,7 +41,7 @@ class BenchConfig:
     tasks, n_genes, probe
         Instead of the protocol's.
     split
-        Names of sections by `train`, `val` and `test`, or the name of a published split.
+        Names of sections by `train`, `val` and `test`, a list of such splits, or the name of a published one.
     seeds
         Every task is run once with each.
     extent_um, size_px
@@ -51,6 +52,18 @@ class BenchConfig:
         Overlaps of training and test that are meant (:func:`sq_imputer.bench.audit`).
     exclude_um
         Of the task of retrieval.
+    knowledge
+        Files of what is known of genes, for models that are asked for genes that they were not fitted on: arrays
+        (`.npz`, with `names` and `vectors`), gene sets (`.gmt`), or NCBI's gene_info; several are put side by side.
+    chromosomes
+        A gene_info file: genes of a chromosome are left out together.
+    weights
+        Safetensors files of encoders, by their name; paths count from the file.
+    latent
+        Name in `obsm` of what another encoder says of the expression, such as `X_scVI`, for contrasts with
+        `genes: latent` (:func:`sq_imputer.bench.latent`).
+    scib
+        Add numbers of scib-metrics to the task of batch effects (:func:`sq_imputer.bench.batch_table`).
     device
         Where it runs.
     keys
@@ -65,13 +78,18 @@ class BenchConfig:
     tasks: tuple[str, ...] = ()
     n_genes: int = 0
     probe: str = ""
-    split: dict | str | None = None
+    split: dict | list | str | None = None
     seeds: tuple[int, ...] = (0,)
     extent_um: float = 112.0
     size_px: int = 224
     unit: str = LOG1P_CP10K
     allow: tuple[str, ...] = ()
     exclude_um: float = 0.0
+    knowledge: tuple[str, ...] = ()
+    chromosomes: str = ""
+    weights: dict[str, str] = field(default_factory=dict)
+    latent: str = ""
+    scib: bool = False
     device: str = "auto"
     keys: dict = field(default_factory=dict)
 
@@ -82,12 +100,20 @@ class BenchConfig:
             raise BadInput(
                 f"tasks are {listed(TASKS)} and probes {listed(PROBES)}; got {listed(strange)} {self.probe}."
             )
-        if "models" in (self.tasks or how.tasks) and not self.models:
+        if not all(isinstance(one, dict) for one in self.parts or ()):
+            raise BadInput(f"split is {self.split!r}; expected such as {{train: [A], test: [B]}}, or a list of such.")
+        tasks = self.tasks or how.tasks
+        if "zero_shot" in tasks and not self.knowledge:
+            raise BadInput(
+                "genes that were not measured are asked for by what is known of them; say knowledge: [FILE]."
+            )
+        if {"models", "zero_shot"} & set(tasks) and not self.models:
             raise BadInput(f"protocol '{self.protocol}' scores models; name some, such as models: {{ridge: {{}}}}.")
         for name in self.models:
             self.model(name)
         for name in self.contrasts:
-            self.contrast(name)
+            if self.contrast(name).genes == "latent" and not self.latent:
+                raise BadInput(f"contrast '{name}' has genes: latent; say which, such as latent: X_scVI.")
 
     @classmethod
     def read(cls, path: str | Path) -> BenchConfig:
@@ -121,22 +147,38 @@ class BenchConfig:
             raise BadInput(f"'{path}' lacks {listed(lost)}.")
         config = thaw(cls, found)
         folder = path.resolve().parent  # a copy elsewhere names the same stores
-        return replace(config, sections={n: str(folder / store) for n, store in config.sections.items()})
+        sections, weights = (
+            {name: str(folder / path) for name, path in part.items()} for part in (config.sections, config.weights)
+        )
+        knowledge = tuple(str(folder / path) for path in config.knowledge)
+        chromosomes = config.chromosomes and str(folder / config.chromosomes)
+        return replace(config, sections=sections, weights=weights, knowledge=knowledge, chromosomes=chromosomes)
 
-    def model(self, name: str):
-        """A predictor of the table, not fitted."""
+    def model(self, name: str, *knowledge: GeneKnowledge):
+        """A predictor of the table, not fitted, with what it is told of genes."""
         values = dict(self.models[name] or {})
         model = get_model(values.pop("model", name))
-        return model(of_mapping(model.Config, values, model.card.name))
+        return model(of_mapping(model.Config, values, model.card.name), *knowledge)
+
+    def known(self) -> GeneKnowledge:
+        """What is known of genes, of all files."""
+        parts = [_read_knowledge(Path(path)) for path in self.knowledge]
+        return parts[0] if len(parts) == 1 else GeneKnowledge.concat(parts)
+
+    @property
+    def files(self) -> list[str]:
+        """Files that decide the numbers, beside the sections."""
+        return [*self.weights.values(), *self.knowledge, *filter(None, [self.chromosomes])]
 
     def contrast(self, name: str) -> Contrast:
         """A contrast by name."""
         return of_mapping(Contrast, self.contrasts[name] or {}, "contrast")
 
     @property
-    def parts(self) -> dict | None:
-        """The split, that of a published name included."""
-        return published_split(self.split) if isinstance(self.split, str) else self.split
+    def parts(self) -> list[dict] | None:
+        """The splits, that of a published name included."""
+        split = published_split(self.split) if isinstance(self.split, str) else self.split
+        return [split] if isinstance(split, dict) else split
 
     @property
     def identity(self) -> str:
@@ -150,3 +192,11 @@ class BenchConfig:
 
         held = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items() if v not in (None, "")}
         path.write_text(yaml.safe_dump(held, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _read_knowledge(path: Path) -> GeneKnowledge:
+    if path.suffix == ".npz":
+        return GeneKnowledge.from_npz(path, name=path.stem)
+    if path.suffix == ".gmt":
+        return GeneKnowledge.from_gene_sets(path, name=path.stem)
+    return GeneKnowledge.from_gene_info(path)

@@ -24,6 +24,8 @@ from sq_imputer.section.keys import verb
 if TYPE_CHECKING:
     import torch
 
+    from sq_imputer.encoders._shelf import Weights
+
 CHECKED = 20  # steps from one look at the validation rows to the next
 AT_ONCE = 256
 
@@ -80,7 +82,13 @@ class Tuned:
 
 @verb
 def contrast(
-    train: Pairs, validation: Pairs | None = None, *, config: Contrast | None = None, seed: int = 0, device: str = "cpu"
+    train: Pairs,
+    validation: Pairs | None = None,
+    *,
+    config: Contrast | None = None,
+    weights: Weights | None = None,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> Tuned:
     """Bring images and expression of the same rows into one space.
 
@@ -90,6 +98,8 @@ def contrast(
         Pairs (:func:`sq_imputer.bench.pairs`). Without validation pairs all steps are taken.
     config
         How (:class:`Contrast`).
+    weights
+        File of the image encoder, if it is tuned itself: the one that the pairs were made with.
     seed
         Initial weights, batches, dropout.
     device
@@ -98,7 +108,8 @@ def contrast(
     Raises
     ------
     BadInput
-        If there are fewer rows than two, or `"lora"` is asked of an encoder without attention.
+        If there are fewer rows than two, or `"lora"` is asked of an encoder without attention, or with other weights
+        than those that the pairs were made with.
     MissingKey
         If the config needs crops or a latent that the pairs do not have.
 
@@ -117,7 +128,7 @@ def contrast(
         raise BadInput(f"there are {len(train)} pairs; a contrast needs two or more.")
     chance = Chance(seed)
     with chance:
-        network = Network(config, train).to(device)
+        network = Network(config, train, weights).to(device)
     with drawn_by(chance.generator):
         history = _fit(network, train, validation, np.random.default_rng(seed))
     return Tuned(config, train.encoder, train.genes, history, network.to(torch.device("cpu")))

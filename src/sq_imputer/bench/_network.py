@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from sq_imputer.bench._contrasts import Contrast
 from sq_imputer.bench._pairs import Pairs, need
-from sq_imputer.encoders._shelf import Shelf
+from sq_imputer.encoders._shelf import Shelf, Weights, weights_of
 from sq_imputer.errors import BadInput
 from sq_imputer.nn import clip
 
 GENE_WIDTH = 128  # of the network of expression, as published
 NO_CROPS = "Make them with crops=True: low-rank tuning sees pixels."
-NO_LATENT = "Pass latent= to Pairs.of, such as adata.obsm['X_scVI'] of the rows of the section."
+NO_LATENT = "Pass latent= to bench.pairs, such as bench.latent(sdata, 'X_scVI'); in a config, latent: X_scVI."
 
 
 class Network(nn.Module):
@@ -28,12 +28,14 @@ class Network(nn.Module):
         How.
     train
         The training rows.
+    weights
+        File of the image encoder, if it is tuned.
     """
 
-    def __init__(self, config: Contrast, train: Pairs) -> None:
+    def __init__(self, config: Contrast, train: Pairs, weights: Weights | None = None) -> None:
         super().__init__()
         self.config = config
-        self.tower = _Tower(config, train) if config.finetune == "lora" else None
+        self.tower = _Tower(config, train, weights) if config.finetune == "lora" else None
         genes = self._genes(train)
         self._keep_scale("image", train.image)
         self._keep_scale("genes", genes)
@@ -92,9 +94,9 @@ class Network(nn.Module):
 class _Tower(nn.Module):
     """A timm encoder whose attention is tuned by changes of low rank."""
 
-    def __init__(self, config: Contrast, train: Pairs) -> None:
+    def __init__(self, config: Contrast, train: Pairs, weights: Weights | None) -> None:
         super().__init__()
-        encoder = Shelf().get(train.encoder)
+        encoder = Shelf(weights_of(weights, [train.encoder]), {train.encoder: train.made_by}).get(train.encoder)
         if not hasattr(encoder, "normalized"):
             raise BadInput(
                 f"finetune is 'lora', and encoder '{train.encoder}' has no weights. Take a timm transformer."

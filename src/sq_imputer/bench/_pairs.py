@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from sq_imputer.contract import CropSpec
 from sq_imputer.encoders._shelf import Shelf, Weights, weights_of
-from sq_imputer.errors import BadInput, MissingKey
+from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.section.keys import verb
 from sq_imputer.section.nearby import scored
@@ -107,7 +107,7 @@ class Pairs:
         weights
             File of the encoder, as :func:`sq_imputer.pp.embed` takes it.
         latent
-            `(len(slide), L)` of another encoder of expression.
+            `(len(slide), L)` of another encoder of expression (:func:`sq_imputer.bench.latent`).
         crops
             Keep the pixels as well.
         device
@@ -177,10 +177,11 @@ def pairs(
     spec: CropSpec | None = None,
     unit: str = LOG1P_CP10K,
     weights: Weights | None = None,
+    latent: Mapping[str, np.ndarray] | None = None,
     crops: bool = False,
     device: str = "auto",
 ) -> Pairs:
-    """Pairs of the measured rows of some sections; the arguments are those of :meth:`Pairs.of`.
+    """Pairs of the measured rows of some sections; the arguments are those of :meth:`Pairs.of`, `latent` by section.
 
     Examples
     --------
@@ -189,7 +190,11 @@ def pairs(
     >>> pairs = sqi.bench.pairs(slides, genes, spec=sqi.CropSpec(100, 32))
     """
     how = {"spec": spec, "unit": unit, "weights": weights, "crops": crops, "device": device}
-    return Pairs.cat([Pairs.of(slide, genes, encoder, **how) for slide in slides])
+    latent = latent or {}
+    lost = [slide.section for slide in slides if latent and slide.section not in latent]
+    if lost:
+        raise MissingKey(f"latent has nothing of sections {listed(lost)}; it has {listed(latent)}. Add them.")
+    return Pairs.cat([Pairs.of(slide, genes, encoder, latent=latent.get(slide.section), **how) for slide in slides])
 
 
 def need(pairs: Pairs, name: str, how: str) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ from sq_imputer.section.nearby import scored
 if TYPE_CHECKING:
     from sq_imputer.section.slide import Slide
 
-TASKS = ("models", "expression", "retrieval", "batch")
+TASKS = ("models", "zero_shot", "expression", "retrieval", "batch")
 GALLERIES = ("batch:64", "section", "all")
 
 
@@ -32,8 +32,9 @@ class Protocol:
         `"patient"`: every section is tested by a fit on those of other patients. `"section"`: on all others, patients
         shared and marked. `"replicate"`: on the others of its patient alone. `"given"`: as the config says.
     tasks
-        What is scored: `"models"` (registered predictors), `"expression"` (a linear probe on encoders), `"retrieval"`
-        (pairs of image and expression), `"batch"` (what features say of the section).
+        What is scored: `"models"` (registered predictors), `"zero_shot"` (those that can be asked for genes that they
+        were not fitted on, :func:`sq_imputer.bench.leave_genes_out`), `"expression"` (a linear probe on encoders),
+        `"retrieval"` (pairs of image and expression), `"batch"` (what features say of the section).
     n_genes
         Size of the panel, chosen on the training sections of each case.
     probe
@@ -112,6 +113,17 @@ _ALL = (
         GALLERIES,
         "Fitted on some sections, tested on named ones of another scanner, stain or patient.",
     ),
+    Protocol(
+        "zero_shot",
+        "section",
+        ("zero_shot",),
+        250,
+        "ridge-cv",
+        GALLERIES,
+        "Genes and sections that were both left out, beside permuted knowledge, the nearest genes, the mean of seen "
+        "genes and a model of the measured genes. What is said of such genes is ordinal: correlations alone. Not to be "
+        "put beside scores of genes that were measured.",
+    ),
 )
 PROTOCOLS = {one.name: one for one in _ALL}
 
@@ -135,14 +147,32 @@ def protocol(name: str) -> Protocol:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A case, and the sections by which a contrast ends its training; none if there are none to spare."""
+    """Cases with the same training sections, and what the tasks on pairs need beside them.
 
-    case: Case
+    Parameters
+    ----------
+    cases
+        One, or those of all sections that a split tests.
+    validation
+        Sections by which a contrast ends its training; none if there are none to spare.
+    latents
+        Vectors of another encoder of expression, by section; none if no contrast takes them.
+    """
+
+    cases: tuple[Case, ...]
     validation: tuple[Slide, ...] = ()
+    latents: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What is tested."""
+        return ", ".join(case.name for case in self.cases)
 
 
-def folds_of(how: Protocol, slides: Sequence[Slide], split: dict[str, Sequence[str]] | None) -> list[Fold]:
-    """The cases of a protocol.
+def folds_of(
+    how: Protocol, slides: Sequence[Slide], splits: Sequence[Mapping[str, Sequence[str]]] | None
+) -> list[Fold]:
+    """The cases of a protocol, of each split those that it tests together.
 
     Parameters
     ----------
@@ -150,19 +180,23 @@ def folds_of(how: Protocol, slides: Sequence[Slide], split: dict[str, Sequence[s
         The protocol.
     slides
         All sections.
-    split
-        Names of sections by `"train"`, `"val"` and `"test"`, for `"given"`.
+    splits
+        Names of sections by `"train"`, `"val"` and `"test"`, for `"given"`; each section is tested once at most.
 
     Raises
     ------
     BadInput
         If a split is needed and missing, or is given where none is needed; or names a section that is not there.
     """
-    if (how.split == "given") != bool(split):
+    if (how.split == "given") != bool(splits):
         need = "needs a split: {train: [...], test: [...]}" if how.split == "given" else f"splits by {how.split}"
         raise BadInput(f"protocol '{how.name}' {need}. {'Add' if how.split == 'given' else 'Leave out'} split.")
-    if split:
-        return _given(slides, split)
+    if splits:
+        folds = [_given(slides, split) for split in splits]
+        tested = [case.name for fold in folds for case in fold.cases]
+        if len(set(tested)) < len(tested):
+            raise BadInput(f"splits test {listed(tested, 12)}; expected each section once. Make them two benchmarks.")
+        return folds
     if how.split == "replicate":
         groups = dict.fromkeys(s.group for s in slides)
         several = [[s for s in slides if s.group == group] for group in groups]
@@ -171,10 +205,10 @@ def folds_of(how: Protocol, slides: Sequence[Slide], split: dict[str, Sequence[s
         cases = leave_one_out(slides, share_patient=how.split == "section")
     if not cases:
         raise BadInput(f"protocol '{how.name}' finds no two sections of one patient; take leave_patient_out.")
-    return [Fold(case) for case in cases]
+    return [Fold((case,)) for case in cases]
 
 
-def _given(slides: Sequence[Slide], split: dict[str, Sequence[str]]) -> list[Fold]:
+def _given(slides: Sequence[Slide], split: Mapping[str, Sequence[str]]) -> Fold:
     from sq_imputer.bench._splits import PARTS, check_apart
 
     known = {slide.section: slide for slide in slides}
@@ -186,4 +220,5 @@ def _given(slides: Sequence[Slide], split: dict[str, Sequence[str]]) -> list[Fol
     if not train or not test:
         raise BadInput("split has no section to train on, or none to test. Name some of both.")
     patients = {s.group for s in train}
-    return [Fold(Case(s.section, train, s, np.flatnonzero(scored(s)), s.group in patients), validation) for s in test]
+    cases = [Case(s.section, train, s, np.flatnonzero(scored(s)), s.group in patients) for s in test]
+    return Fold(tuple(cases), validation)

@@ -7,12 +7,14 @@ import json
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sq_imputer.bench._audit import audited, check_kinds, crop_hashes
 from sq_imputer.bench._config import BenchConfig
+from sq_imputer.bench._latent import latent
 from sq_imputer.bench._protocols import Fold, folds_of, protocol
 from sq_imputer.contract import CropSpec
 from sq_imputer.errors import BadInput, check_number
@@ -66,9 +68,9 @@ def run_config(config: BenchConfig | str | Path, out: str | Path, *, processes: 
     check_number("processes", processes, 1, whole=True)
     out = Path(out).resolve()
     _begin(config, out)
-    slides = _slides(config)
-    folds = folds_of(protocol(config.protocol), slides, config.parts)
-    _audited(config, folds, slides).to_csv(out / "audit.csv", index=False)
+    slides, folds = _opened(config)
+    if not (out / "audit.csv").exists():  # else an earlier call has looked: the split is the same
+        _audited(config, folds, slides).to_csv(out / "audit.csv", index=False)
     units = [(case, seed) for case in range(len(folds)) for seed in config.seeds]
     missing = [unit for unit in units if not _part(config, out, *unit).exists()]
     _carry_out(config, out, missing, folds, processes)
@@ -88,11 +90,16 @@ def _begin(config: BenchConfig, out: Path) -> None:
     config.write(there)
 
 
-def _slides(config: BenchConfig) -> list[Slide]:
-    return [
-        Slide.from_sdata(open_for(path, config.keys), section=name, **config.keys)
-        for name, path in config.sections.items()
-    ]
+def _opened(config: BenchConfig) -> tuple[list[Slide], list[Fold]]:
+    """The sections, and the cases made of them."""
+    slides, latents = [], {}
+    for name, path in config.sections.items():
+        sdata = open_for(path, config.keys)
+        slides.append(Slide.from_sdata(sdata, section=name, **config.keys))
+        if config.latent:
+            latents[name] = latent(sdata, config.latent, **config.keys)
+    folds = folds_of(protocol(config.protocol), slides, config.parts)
+    return slides, [replace(fold, latents=latents) for fold in folds]
 
 
 def _audited(config: BenchConfig, folds: Sequence[Fold], slides: Sequence[Slide]) -> DataFrame:
@@ -103,10 +110,11 @@ def _audited(config: BenchConfig, folds: Sequence[Fold], slides: Sequence[Slide]
     spec = CropSpec(config.extent_um, config.size_px)
     hashes, tables = {id(slide): crop_hashes(slide, spec) for slide in slides}, []
     for fold in folds:
-        parts = {"train": fold.case.training, "val": fold.validation, "test": (fold.case.test,)}
+        tested = tuple(case.test for case in fold.cases)
+        parts = {"train": fold.cases[0].training, "val": fold.validation, "test": tested}
         parts = {name: part for name, part in parts.items() if part}
         found = audited(parts, hashes, allow=(*config.allow, *share))
-        tables.append(found.assign(case=fold.case.name))
+        tables.append(found.assign(case=fold.name))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -122,16 +130,25 @@ def _carry_out(config: BenchConfig, out: Path, units: list, folds: Sequence[Fold
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
-    with ProcessPoolExecutor(min(processes, len(units)), get_context("spawn")) as pool:
-        jobs = [pool.submit(_elsewhere, config, str(out), case, seed) for case, seed in units]
+    n = min(processes, len(units))
+    with ProcessPoolExecutor(n, get_context("spawn"), initializer=_settle, initargs=(config,)) as pool:
+        jobs = [pool.submit(_elsewhere, str(out), case, seed) for case, seed in units]
         for job in track(as_completed(jobs), f"bench {config.protocol}", len(jobs)):
             job.result()
 
 
-def _elsewhere(config: BenchConfig, out: str, case: int, seed: int) -> None:
-    """One case in another process, which opens the sections itself."""
-    fold = folds_of(protocol(config.protocol), _slides(config), config.parts)[case]
-    _one(config, fold, _part(config, Path(out), case, seed), seed)
+_settled: dict = {}  # in a process of its own: the config, and the cases, whose sections keep what is read of them
+
+
+def _settle(config: BenchConfig) -> None:
+    """Open the sections once for all cases of a process, which then reads crops of each section once."""
+    _settled.update(config=config, folds=_opened(config)[1])
+
+
+def _elsewhere(out: str, case: int, seed: int) -> None:
+    """One case in another process."""
+    config = _settled["config"]
+    _one(config, _settled["folds"][case], _part(config, Path(out), case, seed), seed)
 
 
 def _one(config: BenchConfig, fold: Fold, path: Path, seed: int) -> None:
@@ -152,9 +169,16 @@ def _write(table: DataFrame, path: Path) -> None:
 def _provenance(config: BenchConfig, table: DataFrame) -> dict:
     import pandas as pd
 
+    files = {Path(path).name: _digest(path) for path in config.files}
     numbers = hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()).hexdigest()
     versions = {name: version(name) for name in VERSIONS} | {"python": platform.python_version()}
-    return {"config": config.identity, "results_sha256": numbers, "versions": versions}
+    known = {"config": config.identity, "results_sha256": numbers, "versions": versions}
+    return known | ({"files_sha256": files} if files else {})
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def scores_of(results: DataFrame, task: str = "models") -> DataFrame:
@@ -165,7 +189,7 @@ def scores_of(results: DataFrame, task: str = "models") -> DataFrame:
     results
         As :func:`run_config` returns them.
     task
-        `"models"` or `"expression"`.
+        `"models"`, `"zero_shot"` or `"expression"`.
 
     Raises
     ------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.bench._contrast import contrast
+from sq_imputer.bench._leave_genes import leave_genes_out
 from sq_imputer.bench._leave_out import run
 from sq_imputer.bench._pairs import Pairs, pairs
 from sq_imputer.bench._probes import probed
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from sq_imputer.bench._config import BenchConfig
+    from sq_imputer.bench._contrasts import Contrast
 
 UNTUNED = "untuned"
+EVERY = "all"  # section of what is said of all of a split together
 
 
 def all_tasks(config: BenchConfig, fold: Fold, seed: int) -> DataFrame:
-    """Every task of a config on one case with one seed.
+    """Every task of a config on the cases of one split with one seed.
 
     Returns
     -------
@@ -41,18 +44,31 @@ def all_tasks(config: BenchConfig, fold: Fold, seed: int) -> DataFrame:
     found = []
     if "models" in tasks:
         found.append(_models(config, fold, seed))
-    if set(tasks) - {"models"}:
+    if "zero_shot" in tasks:
+        found.append(_zero_shot(config, fold, seed))
+    if set(tasks) - {"models", "zero_shot"}:
         for encoder in config.encoders:
             found += list(_of_pairs(config, fold, encoder, tasks, seed))
     table = pd.concat(found, ignore_index=True)
-    first = {"protocol": config.protocol, "case": fold.case.name, "shares_patient": fold.case.shares_patient}
-    return table.assign(**first, seed=seed)
+    case = fold.name if len(fold.cases) == 1 else table["section"].replace(EVERY, fold.name)
+    shared = {one.name: one.shares_patient for one in fold.cases}
+    shared |= {fold.name: any(shared.values())}
+    table = table.assign(protocol=config.protocol, case=case, seed=seed)
+    return table.assign(shares_patient=table["case"].map(shared))
 
 
 def _models(config: BenchConfig, fold: Fold, seed: int) -> DataFrame:
     models = {name: config.model(name) for name in config.models}
-    table = run([fold.case], models, n_genes=_size(config), unit=config.unit, seed=seed, device=config.device)
+    table = run(fold.cases, models, n_genes=_size(config), unit=config.unit, seed=seed, device=config.device)
     return _long(table, "models")
+
+
+def _zero_shot(config: BenchConfig, fold: Fold, seed: int) -> DataFrame:
+    known = config.known()
+    models = {name: config.model(name, known) for name in config.models}
+    how = {"n_genes": _size(config), "unit": config.unit, "seed": seed, "device": config.device}
+    found = leave_genes_out(fold.cases, models, chromosomes=config.chromosomes or None, **how)
+    return _long(found, "zero_shot")
 
 
 def _size(config: BenchConfig) -> int:
@@ -62,10 +78,12 @@ def _size(config: BenchConfig) -> int:
 def _of_pairs(config: BenchConfig, fold: Fold, encoder: str, tasks: Sequence[str], seed: int) -> Iterator[DataFrame]:
     """The tasks on pairs, for one encoder: untuned, and after every contrast."""
     train, validation, test = _pairs(config, fold, encoder)
-    how = protocol(config.protocol)
+    how, device = protocol(config.protocol), _device(config)
     tuned = {
-        name: contrast(train, validation, config=config.contrast(name), seed=seed, device=_device(config))
-        for name in config.contrasts
+        name: contrast(
+            train, validation, config=one, weights=_tuned_from(config, one, encoder), seed=seed, device=device
+        )
+        for name, one in ((name, config.contrast(name)) for name in config.contrasts)
     }
     if "retrieval" in tasks:
         for name, one in tuned.items():
@@ -81,7 +99,13 @@ def _of_pairs(config: BenchConfig, fold: Fold, encoder: str, tasks: Sequence[str
     if "batch" in tasks:
         section = np.concatenate([train.section, test.section])
         for subject, sides in features.items():
-            yield _batches(batch_table(np.concatenate(sides), section, seed=seed), subject, len(section))
+            found = batch_table(np.concatenate(sides), section, scib=config.scib, seed=seed)
+            yield _batches(found, subject, len(section))
+
+
+def _tuned_from(config: BenchConfig, one: Contrast, encoder: str) -> str | None:
+    """The file of weights that a contrast begins at, where it tunes the encoder."""
+    return config.weights.get(encoder) if one.finetune == "lora" else None
 
 
 def _device(config: BenchConfig) -> str:
@@ -91,12 +115,16 @@ def _device(config: BenchConfig) -> str:
 
 
 def _pairs(config: BenchConfig, fold: Fold, encoder: str) -> tuple[Pairs, Pairs | None, Pairs]:
-    case, spec = fold.case, CropSpec(config.extent_um, config.size_px)
-    genes = choose_genes(case.training, _size(config))
+    training, spec = fold.cases[0].training, CropSpec(config.extent_um, config.size_px)
+    genes = choose_genes(training, _size(config))
     lora = any(config.contrast(name).finetune == "lora" for name in config.contrasts)
     how = {"spec": spec, "unit": config.unit, "crops": lora, "device": config.device}
-    train, test = pairs(case.training, genes, encoder, **how), pairs([case.test.take(case.rows)], genes, encoder, **how)
-    return train, pairs(fold.validation, genes, encoder, **how) if fold.validation else None, test
+    how["weights"] = config.weights.get(encoder)
+    parts = training, fold.validation, [case.test for case in fold.cases]
+    train, validation, test = (
+        pairs(part, genes, encoder, latent=fold.latents, **how) if part else None for part in parts
+    )
+    return train, validation, test
 
 
 def _long(table: DataFrame, task: str, detail: str = "") -> DataFrame:
@@ -124,4 +152,4 @@ def _recalls(table: DataFrame, subject: str) -> DataFrame:
 
 def _batches(table: DataFrame, subject: str, n: int) -> DataFrame:
     kept = table[["metric", "value", "chance"]]
-    return kept.assign(task="batch", subject=subject, detail="", section="all", gene="", rank=-1, n=n)
+    return kept.assign(task="batch", subject=subject, detail="", section=EVERY, gene="", rank=-1, n=n)

@@ -18,7 +18,12 @@ SCORES = ("pearson", "pearson_given_depth", "mse")
 NO_INTERCEPT = (
     "It has no intercept, as published: its squared error holds the means of the genes, which baselines know."
 )
-TITLES = {"models": "Models", "expression": "Expression from features, by a linear probe"}
+TITLES = {
+    "models": "Models",
+    "zero_shot": "Genes and sections that were both left out",
+    "expression": "Expression from features, by a linear probe",
+}
+BASELINES = ("mean", "depth only", "coordinates only", "mean of seen genes")
 
 
 def bench(folder: str | Path) -> Path:
@@ -50,7 +55,7 @@ def bench(folder: str | Path) -> Path:
     config, results = BenchConfig.read(folder / "config.yaml"), pd.read_parquet(folder / "results.parquet")
     page = Page(f"sq_imputer benchmark: {config.protocol}")
     _about(page, config, results)
-    for task in ("models", "expression"):
+    for task in TITLES:
         if task in set(results["task"]):
             _scores(page, results, task)
     if "retrieval" in set(results["task"]):
@@ -65,7 +70,8 @@ def bench(folder: str | Path) -> Path:
 
 def _about(page: Page, config: BenchConfig, results: DataFrame) -> None:
     how = protocol(config.protocol)
-    cases = results.groupby("case")["shares_patient"].any()
+    single = results[results["section"] != "all"]  # what is said of all that a split tests is no case of its own
+    cases = (single if len(single) else results).groupby("case")["shares_patient"].any()
     patients = f"; in {cases.sum()} of them a patient is in training and test" if cases.any() else ", of new patients"
     many, genes = "case" if len(cases) == 1 else "cases", config.n_genes or how.n_genes
     page.words(
@@ -90,7 +96,7 @@ def _scores(page: Page, results: DataFrame, task: str) -> None:
         "A constant, such as the mean, has no correlation.",
         note=True,
     )
-    ax = pl.leaderboard(scores, metric="pearson_given_depth", baselines=("mean", "depth only", "coordinates only"))
+    ax = pl.leaderboard(scores, metric="pearson_given_depth", baselines=BASELINES)
     page.picture(ax.figure, f"Pearson given depth of every predictor of the task of {task}, with intervals")
 
 
@@ -119,27 +125,29 @@ def _retrieval(page: Page, found: DataFrame) -> None:
     per = recalls.rename(columns={"metric": "k"})
     means = over_sections(per, ["value", "chance"], by=["subject", "detail", "k"])
     recall, chance = (means[means["metric"] == name] for name in ("value", "chance"))
-    shown = recall.assign(recall=[_said(*row) for row in recall[["mean", "low", "high"]].to_numpy()])
-    shown = shown.assign(chance=chance["mean"].to_numpy())[["subject", "detail", "k", "recall", "chance"]]
-    page.table(shown.rename(columns={"detail": "direction, gallery", "k": "of the first"}))
+    recall = recall.assign(chance=chance["mean"].to_numpy())
+    said = [f"{_said(*row[:3])} ({row[3]:.3f})" for row in recall[["mean", "low", "high", "chance"]].to_numpy()]
+    wide = recall.assign(said=said).pivot(index=["subject", "detail"], columns="k", values="said")
+    wide = wide.loc[list(dict.fromkeys(zip(recall["subject"], recall["detail"], strict=True))), recall["k"].unique()]
+    wide = wide.reset_index().rename_axis(columns=None)
+    page.table(wide.rename(columns={"detail": "direction, gallery"}))
     page.words(
-        "Recall in batches of 64 neighboring rows is not recall over a section: compare each with its chance.",
+        "In brackets chance. Recall in batches of 64 neighboring rows is not recall over a section: compare each with "
+        "its chance.",
         note=True,
     )
-    page.picture(_drawn(shown, recall), "Recall beside chance, for every gallery")
+    page.picture(_drawn(recall[recall["k"] == "recall@5"]), "Recall beside chance, for every gallery")
 
 
-def _drawn(shown: DataFrame, recall: DataFrame) -> Figure:
+def _drawn(recall: DataFrame) -> Figure:
     import matplotlib.pyplot as plt
 
-    kept = (shown["k"] == "recall@5").to_numpy()
-    labels = (shown["subject"] + ": " + shown["detail"]).to_numpy()[kept]
-    means, chance = recall[kept], shown["chance"].to_numpy()[kept]
+    labels = (recall["subject"] + ": " + recall["detail"]).to_numpy()
     figure, ax = plt.subplots(figsize=(8, 0.6 + 0.26 * len(labels)), layout="constrained")
     y = range(len(labels))[::-1]
-    ax.hlines(y, means["low"], means["high"], colors="#0072B2", linewidth=2.5)
-    ax.plot(means["mean"], y, "o", color="#0072B2", label="recall of the first 5, 95 % interval")
-    ax.plot(chance, y, "|", color="0.35", markersize=11, markeredgewidth=2, label="chance")
+    ax.hlines(y, recall["low"], recall["high"], colors="#0072B2", linewidth=2.5)
+    ax.plot(recall["mean"], y, "o", color="#0072B2", label="recall of the first 5, 95 % interval")
+    ax.plot(recall["chance"], y, "|", color="0.35", markersize=11, markeredgewidth=2, label="chance")
     ax.set_yticks(list(y), labels, fontsize="small")
     ax.set_xlim(left=0)
     ax.set_xlabel("Recall of the first 5, mean over sections")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import BadInput
+from sq_imputer.scores.scib import scib_rows
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -20,7 +21,7 @@ NEIGHBORS = 15
 FOLDS = 3
 
 
-def batch_table(features, section, label=None, *, seed: int = 0) -> DataFrame:
+def batch_table(features, section, label=None, *, scib: bool = False, seed: int = 0) -> DataFrame:
     """How much features are of their section.
 
     Parameters
@@ -31,6 +32,9 @@ def batch_table(features, section, label=None, *, seed: int = 0) -> DataFrame:
         `(n,)` labels.
     label
         `(n,)` labels of the tissue, if there are: domains, a pathologist's. Missing ones are left out.
+    scib
+        Add what scib-metrics calls iLISI and, of labels, the silhouettes and the connectivity of the graph of
+        neighbors (extra `scib`).
     seed
         Of the folds.
 
@@ -44,7 +48,7 @@ def batch_table(features, section, label=None, *, seed: int = 0) -> DataFrame:
     Raises
     ------
     BadInput
-        If there is one section, or one has fewer rows than folds.
+        If there is one section, or one has fewer rows than folds; or scib-metrics is asked for and not installed.
 
     Examples
     --------
@@ -68,6 +72,8 @@ def batch_table(features, section, label=None, *, seed: int = 0) -> DataFrame:
         known = ~pd.isna(np.asarray(label, dtype=object))
         found = np.asarray(label, dtype=object)[known].astype(str)
         rows.append(("silhouette_label", _silhouette(parts[known], found, seed), 0.0, "above 0: labels lie together"))
+    if scib:
+        rows += scib_rows(parts, section, None if label is None else np.asarray(label, dtype=object))
     return pd.DataFrame(rows, columns=["metric", "value", "chance", "meaning"])
 
 
