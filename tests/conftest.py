@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,19 +50,32 @@ def toy_slides() -> tuple[Slide, ...]:
     return toy_slides()
 
 
+@pytest.fixture(scope="session")
+def pickled_section() -> bytes:
+    """A small toy section, made once: a copy is a hundred times cheaper."""
+    return pickle.dumps(sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=11)["P1"])
+
+
 @pytest.fixture
-def section():
+def section(pickled_section):
     """A small toy section, fresh for every test."""
-    return sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=11)["P1"]
+    return pickle.loads(pickled_section)
+
+
+@pytest.fixture(scope="session")
+def whole_store(pickled_section, tmp_path_factory) -> Path:
+    """The same section in a store. Shared: not to be changed, copies are made of it."""
+    path = tmp_path_factory.mktemp("whole") / "section.zarr"
+    pickle.loads(pickled_section).write(path)
+    return path
 
 
 @pytest.fixture
-def stored(section, tmp_path):
-    """The same section, backed by a store."""
+def stored(whole_store, tmp_path):
+    """The same section, backed by a store of its own."""
     import spatialdata
 
-    section.write(tmp_path / "section.zarr")
-    return spatialdata.read_zarr(tmp_path / "section.zarr")
+    return spatialdata.read_zarr(shutil.copytree(whole_store, tmp_path / "section.zarr"))
 
 
 @dataclass
