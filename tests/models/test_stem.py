@@ -147,7 +147,7 @@ def test_shuffled_images_predict_nothing(fitted, arrays) -> None:  # must hold (
 
 def test_shuffled_training_spots_teach_nothing(arrays) -> None:
     x, y, _ = planted(1500, 0)
-    blind = stem.Model(config()).fit(arrays(y[np.random.default_rng(0).permutation(1500)], features=x), PLAN)
+    blind = stem.Model(config(steps=200)).fit(arrays(y[np.random.default_rng(0).permutation(1500)], features=x), PLAN)
     x, y, _ = planted(300, 1)
     said = blind.predict(arrays(None, features=x), device="cpu").mean.numpy()
     assert abs(np.mean([pearsonr(said[:, g], y[:, g])[0] for g in range(G)])) < 0.15
@@ -210,24 +210,18 @@ def test_where_rows_lie_does_not_change_their_noise(fitted, arrays) -> None:
     assert torch.equal(said[0], said[1]) and torch.equal(said[0], said[2])
 
 
-@pytest.mark.slow
-def test_few_steps_give_what_1000_ancestral_steps_give(fitted, arrays) -> None:
-    source = arrays(None, features=planted(10, 2)[0])
+def test_few_steps_give_what_800_ancestral_steps_give(fitted, arrays) -> None:
+    source = arrays(None, features=planted(5, 2)[0])
 
     def draw(**how) -> torch.Tensor:
         model = fitted.sampling(n_samples=80, keep_samples=80, mirrored=False, **how)
         return model.predict(source, batch_size=10, device="cpu").samples
 
-    many, again = (draw(sampler="ddpm", n_steps=1000, sampling_seed=seed) for seed in (0, 1))
-    few = draw(n_steps=20)
-
-    def agreement(a: torch.Tensor, b: torch.Tensor) -> float:
-        return float(metrics.pearson(a.mean(dim=1).numpy(), b.mean(dim=1).numpy()).mean())
-
-    assert agreement(many, few) > agreement(many, again) - 0.02
+    many, few = draw(sampler="ddpm", n_steps=800), draw(n_steps=20)
+    assert float(metrics.pearson(many.mean(dim=1).numpy(), few.mean(dim=1).numpy()).mean()) > 0.97
     ratio = few.flatten(0, 1).var(dim=0) / many.flatten(0, 1).var(dim=0)
-    assert float(ratio.mean()) == pytest.approx(1, abs=0.08)
-    assert (ratio > 0.82).all() and (ratio < 1.18).all()  # 800 samples leave 6 % of each to chance
+    assert float(ratio.mean()) == pytest.approx(1, abs=0.1)
+    assert (ratio > 0.75).all() and (ratio < 1.25).all()  # 400 samples leave 8 % of each to chance
     above = np.triu_indices(G, 1)
     one, other = (np.corrcoef(drawn.flatten(0, 1).T.numpy())[above] for drawn in (few, many))
     assert pearsonr(one, other)[0] > 0.95
@@ -312,7 +306,7 @@ def test_validation_does_not_depend_on_luck(fitted, train) -> None:
 
 
 def test_a_learned_variance_is_trained_and_sampled_from(train, arrays) -> None:
-    model = stem.Model(config(learned_range=True, sampler="ddpm", n_steps=800, n_samples=6, steps=600)).fit(train, PLAN)
+    model = stem.Model(config(learned_range=True, sampler="ddpm", n_steps=800, n_samples=2, steps=400)).fit(train, PLAN)
     batch = next(model.seen(train, 500))
     assert set(model.loss(batch)) == {"noise", "range"}
     x, _, mean = planted(40, 1)
@@ -324,7 +318,7 @@ def test_a_learned_variance_is_trained_and_sampled_from(train, arrays) -> None:
 
 
 def test_expression_may_be_diffused_as_it_is(train, arrays) -> None:
-    model = stem.Model(config(standardize=False, steps=1200)).fit(train, PLAN)
+    model = stem.Model(config(standardize=False, steps=600)).fit(train, PLAN)
     x, y, _ = planted(200, 1)
     said = model.predict(arrays(None, features=x), device="cpu").mean.numpy()
     assert np.mean([pearsonr(said[:, g], y[:, g])[0] for g in range(G)]) > 0.5

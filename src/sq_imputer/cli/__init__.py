@@ -1,4 +1,4 @@
-"""`sq-imputer demo | fit | predict | score | models | bench | view`: the same verbs, on stores instead of objects."""
+"""`sq-imputer demo | fit | predict | score | report | models | doctor | bench | view`: verbs on stores."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sq_imputer.cli import _bench, _view
+from sq_imputer.cli import _bench, _doctor, _models, _view
 from sq_imputer.cli._printed import interval, print_table
+from sq_imputer.cli._words import options_of, spoken
 from sq_imputer.errors import BadInput, SqImputerError, StoreError, listed, printable
 
 app = typer.Typer(help="Gene expression from H&E, on SpatialData stores.", no_args_is_help=True, add_completion=False)
 app.add_typer(_bench.app, name="bench")
+app.command()(_models.models)
+app.command()(_doctor.doctor)
 app.command()(_view.view)
 
 BASELINE = "ridge on texture"
@@ -308,6 +310,29 @@ def score(
         per_gene.to_csv(csv, index=False)
 
 
+@app.command()
+def report(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="The file.")] = Path("report.html"),
+    key: Annotated[str, typer.Option(help="Table with predictions.")] = "imputed",
+    genes: Annotated[str | None, typer.Option(help="Genes that are drawn, separated by commas.")] = None,
+    reference: Annotated[list[Path] | None, typer.Option(help="Stores that the model was fitted on.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a file of this name.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """Write one HTML file of a prediction: where it comes from, scores beside baselines, trust, pictures."""
+    import matplotlib
+
+    from sq_imputer import report as reports
+
+    matplotlib.use("agg")
+    _check_folder(out, "--out")
+    references = _open_all(reference) if reference else None
+    wanted = None if genes is None else _genes(genes)
+    how = {"genes": wanted, "reference": references, "overwrite": overwrite, "seed": seed}
+    typer.echo(reports.prediction(_open(store), out, key=key, **how))
+
+
 def _check_folder(path: Path, option: str) -> None:
     """Check, before anything is computed, that a file or folder can be made here, and the folders that lead to it."""
     from sq_imputer.store.disk import check_writable
@@ -324,48 +349,6 @@ def _check_folder(path: Path, option: str) -> None:
         raise BadInput(f"{error} Pass {option} elsewhere.") from error
 
 
-@app.command()
-def models() -> None:
-    """List the models, with what they are and where not to trust them, and the encoders with their licenses."""
-    import pandas as pd
-
-    from sq_imputer import external, get_model, list_models
-
-    cards = [get_model(name).card for name in list_models()] + [
-        replace(card, name=f"zoo:{card.name}", limits=f"{card.limits} License: {card.license}.")
-        for card in external.cards()
-    ]
-    print_table(
-        pd.DataFrame(
-            {"model": [c.name for c in cards], "what": [c.summary for c in cards], "limits": [c.limits for c in cards]}
-        ),
-        "models",
-    )
-    print_table(pd.DataFrame([_terms(card) for card in _encoder_cards()]), "encoders")
-
-
-def _encoder_cards() -> list:
-    """Cards of the encoders that are named here, and of lazyslide-models where that is installed."""
-    from importlib.util import find_spec
-
-    from sq_imputer.encoders import encoder_card, list_encoders
-
-    named = list_encoders()
-    if find_spec("lazyslide_models") is None:
-        typer.echo('more encoders, as zoo:NAME: pip install "sq-imputer[zoo]"')
-    else:
-        from sq_imputer.encoders._zoo import known
-
-        named += known()
-    return [encoder_card(name) for name in named]
-
-
-def _terms(card) -> dict[str, str]:
-    """What decides whether one may use an encoder."""
-    use = {"commercial use": card.commercial, "log-in": card.gated}
-    return {"encoder": card.name, "license": card.license, **{k: "yes" if v else "no" for k, v in use.items()}}
-
-
 def main() -> None:
     """Run the command line; expected errors are one line, not a traceback."""
     warnings.filterwarnings("ignore", message="zarr v3 autosharding")  # anndata's note on every array it writes
@@ -374,5 +357,5 @@ def main() -> None:
     try:
         app()
     except SqImputerError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {spoken(str(error), options_of(app, sys.argv[1:]))}", err=True)
         sys.exit(1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sq_imputer.bench import BenchConfig, over_sections, protocol, scores_of
 from sq_imputer.errors import MissingKey
-from sq_imputer.report._page import Page
+from sq_imputer.report._page import Page, listed_once, said, with_intervals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,7 +90,7 @@ def _scores(page: Page, results: DataFrame, task: str) -> None:
         probe = listed_once(results[results["task"] == task]["detail"])
         page.words(f"Probe {probe}. {NO_INTERCEPT if probe != 'ridge-cv' else ''}")
     means = over_sections(scores, [m for m in SCORES if m in scores], by=["predictor"])
-    page.table(_with_intervals(means, "predictor"))
+    page.table(with_intervals(means, "predictor"))
     page.words(
         "Mean over genes and sections, [95 % interval over sections]: with fewer than ten sections it is a floor. "
         "A constant, such as the mean, has no correlation.",
@@ -100,25 +100,6 @@ def _scores(page: Page, results: DataFrame, task: str) -> None:
     page.picture(ax.figure, f"Pearson given depth of every predictor of the task of {task}, with intervals")
 
 
-def listed_once(values) -> str:
-    """Different values, one after the other."""
-    return ", ".join(dict.fromkeys(map(str, values)))
-
-
-def _with_intervals(means: DataFrame, *by: str) -> DataFrame:
-    """A row per subject, a column per metric: mean [low, high]."""
-    shown = means.assign(value=[_said(*row) for row in means[["mean", "low", "high"]].to_numpy()])
-    order = {name: k for k, name in enumerate(dict.fromkeys(shown["metric"]))}
-    wide = shown.pivot(index=list(by), columns="metric", values="value").reset_index().rename_axis(columns=None)
-    return wide[[*by, *order]]
-
-
-def _said(mean: float, low: float, high: float) -> str:
-    if mean != mean:
-        return "–"
-    return f"{mean:.3f}" + ("" if low != low else f" [{low:.3f}, {high:.3f}]")
-
-
 def _retrieval(page: Page, found: DataFrame) -> None:
     page.heading("Retrieval of the other half of a pair")
     recalls = found[found["metric"].str.startswith("recall")]
@@ -126,8 +107,8 @@ def _retrieval(page: Page, found: DataFrame) -> None:
     means = over_sections(per, ["value", "chance"], by=["subject", "detail", "k"])
     recall, chance = (means[means["metric"] == name] for name in ("value", "chance"))
     recall = recall.assign(chance=chance["mean"].to_numpy())
-    said = [f"{_said(*row[:3])} ({row[3]:.3f})" for row in recall[["mean", "low", "high", "chance"]].to_numpy()]
-    wide = recall.assign(said=said).pivot(index=["subject", "detail"], columns="k", values="said")
+    cells = [f"{said(*row[:3])} ({row[3]:.3f})" for row in recall[["mean", "low", "high", "chance"]].to_numpy()]
+    wide = recall.assign(cell=cells).pivot(index=["subject", "detail"], columns="k", values="cell")
     wide = wide.loc[list(dict.fromkeys(zip(recall["subject"], recall["detail"], strict=True))), recall["k"].unique()]
     wide = wide.reset_index().rename_axis(columns=None)
     page.table(wide.rename(columns={"detail": "direction, gallery"}))

@@ -77,3 +77,23 @@ class Page:
         head += f"<title>{escape(self.title)}</title><style>{STYLE}</style>"
         body = "\n".join(self._parts)
         return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+def listed_once(values) -> str:
+    """Different values, one after the other."""
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+def with_intervals(means: DataFrame, *by: str) -> DataFrame:
+    """A row per subject, a column per metric: mean [low, high]."""
+    shown = means.assign(value=[said(*row) for row in means[["mean", "low", "high"]].to_numpy()])
+    order = {name: k for k, name in enumerate(dict.fromkeys(shown["metric"]))}
+    wide = shown.pivot(index=list(by), columns="metric", values="value").reset_index().rename_axis(columns=None)
+    return wide[[*by, *order]]
+
+
+def said(mean: float, low: float, high: float) -> str:
+    """A mean with its interval; a dash where there is none."""
+    if mean != mean:
+        return "–"
+    return f"{mean:.3f}" + ("" if low != low else f" [{low:.3f}, {high:.3f}]")
