@@ -6,7 +6,8 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,31 @@ def stored(whole_store, tmp_path):
     import spatialdata
 
     return spatialdata.read_zarr(shutil.copytree(whole_store, tmp_path / "section.zarr"))
+
+
+@contextmanager
+def ridge_of_small_crops():
+    """`ridge`, also as a baseline, sees small crops by default: it is quick."""
+    ridge = sqi.get_model("ridge")
+    defaults = {"size_px": 32, "context_um": ()}
+    small = make_dataclass("Config", [(k, type(v), v) for k, v in defaults.items()], bases=(ridge.Config,), frozen=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ridge, "Config", small)
+        yield
+
+
+@pytest.fixture
+def small_ridge():
+    """As it says, for a test."""
+    with ridge_of_small_crops():
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_ridges():
+    """As it says, for all tests of a file."""
+    with ridge_of_small_crops():
+        yield
 
 
 @dataclass

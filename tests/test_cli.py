@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from dataclasses import make_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,14 +30,10 @@ def written(tmp_path_factory):
 
 
 @pytest.fixture
-def stores(written, tmp_path, monkeypatch):
+def stores(written, tmp_path, monkeypatch, small_ridge):
     """The stores, as paths from the folder in which the commands run; ridge is quick there."""
     shutil.copytree(written, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    ridge = sqi.get_model("ridge")
-    defaults = {"size_px": 32, "context_um": ()}
-    small = make_dataclass("Config", [(k, type(v), v) for k, v in defaults.items()], bases=(ridge.Config,), frozen=True)
-    monkeypatch.setattr(ridge, "Config", small)
     return [f"P{k}.zarr" for k in (1, 2, 3)]
 
 

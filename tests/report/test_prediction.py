@@ -12,14 +12,12 @@ from sq_imputer import report
 from sq_imputer.errors import BadInput, MissingKey
 from sq_imputer.store.provenance import pythonic
 
-SMALL = {"size_px": 32, "context_um": ()}
-
 
 @pytest.fixture(scope="module")
-def predicted():
+def predicted(small_ridges):
     """A toy section that ridge has predicted out of fold."""
     sdata = sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=11)["P1"]
-    sqi.tl.predict(sdata, "ridge", genes=["NUC1", "GLD1", "STR1"], config=SMALL)
+    sqi.tl.predict(sdata, "ridge", genes=["NUC1", "GLD1", "STR1"])
     return sdata
 
 
@@ -63,7 +61,7 @@ def test_genes_that_were_tested_are_counted_by_their_reason(predicted, tmp_path)
 
 def test_what_was_not_measured_has_no_scores(predicted, tmp_path):
     sqi.pp.grid(predicted, spacing_um=300, diameter_um=100, key_added="grid")
-    sqi.tl.predict(predicted, "ridge", reference=[predicted], allow_same_patient=True, genes=["NUC1"], config=SMALL,
+    sqi.tl.predict(predicted, "ridge", reference=[predicted], allow_same_patient=True, genes=["NUC1"],
                    shapes_key="grid", key_added="between")  # fmt: skip
     page = report.prediction(predicted, tmp_path / "grid.html", key="between").read_text()
     assert "Nothing was measured here" in page and "data:image/png" in page

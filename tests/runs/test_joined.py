@@ -21,7 +21,7 @@ def predicted(patients, spy, genes):
     return patients
 
 
-def test_scores_are_those_of_the_sections(predicted):
+def test_scores_are_those_of_the_sections(predicted, small_ridge):
     alone = {name: sqi.tl.score(sdata) for name, sdata in predicted.items()}
     together = sqi.tl.score(spatialdata.concatenate(predicted, concatenate_tables=True))
     for name, scores in alone.items():

@@ -89,7 +89,7 @@ def test_every_partition_is_out_of_fold_and_the_mean_of_what_one_would_say(partl
     assert pythonic(table.uns["sq_imputer"]["spy"])["n_repeats"] == 1
 
 
-def test_baselines_are_means_over_the_same_partitions(section, spy, genes):
+def test_baselines_are_means_over_the_same_partitions(section, spy, genes, small_ridge):
     sqi.tl.predict(section, "spy", genes=genes, n_repeats=2, **HOW)
     own = sqi.tl.score(section).set_index("predictor").loc["mean"]
     assert own["mse"].notna().all()

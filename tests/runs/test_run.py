@@ -102,7 +102,7 @@ def test_a_run_killed_anywhere_goes_on_and_gives_what_an_uninterrupted_one_gives
     expected, files = whole(model), 0
     seen = []
     while True:  # killed again and again, some files later each time
-        with killed_after(1 if model == "spy" else 3):
+        with killed_after(2 if model == "spy" else 6):
             sqi.tl.predict(spatialdata.read_zarr(stored.path), model, resume=True, **how[model])
             raise Killed  # it came to its end
         if not journals(stored):
@@ -110,7 +110,7 @@ def test_a_run_killed_anywhere_goes_on_and_gives_what_an_uninterrupted_one_gives
         files += 1
         seen.append(len(shards(stored)))
         assert "imputed" not in spatialdata.read_zarr(stored.path).tables
-    assert files >= 10 and seen == sorted(seen)
+    assert files >= 5 and seen == sorted(seen)
     same(spatialdata.read_zarr(stored.path).tables["imputed"], expected)
 
 

@@ -59,9 +59,9 @@ def test_what_has_no_instance_is_refused():
 
 
 @pytest.fixture
-def labeled():
+def labeled(section):
     """Toy tissue whose table annotates a mask instead of the circles that it is of, and the same with circles."""
-    (circles,) = sqi.datasets.toy(1).values()
+    circles = section
     image, spots = circles.images["he"], circles.shapes["spots"]
     level = next(iter(image["scale0"].ds.data_vars.values()))
     there = sd.transform(spots, to_coordinate_system="um")

@@ -126,10 +126,10 @@ def test_a_kill_leaves_all_or_nothing_of_the_first_element_of_a_kind(tmp_path, p
 
 
 def test_kills_at_any_time_leave_all_of_the_old_or_all_of_the_new(store, processes):
-    """Ten here, and ten more for the other kind of store; benchmarks/faults.py has 300."""
+    """Seven here, and seven more for the other kind of store; benchmarks/faults.py has 300."""
     rng, found = np.random.default_rng(0), []
     ways = [*((path, "put") for path in PATHS), ("tables/table", "add")]
-    for i in range(-1, 10):
+    for i in range(-1, 7):
         path, how = ways[i % len(ways)]
         before, old = files(store, path), writers.number(spatialdata.read_zarr(store), path)
         ours, theirs = processes.Pipe()
