@@ -288,7 +288,6 @@ def test_weights_and_encoders_that_do_not_go_together_are_refused(stores, monkey
     assert "encoder 'uni': no file 'none.safetensors'" in said
 
 
-<<<<<<< HEAD
 def test_view_opens_the_window_and_says_what_is_missing_without_it(stores, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr("sq_imputer.widget.open", lambda store, **how: opened.append((store, how)))
@@ -299,10 +298,10 @@ def test_view_opens_the_window_and_says_what_is_missing_without_it(stores, monke
     monkeypatch.undo()
     monkeypatch.setattr("sq_imputer.widget.find_spec", lambda name: None)
     assert "pip install 'sq-imputer[napari]'" in main(monkeypatch, capsys, "view", stores[0])
-=======
+
+
 def test_a_report_is_one_file_beside_the_store(stores, monkeypatch, capsys):
     run("predict", stores[0], "--genes", "NUC1")
     said = run("report", stores[0], "--out", "P1.html")
     assert said.strip() == "P1.html" and "data:image/png" in Path("P1.html").read_text()
     assert "P1.html' exists already" in main(monkeypatch, capsys, "report", stores[0], "--out", "P1.html")
->>>>>>> 54002ff (Report a prediction as one page, doctor an installation and a store, and speak of options on the command line)
