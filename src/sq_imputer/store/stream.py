@@ -21,6 +21,7 @@ from sq_imputer.store.parts import apply, parts_of, stored_parts, write_parts
 from sq_imputer.store.rows import Filler, create_matrix
 
 if TYPE_CHECKING:
+    import pandas as pd
     import zarr
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -132,26 +133,29 @@ def stream_new(sdata: SpatialData, key: str, table: AnnData, fill: Fill, *, x: s
     """
     from spatialdata import SpatialData
 
+    rows = []
+
     def make(folder: Path) -> None:
         SpatialData(tables={key: table}).write(folder, update_sdata_path=False, consolidate_metadata=False)
-        _completed(folder / "tables" / key, table, fill, x)
+        rows.append(_completed(folder / "tables" / key, table, fill, x))
 
     writer.commit_whole(sdata, "tables", key, make, replaces=overwrite, nbytes=nbytes)
-    writer.assign(sdata, "tables", key, open_lazily(Path(sdata.path) / "tables" / key))
+    writer.assign(sdata, "tables", key, _written(Path(sdata.path) / "tables" / key, rows.pop()))
 
 
 def stream_elsewhere(sdata: SpatialData, key: str, path: Path, new: SpatialData, fill: Fill, *, x: str) -> None:
     """Write a new store of an object whose table `key` has no arrays yet; in memory `sdata` gets that table, lazy."""
+    rows = []
 
     def make(folder: Path) -> None:
         new.write(folder, update_sdata_path=False)
-        _completed(folder / "tables" / key, new.tables[key], fill, x)
+        rows.append(_completed(folder / "tables" / key, new.tables[key], fill, x))
         stores.consolidate(folder)
 
     path = writer.check_new(path)
     with writer.writing(new.shapes.values()):
         stores.create(path, make)
-    writer.assign(sdata, "tables", key, open_lazily(path / "tables" / key))
+    writer.assign(sdata, "tables", key, _written(path / "tables" / key, rows.pop()))
 
 
 def open_lazily(path: Path) -> AnnData:
@@ -169,8 +173,29 @@ def open_lazily(path: Path) -> AnnData:
     return AnnData(X=lazy.X, layers=dict(lazy.layers), obsm=dict(lazy.obsm), **heads)
 
 
-def _completed(folder: Path, table: AnnData, fill: Fill, x: str) -> None:
-    """A stored table without arrays gets them, and what is known after them."""
+def _written(path: Path, obs: pd.DataFrame) -> AnnData:
+    """A table that was written a moment ago, as `open_lazily` has it.
+
+    Its rows are not read again: the names of a million take as much memory as all that predicting them holds.
+    """
+    import dask.array as da
+    import zarr
+    from anndata import AnnData
+    from anndata.io import read_elem
+
+    group = zarr.open_group(path, mode="r")
+    arrays = {
+        slot: {name: da.from_zarr(array) for name, array in group[slot].arrays()}
+        for slot in ("layers", "obsm")
+        if slot in group
+    }
+    return AnnData(
+        X=da.from_zarr(group["X"]), obs=obs, var=read_elem(group["var"]), uns=read_elem(group["uns"]), **arrays
+    )
+
+
+def _completed(folder: Path, table: AnnData, fill: Fill, x: str) -> pd.DataFrame:
+    """A stored table without arrays gets them, and what is known after them: of its rows that is returned."""
     import zarr
     from anndata.io import write_elem
 
@@ -181,9 +206,11 @@ def _completed(folder: Path, table: AnnData, fill: Fill, x: str) -> None:
         del group["X"]
     sheet.link("X", f"layers/{x}")
     known = {name: found.get(name) for name in ("obs", "var", "uns")}
-    for part, value in parts_of(table, {}, obsm=None, x=None, **known).items():
+    parts = parts_of(table, {}, obsm=None, x=None, **known)
+    for part, value in parts.items():
         slot, _, name = part.rpartition("/")
         write_elem(group[slot] if slot else group, name, value)
+    return parts.get("obs", table.obs)
 
 
 def _scratch(group: zarr.Group) -> Path:
