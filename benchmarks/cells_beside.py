@@ -120,7 +120,7 @@ def main() -> None:
         print(f"{what}: {rate:.0f} rows per CPU-second")
     if args.json is not None:
         figures = json.loads(args.json.read_text())
-        figures["cells beside LazySlide"] = found
+        figures["cells beside LazySlide"] = {what: round(rate, 1) for what, rate in found.items()}
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 

@@ -1,7 +1,7 @@
 """Features of many windows: described together against crop by crop, on one slide of real tissue, in one run.
 
     python benchmarks/dense.py [--data FOLDER] [--rows 10000 100000] [--per-mm2 5000] [--crops 60]
-    python benchmarks/dense.py --rows 5000 --per-mm2 115 --json benchmarks/figures.json     # as spots of Visium lie
+    python benchmarks/dense.py --rows 3000 --per-mm2 115 --json benchmarks/figures.json     # as spots of Visium lie
 
 her2st C3 is repeated, mirrored at its seams, to a square that holds the rows at the given density, at .69 µm/px. The
 three views of the default `ridge` (150, 400 and 800 µm in 224 px) are described with `texture`. Crop by crop, which
@@ -103,7 +103,8 @@ def main() -> None:
         if args.json is not None:
             shown["all"] = {"together": rate, "crop by crop": base}
             figures = json.loads(args.json.read_text())
-            figures["spots together"] = {"rows": n, "per mm2": args.per_mm2, **shown}
+            rates = {view: {way: round(rate, 1) for way, rate in row.items()} for view, row in shown.items()}
+            figures["spots together"] = {"rows": n, "per mm2": args.per_mm2, **rates}
             args.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 

@@ -225,3 +225,21 @@ def test_the_page_on_choosing_quotes_what_models_cost():
         for model, row in of.items()
     }
     assert shown == known
+
+
+def test_the_page_on_cells_quotes_its_benchmarks():
+    page = " ".join((ROOT / "docs" / "concepts" / "cells.md").read_text().split())
+    found = FIGURES["cells beside LazySlide"].values()
+    texture, colors, gray = (f"{rate:,.0f}" for rate in found)
+    assert (
+        f"`texture` does {texture} rows per CPU-second, LazySlide's mean colors (`split_rgb`, 3 numbers) {colors}"
+        in page
+    )
+    assert f"(`haralick_texture`, 5 numbers) {gray}." in page
+    for name, row in FIGURES["scale"].items():
+        if name.startswith("together, "):
+            assert re.search(rf"\| {row['rows']:,} \| {row['seconds']:.1f} \| [\d,]+ \| {row['peak_mib']:,} \|", page)
+    for view in ("150 µm", "400 µm", "800 µm", "all three"):
+        row = FIGURES["spots together"]["all" if view == "all three" else view.split()[0]]
+        together, alone = row["together"], row["crop by crop"]
+        assert f"| {view} | {together:,.0f} | {alone:,.0f} | {together / alone:.1f} |" in page
