@@ -252,7 +252,8 @@ class Model(Predictor):
         ours="kv='tokens', the subsampled contrast, frozen features, small widths, standardized targets, the std.",
         limits=(
             "Needs knowledge of genes and some hundred training rows. What the section says hangs on which rows are "
-            "predicted together. Attention of kv='vector' selects nothing."
+            "predicted together. Attention of kv='vector' selects nothing. How well it predicts real tissue has not "
+            "been measured yet, and its settings were tried on toy tissue alone."
         ),
         uncertainty="Spread of the prediction and the heads of the views, and a noise level per gene from training "
         "data that were left out.",
