@@ -115,6 +115,23 @@ def test_a_model_asks_for_the_encoder_of_its_fit_and_no_other(section, tmp_path)
     assert np.isfinite(other["imputed"].layers["ridge"]).all()
 
 
+def test_a_run_is_not_resumed_with_a_function_that_gives_others(stored, monkeypatch):
+    from sq_imputer.runs import run
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    from_callable(colors, "mine", size_px=40)
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Run, "ask", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sqi.tl.predict(stored, "ridge", genes=PANEL, config=CONFIG, resume=True)
+    from_callable(lambda crops: 2 * colors(crops), "mine", size_px=40)
+    with pytest.raises(BadInput, match="canaries.mine differs"):
+        sqi.tl.predict(stored, "ridge", genes=PANEL, config=CONFIG, resume=True)
+    assert _canary.in_few([3.0, 4.0]) == [0.6, 0.8, pytest.approx(np.log(5))] and _canary.in_few(None) == []
+
+
 class Tint(nn.Module):
     """Mean color of what is seen, times weights."""
 

@@ -48,6 +48,14 @@ def alike(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
     return one.shape == other.shape and bool(np.linalg.norm(one - other) <= TOLERANCE * largest)
 
 
+def in_few(canary: Sequence[float] | None) -> list[float]:
+    """Direction and size of what an encoder gave, in numbers to be compared by their difference; none if not known."""
+    numbers = _numbers(canary)
+    if numbers is None or not (norm := float(np.linalg.norm(numbers))):
+        return []
+    return [*(numbers / norm).tolist(), float(np.log(norm))]
+
+
 def told(canary: Sequence[float] | None) -> str:
     """The first numbers, for a message."""
     numbers = _numbers(canary)

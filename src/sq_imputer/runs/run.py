@@ -14,6 +14,7 @@ import numpy as np
 
 from sq_imputer.contract import CropSpec, Prediction
 from sq_imputer.device import BatchSize
+from sq_imputer.encoders._canary import in_few
 from sq_imputer.encoders._shelf import told
 from sq_imputer.errors import BadInput, SqImputerError
 from sq_imputer.places import summary
@@ -170,13 +171,15 @@ def manifest(predictor: Predictor, targets: Sequence[Slide], training: Sequence[
     """What a run is of: a journal with another manifest is another run's."""
     from importlib.metadata import version
 
-    crop, encoders = predictor.needs.crop, targets[0].encoders
+    crop, names, encoders = predictor.needs.crop, predictor.needs.encoders, targets[0].encoders
+    canaries = {name: {ALIKE: in_few(encoders.made_by(name).get("canary"))} for name in names}
     return {
         "model": predictor.card.name,
         "config": asdict(predictor.config),
         "weights_sha256": predictor.sha256 if predictor.fitted else None,
         **({} if predictor.knowledge is None else {"knowledge": predictor.knowledge.sha256}),
-        "encoders": {name: told(encoders.made_by(name)) for name in predictor.needs.encoders},
+        "encoders": {name: told(encoders.made_by(name)) for name in names},
+        "canaries": canaries,  # of a function nothing else tells whether it is the same
         "plan": {name: value for name, value in asdict(plan).items() if name != "progress"},
         **further,
         "targets": {str(k): _identity(slide, crop) for k, slide in enumerate(targets)},
