@@ -17,6 +17,7 @@ from sq_imputer import external
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.runs.sections import N_GENES, pick_genes, records, resolve_model, shelf_of
 from sq_imputer.section import read
+from sq_imputer.section.anchors import anchored
 from sq_imputer.section.frame import read_frame
 from sq_imputer.section.image import find_image
 from sq_imputer.section.points import at_points
@@ -129,7 +130,8 @@ class Session:
             corners = frame.box_um.mean(axis=0) + 100.0 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
             circles = grid_of(sdata, region_of(corners, 100.0), self.image_key, frame)
             sdata, shapes_key, where["table_key"] = with_shapes(sdata, "middle", circles), "middle", None
-        return Slide.from_sdata(sdata, self.image_key, shapes_key, **where)
+        slide = Slide.from_sdata(sdata, self.image_key, shapes_key, **where)
+        return anchored(slide, sdata)  # scaled as the verbs scale what was not measured
 
     # What is opened beside it -----------------------------------------------------------------------
 
