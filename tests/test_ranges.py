@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 import sq_imputer as sqi
-from sq_imputer.models import bilinear, dkan, mclstexp, mlp, nsl, ridge, stem
+from sq_imputer.models import agl, bilinear, dkan, mclstexp, mlp, nsl, ridge, stem
 from sq_imputer.ranges import Range, check_ranges, one_of, within
 
 
@@ -56,7 +56,7 @@ def test_a_range_is_said_in_words() -> None:
     assert [str(Range(1)), str(Range(above=0)), str(Range(0, 2))] == ["of 1 or more", "above 0", "from 0 to 2"]
 
 
-@pytest.mark.parametrize("module", [bilinear, dkan, mclstexp, mlp, nsl, ridge, stem])
+@pytest.mark.parametrize("module", [agl, bilinear, dkan, mclstexp, mlp, nsl, ridge, stem])
 def test_the_configs_of_all_models_lie_in_their_ranges(module) -> None:
     for name in {"small", "paper"} & set(dir(module.Config)):
         check_ranges(getattr(module.Config, name)())
