@@ -25,6 +25,8 @@ class Surrounded:
         inside = torch.ones(len(index), 9, dtype=torch.bool)
         more = {"tokens": torch.from_numpy(self.parts[index]), "neighbors": tiles, "inside": inside}
         at = torch.stack([torch.zeros_like(rows), rows], dim=1)
+        if hasattr(self, "maps"):
+            more["maps"] = torch.from_numpy(self.maps[index])
         return replace(super()._batch(index), **more, at=at, slides=(whole,))
 
     def _whole(self) -> WholeSlide:
@@ -44,4 +46,18 @@ def planted(arrays: type, seed: int, **more):
     truth = np.stack([parts[..., 0].mean(1), 3 * tiles[:, :, 1].mean(1), beside.ravel() / 2], axis=1)
     source = type("Around", (Surrounded, arrays), {})(truth + 0.1 * rng.normal(size=truth.shape), features=own, **more)
     source.tiles, source.parts = tiles, parts
+    return source
+
+
+def drawn_maps(source, seed: int = 0, views: int = 2, side: int = 16):
+    """The section with maps `(n, views, 4, side, side)` that nothing else tells of, and a gene of what nuclei cover."""
+    rng = np.random.default_rng(seed)
+    share = rng.uniform(0.05, 0.6, len(source))
+    cover = rng.random((len(source), views, 1, side, side)) < share[:, None, None, None, None]
+    others = [rng.random((*cover.shape[:2], n, side, side)) < 0.3 for n in (1, 2)]
+    maps = np.concatenate([others[0], cover, others[1]], axis=2)
+    source.maps = (255 * maps).astype(np.uint8)
+    gene = 4 * maps[:, 0, 1].mean((1, 2)) + 0.1 * rng.normal(size=len(source))
+    source.genes = (*source.genes, "G3")
+    source.expression = np.column_stack([source.expression, gene])
     return source

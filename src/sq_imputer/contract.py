@@ -78,6 +78,9 @@ class Batch:
         the middle one.
     inside
         `(B, k * k)` which of these lie on the image as a whole; the middle one always counts.
+    maps
+        `(B, 1 or 2, C, S, S)` uint8: boundaries in the crop and, with neighbors, in the block around the row. Edges
+        have one channel, 0 to 255; nuclei have three: what they cover, their borders, and the distance to these.
     slides
         The whole sections that the rows are of.
     at
@@ -101,6 +104,7 @@ class Batch:
     tokens: Tensor | None = None
     neighbors: Tensor | None = None
     inside: Tensor | None = None
+    maps: Tensor | None = None
     at: Tensor | None = None
     xy_um: Tensor | None = None
     expression: Tensor | None = None

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sq_imputer.errors import BadInput, check_number
+from sq_imputer.errors import BadInput, check_number, listed
 from sq_imputer.ranges import check_ranges, within
+
+MAPS = ("edges", "nuclei")
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,11 @@ class Needs:
         `k`: the k × k block of crops around the row (the row's own crop is the middle one).
     whole_slide
         The features of all rows of the section beside those of the batch, and where on their lattice they lie.
+    maps
+        Pictures of boundaries around the row, some of `"edges"` and `"nuclei"`: of its crop and, with `neighbors`, of
+        the block.
+    maps_px
+        Pixels along a side of these.
     per_section
         Center and scale the features within each section, which takes its stain and scanner out.
     knowledge
@@ -121,6 +128,8 @@ class Needs:
     tokens: int = 0
     neighbors: int = 0
     whole_slide: bool = False
+    maps: tuple[str, ...] = ()
+    maps_px: int = 64
     per_section: bool = False
     knowledge: bool = False
 
@@ -128,8 +137,13 @@ class Needs:
         if self.crop is not None:
             _check_contexts(self.context_um, self.crop.extent_um)
         check_number("Needs.tokens", self.tokens, 0, whole=True)
-        if (self.tokens or self.whole_slide) and not self.encoders:
-            raise BadInput("Needs.tokens and Needs.whole_slide are features, and Needs.encoders is empty; name some.")
+        if (self.tokens or self.whole_slide or self.maps) and not self.encoders:
+            what = "Needs.tokens, Needs.whole_slide and Needs.maps are seen beside features"
+            raise BadInput(f"{what}, and Needs.encoders is empty; name some.")
+        strange = [name for name in self.maps if name not in MAPS]
+        if strange or isinstance(self.maps, str):
+            raise BadInput(f"Needs.maps is {self.maps!r}; expected a tuple of some of {listed(MAPS)}.")
+        check_number("Needs.maps_px", self.maps_px, 8, whole=True)
 
     @property
     def views(self) -> tuple[CropSpec, ...]:

@@ -40,8 +40,7 @@ import torch
 from torch import Tensor, nn
 
 from sq_imputer.contract import Batch, Needs, Prediction
-from sq_imputer.nn.triplex import Branches, Surroundings, distilled
-from sq_imputer.nn.turns import any_turn
+from sq_imputer.nn.triplex import Branches, Surroundings, distilled, turn_of
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.ranges import within
@@ -174,7 +173,7 @@ class Model(Predictor):
 
     def said(self, batch: Batch) -> dict[str, Tensor]:
         """Standardized expression `(B, G)` by every head."""
-        found = self.branches(batch, any_turn(self.training))
+        found = self.branches(batch, turn_of(batch, self.training))
         return {name: head(found[name]) for name, head in self.heads.items()}
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from sq_imputer.errors import BadInput
 from sq_imputer.nn.drawn import Dropout
 from sq_imputer.nn.slide import SlideEncoder
 from sq_imputer.nn.transformer import Block, CrossBlock, GridBias
-from sq_imputer.nn.turns import STILL, Turn
+from sq_imputer.nn.turns import STILL, Turn, any_turn
 from sq_imputer.ranges import within
 
 # B rows, T parts of a crop, N rows of a section, W width, F features
@@ -200,6 +200,11 @@ def _mean(tokens_BTW: Tensor, inside_BT: Tensor | None) -> Tensor:
         return tokens_BTW.mean(dim=1)
     share = inside_BT.to(tokens_BTW) / inside_BT.sum(dim=1, keepdim=True)
     return (tokens_BTW * share[..., None]).sum(dim=1)
+
+
+def turn_of(batch: Batch, training: bool) -> Turn:
+    """How a batch is turned in training, crops, tiles, maps and section alike: a quarter turn is none of hexagons."""
+    return any_turn(training, quarter=all(slide.hexagonal < 0 for slide in batch.slides))
 
 
 def distilled(said: dict[str, Tensor], truth_BG: Tensor, alpha: float, *, detach: bool) -> dict[str, Tensor]:

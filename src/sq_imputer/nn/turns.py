@@ -49,9 +49,9 @@ class Turn(NamedTuple):
 STILL = Turn()
 
 
-def any_turn(training: bool) -> Turn:
-    """One of the eight, drawn by the generator of the fit; none outside of training."""
+def any_turn(training: bool, *, quarter: bool = True) -> Turn:
+    """One of the eight, or four without a quarter turn, by the generator of the fit; none outside of training."""
     if not training:
         return STILL
-    number = int(torch.randint(8, (), generator=drawn.generator()))
+    number = int(torch.randint(8 if quarter else 4, (), generator=drawn.generator()))
     return Turn(bool(number & 1), bool(number & 2), bool(number & 4))

@@ -323,7 +323,8 @@ class Predictor(nn.Module, ABC):
             return 3 * needs.crop.size_px**2 * block + 4 * len(self.genes) + 64
         tiles = block * (sizes["features"] // len(needs.views)) if block > 1 else 0
         tokens = needs.tokens**2 * sizes.get("tokens", 0)
-        return 4 * (sizes["features"] + tiles + tokens) + 4 * len(self.genes) + 64
+        maps = 8 * needs.maps_px**2 if needs.maps else 0  # bytes: two views of up to four channels
+        return 4 * (sizes["features"] + tiles + tokens) + maps + 4 * len(self.genes) + 64
 
     def _fit(self, sources: list[Source], plan: Plan) -> None:
         self.genes, self.unit, self.target = tuple(sources[0].genes), sources[0].unit, target_of(sources[0])

@@ -33,7 +33,7 @@ def of_fit(provenance: Mapping, needs: Needs) -> dict[str, dict]:
     """Provenance of the encoders of a fit, by name, where it says so; it may have been read from any file."""
     said = provenance.get("encoders")
     said = said if isinstance(said, Mapping) else {}
-    return {name: said[name] for name in needs.encoders if isinstance(said.get(name), Mapping)}
+    return {name: said[name] for name in (*needs.encoders, *needs.maps) if isinstance(said.get(name), Mapping)}
 
 
 def check(predictor: Model, source: Source, device: str) -> None:

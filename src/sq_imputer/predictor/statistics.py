@@ -31,7 +31,7 @@ def take(predictor: Model, sources: Sequence[Source]) -> None:
 
 def _read(predictor: Model, sources: Sequence[Source], rows: list[np.ndarray]) -> dict[str, Iterator[Tensor]]:
     """What the training rows are described by: features and, where a model needs them, tokens, each read lazily."""
-    needs = replace(predictor.needs, neighbors=0, whole_slide=False)
+    needs = replace(predictor.needs, neighbors=0, whole_slide=False, maps=())
     if not needs.encoders:
         return {}
     alone, size = replace(needs, tokens=0), MANY // max(1, needs.tokens**2)
@@ -46,7 +46,7 @@ def widths_of(source: Source, needs: Needs, device: str) -> dict[str, int]:
     """How many features a row has and, where a model needs them, each of its tokens; they are computed if need be."""
     widths = {"features": source.all_features(needs, device=device).shape[-1]}
     if needs.tokens:
-        alone = replace(needs, neighbors=0, whole_slide=False)
+        alone = replace(needs, neighbors=0, whole_slide=False, maps=())
         widths["tokens"] = next(source.batches(alone, 1, device=device)).tokens.shape[-1]
     return widths
 

@@ -31,6 +31,7 @@ class SlideKeys(TypedDict, total=False):
     missing: str
     section_key: str | None
     gene_symbols: str | None
+    nuclei_key: str | None
 
 
 # What is recorded of a section, by which it is found again; empty where it was not needed.

@@ -6,10 +6,15 @@ spots is used because spots jitter: the distance to the nearest neighbor is bias
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.places import APART_UM, distinct, ranks
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 TECHNOLOGIES = {"visium": 100.0, "st": 200.0, "st2k": 150.0}
 """Distance between the centers of neighboring spots, in µm, by technology."""
@@ -240,3 +245,18 @@ def _fitted(xy_um: np.ndarray, steps: np.ndarray) -> np.ndarray:
                     step[axis], origin[axis] = slope, start
         reach *= GROWS
     return cells(xy_um, origin, step)
+
+
+def array_of(table: AnnData, rows: np.ndarray, where: np.ndarray, n: int) -> np.ndarray | None:
+    """Column and row of the array at the rows of a section; None if the table does not say them of all its rows."""
+    from pandas import to_numeric
+
+    if not {"array_row", "array_col"} <= set(table.obs):
+        return None
+    named = table.obs[["array_col", "array_row"]].iloc[rows]
+    found = named.apply(to_numeric, errors="coerce").to_numpy(dtype=np.float32)
+    if not np.isfinite(found).all():
+        return None
+    array = np.zeros((n, 2), dtype=np.float32)
+    array[where] = found
+    return array

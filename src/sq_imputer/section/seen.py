@@ -18,6 +18,8 @@ from sq_imputer.section.around import Tokens, inside, tokens_key, whole_slide
 from sq_imputer.section.blocks import block_centers, block_crops, whole_blocks
 from sq_imputer.section.checks import check_needs
 from sq_imputer.section.features import compute, described_together, is_of, reader, record, shard_name, stored
+from sq_imputer.section.maps import made_by as made_by_maps
+from sq_imputer.section.maps import maps_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -171,7 +173,7 @@ class Seen:
                     f"section '{self.section}' has features of encoder '{name}' by {told(found[name], made_by)} "
                     f"and by {told(made_by, found[name])}. Embed it again by pp.embed, with one."
                 )
-        return found
+        return found | made_by_maps(needs.maps, self.nuclei)
 
     def _made_by(self, key: Key) -> dict:
         return self._parent[0]._made_by(key) if self._parent else self._features[key].made_by
@@ -184,6 +186,19 @@ class Seen:
         self.checked.size(self.frame, needs)
         views = needs.views if not how else (needs.crop,)
         return [self.features(name, spec, **how, device=device) for spec in views for name in needs.encoders]
+
+    def maps(self, needs: Needs) -> np.ndarray:
+        """Boundaries around all rows `(n, 1 or 2, C, S, S)` uint8, drawn once per section; see `Batch.maps`."""
+        if self._parent is not None:
+            whole, rows = self._parent
+            return whole.maps(needs)[rows]
+        key = ("maps", needs.maps, needs.maps_px, needs.crop, needs.neighbors)
+        if key not in self._features:
+            self.checked.crops(self.crops(needs.crop))
+            label = f"{' and '.join(needs.maps)} of {self.section}"
+            drawn = maps_of(self.frame, self.centers_px, needs, self.nuclei, label)
+            self._features[key] = Known(drawn, made_by_maps(needs.maps, self.nuclei))
+        return self._features[key].values
 
     def moments(self, needs: Needs, *, device: str = "auto", tokens: bool = False) -> Moments | None:
         """Mean and standard deviation of the section's features, or of its tokens; None if it has too few rows to tell.
@@ -209,7 +224,7 @@ class Seen:
         if slide._parent:
             found, above = slide.whole(needs, device=device)
             return found, above[rows]
-        views = replace(needs, tokens=0, neighbors=0, per_section=False)
+        views = replace(needs, tokens=0, neighbors=0, maps=(), per_section=False)
         found = slide._views(views, device)  # features that are replaced take the whole with them
         if views not in slide._derived:
             array = slide.array if slide.measured.all() else None  # of rows that were not it says 0
@@ -259,12 +274,15 @@ class Seen:
         around = self._views(needs, device, neighbors=k) if k > 1 else []
         lies = inside(self.frame, self.centers_px, needs.crop, k) if k > 1 else None
         whole, rows = self.whole(needs, device=device) if needs.whole_slide else (None, None)
+        maps = self.maps(needs) if needs.maps else None
         for index in parts:
             seen = {"features": _side_by_side([view[index] for view in views])}
             if tokens:
                 seen["tokens"] = _side_by_side([view[index] for view in tokens], needs.tokens)
             if around:
                 seen |= {"neighbors": _side_by_side([view[index] for view in around]), "inside": lies[index]}
+            if maps is not None:
+                seen["maps"] = maps[index]
             if whole is not None:
                 seen["at"] = np.stack([np.zeros(len(index), dtype=np.int64), rows[index]], axis=1)
             yield replace(self._batch(index, **seen), slides=() if whole is None else (whole,))

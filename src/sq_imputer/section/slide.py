@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pandas import Index, to_numeric
+from pandas import Index
 
 from sq_imputer.contract import CropSpec
 from sq_imputer.errors import BadInput, MissingKey, listed
@@ -19,6 +19,8 @@ from sq_imputer.section.checks import Checked, check_inside, check_missing, cons
 from sq_imputer.section.counts import Counts, names_of_genes, read_counts, warn_of_empty, warn_of_no_depth
 from sq_imputer.section.frame import Frame, read_frame
 from sq_imputer.section.image import find_image
+from sq_imputer.section.lattice import array_of
+from sq_imputer.section.maps import OwnNuclei
 from sq_imputer.section.marks import Marked
 from sq_imputer.section.seen import Seen, unseen
 from sq_imputer.section.targets import columns_of, read_labels
@@ -89,6 +91,8 @@ class Slide(Seen, Marked):
         A folder for features that are too many for memory; None: they are in memory.
     encoders
         The encoders of the run that this section is read for; None: built for every view anew.
+    nuclei
+        Those that the object has, for models that look at nuclei; None: they are found in the image.
     """
 
     frame: Frame
@@ -116,6 +120,7 @@ class Slide(Seen, Marked):
     journal: Part | None = None
     scratch: Path | None = None
     encoders: Shelf | None = None
+    nuclei: OwnNuclei | None = None
     _features: dict = field(default_factory=dict)
     _derived: dict = field(default_factory=dict)  # what is made of features, and goes when one of them is replaced
     _stored: dict = field(default_factory=dict)
@@ -137,6 +142,7 @@ class Slide(Seen, Marked):
         missing: str = "error",
         section_key: str | None = None,
         gene_symbols: str | None = None,
+        nuclei_key: str | None = None,
         section: str | None = None,
         target: Target | str = "genes",
     ) -> Slide:
@@ -175,6 +181,9 @@ class Slide(Seen, Marked):
             fills such chunks, mostly with black: right only where the image is so. Up to 1 % of the rows is a warning.
         gene_symbols
             Column of `var` that holds the symbols, where `var_names` are ids: genes can be named by either.
+        nuclei_key
+            Labels or shapes of nuclei, from 10x, Cellpose, StarDist or another, for models that look at them
+            (`Needs.maps`); found in the image if left out.
         section_key
             Column of `obs`: only shapes whose row in the table says `section` there belong to it.
         section
@@ -226,6 +235,7 @@ class Slide(Seen, Marked):
                 "section_key": section_key or "",
                 "gene_symbols": gene_symbols or "",
             },
+            nuclei=OwnNuclei.named(sdata, nuclei_key, image_key, place.coordinate_system),
         )
         if table_key is not None and shapes_key in read.annotated(sdata, table_key):
             slide = slide._with_table(sdata.tables[table_key], shapes, layer, patient_key, among)
@@ -252,7 +262,7 @@ class Slide(Seen, Marked):
         measured = self.measured if counts is None else counts.depth > 0  # without counts, no expression in any unit
         if self.target.is_genes:
             warn_of_empty(len(rows) - int(measured.sum()), len(rows), self.section)
-        array = _array_of(table, rows, where, len(self))
+        array = array_of(table, rows, where, len(self))
         var_names, ids = names_of_genes(table, self.keys["gene_symbols"], table_key) if counts else ((), ())
         known = {"counts": counts, "measured": measured, "names": names, "group": group, "array": array}
         slide = replace(self, **known, var_names=var_names, gene_ids=ids)
@@ -367,19 +377,6 @@ class Slide(Seen, Marked):
     def crops(self, spec: CropSpec, *, threads: int = 2) -> Crops:
         """Crops around every row. Lazy, but for a few pixels that tell where odd pyramid levels lie."""
         return self.frame.crops(self.centers_px, spec, threads=threads, names=self.names)
-
-
-def _array_of(table: AnnData, rows: np.ndarray, where: np.ndarray, n: int) -> np.ndarray | None:
-    """Column and row of the array at the rows of a section; None if the table does not say them of all its rows."""
-    if not {"array_row", "array_col"} <= set(table.obs):
-        return None
-    named = table.obs[["array_col", "array_row"]].iloc[rows]
-    found = named.apply(to_numeric, errors="coerce").to_numpy(dtype=np.float32)
-    if not np.isfinite(found).all():
-        return None
-    array = np.zeros((n, 2), dtype=np.float32)
-    array[where] = found
-    return array
 
 
 def _shapes_of(
