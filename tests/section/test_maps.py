@@ -67,9 +67,9 @@ def test_the_object_may_have_nuclei_of_its_own(sdata) -> None:
     drawn = slide.maps(NEEDS)
     np.testing.assert_allclose(drawn[:, 0, 1].mean((1, 2)) / 255, covered(sdata, slide, 96.0), atol=0.03)
     assert slide.encoded(NEEDS)["nuclei"] == {
-        "name": "nuclei", "revision": 1, "described": "of the object", "source": "nuclei"
+        "name": "nuclei", "revision": 1, "way": "of the object", "source": "nuclei"
     }  # fmt: skip
-    assert slide.encoded(NEEDS)["edges"]["described"] == "pixel differences"
+    assert slide.encoded(NEEDS)["edges"]["way"] == "pixel differences"
     np.testing.assert_array_equal(slide.take([4, 2]).maps(NEEDS), drawn[[4, 2]])
 
 

@@ -202,7 +202,7 @@ class Renderer:
 def made_by(maps: tuple[str, ...], nuclei: OwnNuclei | None) -> dict[str, dict]:
     """What maps are made by, by name, for the provenance."""
     ways = {"edges": "pixel differences", "nuclei": "blobs and watershed" if nuclei is None else "of the object"}
-    found = {name: {"name": name, "revision": REVISION, "described": ways[name]} for name in maps}
+    found = {name: {"name": name, "revision": REVISION, "way": ways[name]} for name in maps}
     if nuclei is not None and "nuclei" in found:
         found["nuclei"]["source"] = nuclei.key  # told, and not compared: sections call them by names of their own
     return found
