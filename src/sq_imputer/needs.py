@@ -116,6 +116,8 @@ class Needs:
         the block.
     maps_px
         Pixels along a side of these.
+    maps_um
+        About how much tissue, in µm, a pixel covers where boundaries are looked for.
     per_section
         Center and scale the features within each section, which takes its stain and scanner out.
     knowledge
@@ -130,6 +132,7 @@ class Needs:
     whole_slide: bool = False
     maps: tuple[str, ...] = ()
     maps_px: int = 64
+    maps_um: float = 1.0
     per_section: bool = False
     knowledge: bool = False
 
@@ -144,6 +147,7 @@ class Needs:
         if strange or isinstance(self.maps, str):
             raise BadInput(f"Needs.maps is {self.maps!r}; expected a tuple of some of {listed(MAPS)}.")
         check_number("Needs.maps_px", self.maps_px, 8, whole=True)
+        check_number("Needs.maps_um", self.maps_um, 0.1)
 
     @property
     def views(self) -> tuple[CropSpec, ...]:

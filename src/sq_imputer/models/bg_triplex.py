@@ -59,6 +59,8 @@ class Config(Surroundings):
         Boundaries that guide: `"edges"`, `"nuclei"` or both.
     maps_px
         Pixels along a side of their pictures.
+    maps_um
+        About how much tissue, in µm, a pixel covers where boundaries are looked for.
     guide_heads
         Heads of the attention from image to boundaries.
     terms
@@ -75,6 +77,7 @@ class Config(Surroundings):
 
     maps: tuple[str, ...] = ("edges", "nuclei")
     maps_px: int = within(64, 16)
+    maps_um: float = within(1.0, 0.1)
     guide_heads: int = within(1, 1)
     terms: str = one_of("all", ("all", "three"))
     distillation: float = within(0.3, 0, 1)
@@ -96,7 +99,7 @@ class Config(Surroundings):
     @property
     def needs(self) -> Needs:
         """What `triplex` needs, and maps."""
-        return replace(super().needs, maps=self.maps, maps_px=self.maps_px)
+        return replace(super().needs, maps=self.maps, maps_px=self.maps_px, maps_um=self.maps_um)
 
     @classmethod
     def small(cls) -> Config:
@@ -113,6 +116,7 @@ class Config(Surroundings):
             dropout=(0.0, 0.0, 0.0, 0.0),
             input_dropout=0.0,
             maps_px=16,
+            maps_um=2.0,
             lr=1e-2,
             epochs=20,
             batch_size=128,

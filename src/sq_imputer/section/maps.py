@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sq_imputer.section.frame import Frame
 
 REVISION = 1
-FINE_UM = 1.0  # about how much tissue a pixel covers where edges and nuclei are looked for
 PIECE = 512  # pixels of a piece
 SAMPLES = 8  # pieces by which it is found what is dark for a section
 CHANNELS = {"edges": 1, "nuclei": 3}
@@ -218,7 +217,7 @@ def maps_of(frame: Frame, centers_px: np.ndarray, needs: Needs, nuclei: OwnNucle
     centers_px
         `(n, 2)` rows, in pixels of the image.
     needs
-        `maps`, `maps_px`, `crop` and `neighbors`.
+        `maps`, `maps_px`, `maps_um`, `crop` and `neighbors`.
     nuclei
         Those of the object, if it has some.
     label
@@ -230,7 +229,7 @@ def maps_of(frame: Frame, centers_px: np.ndarray, needs: Needs, nuclei: OwnNucle
     distance to these, 128 on them and more inside.
     """
     size, k = needs.maps_px, max(1, needs.neighbors)
-    fine = max(1, round(needs.crop.extent_um / size / FINE_UM))
+    fine = max(1, round(needs.crop.extent_um / size / needs.maps_um))
     pieces = Pieces(frame, needs.crop.extent_um / (size * fine))
     sides = [size * fine * times for times in dict.fromkeys((1, k))]
     middle = pieces.of(centers_px)

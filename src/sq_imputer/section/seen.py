@@ -192,7 +192,7 @@ class Seen:
         if self._parent is not None:
             whole, rows = self._parent
             return whole.maps(needs)[rows]
-        key = ("maps", needs.maps, needs.maps_px, needs.crop, needs.neighbors)
+        key = ("maps", needs.maps, needs.maps_px, needs.maps_um, needs.crop, needs.neighbors)
         if key not in self._features:
             self.checked.crops(self.crops(needs.crop))
             label = f"{' and '.join(needs.maps)} of {self.section}"
