@@ -1,6 +1,7 @@
 """What is worth believing: correction by measured spots, intervals, and genes that are called reliable.
 
     python benchmarks/trust.py correct [--data FOLDER] [--json benchmarks/figures.json] [--sets her2st mouse_brain]
+    python benchmarks/trust.py intervals unlike chance [--data FOLDER] [--json benchmarks/figures.json]
 
 `correct`: some spots of a section are measured, the others are predicted and then corrected by these, as
 :func:`sq_imputer.tl.correct` does with its defaults (`krige`, 20 components). her2st C2 to C5: `ridge` with its
@@ -10,6 +11,17 @@ predicted by the fit on all that were. Measured are 10, 25 or 50 % of the spots 
 chosen on the training rows. "interpolation" is the same kriging of what was measured, without any image. Mean Pearson
 over genes at the spots that were not measured (given depth in brackets in the pages), mean over sections. Beside: the
 share of measurements there within ± 1.96 of the corrected standard deviation.
+
+`intervals`: what intervals of 90 % hold, as :func:`sq_imputer.tl.trust` makes them, around `ridge` with its defaults.
+C2 to C5 and MOB: every section by the others, its intervals by the errors on the others. Mouse brain: blocks beyond
+150 µm, intervals by the errors in other blocks. "C to B4" is another patient: fitted on C2 to C5, intervals by the
+errors on these when each was left out. Genes are chosen on the training sections (on all, where they take turns).
+
+`unlike`: the share of spots beyond 95 % of left-out training spots, of models fitted on some sections and asked about
+another; above a fifth `tl.trust` flags the section.
+
+`chance`: of toy genes that do not depend on the image, the share that is called reliable at a false discovery rate of
+5 %, and of all others; three tissues, `ridge` out of fold in five blocks.
 """
 
 from __future__ import annotations
@@ -27,7 +39,8 @@ import torch
 import sq_imputer as sqi
 from sq_imputer.genes.panel import choose_genes
 from sq_imputer.genes.units import counting_variance
-from sq_imputer.scores import metrics
+from sq_imputer.runs import reliability
+from sq_imputer.scores import conformal, metrics
 from sq_imputer.scores.splits import folds
 from sq_imputer.tl._kriging import krige
 
@@ -117,6 +130,110 @@ def correct(sets: list[str], data: Path | None, layouts: list[str], n_seeds: int
     return found
 
 
+def left_out(slides: list, genes: list[str]) -> dict[str, np.ndarray]:
+    """Measured, predicted and standard deviation of all scored rows, each section by the others; one section in blocks.
+
+    Beside: the section or block of every row, which is judged by the errors of the others.
+    """
+    slides = [slide.with_genes(genes) for slide in slides]
+    parts: dict[str, list] = {"y": [], "p": [], "std": [], "part": []}
+
+    def ask(model, slide, rows, part) -> None:
+        said = model.predict(slide, rows=rows, device="cpu")
+        values = slide.expression[rows], said.mean.numpy(), said.std.numpy(), np.full(len(rows), part)
+        for name, one in zip(parts, values, strict=True):
+            parts[name].append(one)
+
+    if len(slides) > 1:
+        for k, slide in enumerate(slides):
+            model = sqi.get_model("ridge")().fit([one for one in slides if one is not slide], PLAN)
+            ask(model, slide, scored(slide), k)
+    else:
+        rows = scored(slides[0])
+        for k, split in enumerate(folds(slides[0].xy_um[rows], 5, buffer_um=BUFFER_UM)):
+            model = sqi.get_model("ridge")().fit([slides[0].take(rows[split.train])], PLAN)
+            ask(model, slides[0], rows[split.test], k)
+    return {name: np.concatenate(one) for name, one in parts.items()}
+
+
+def held(y, p, std, wide, spread) -> dict[str, float]:
+    """What intervals hold, over genes, and how wide they are in standard deviations of the genes."""
+    lower, upper = np.maximum(p - wide * std, 0), np.maximum(p + wide * std, 0)
+    inside = conformal.coverage(y, lower, upper)
+    low, high = np.quantile(inside, (0.1, 0.9))
+    width = float(np.mean((upper - lower).mean(axis=0) / spread))
+    return {"held": float(inside.mean()), "10 %": float(low), "90 %": float(high), "width": width}
+
+
+def intervals(data: Path | None) -> dict[str, dict]:
+    """Coverage by case; of the left-out sections of C also each by itself."""
+    found = {}
+    read = {name: frozen.read(name, data) for name in ("her2st", "mob", "mouse_brain", "tuning")}
+    breast = [one for one in read["her2st"] if one.section in SECTIONS]
+    for name, slides in {"C2 to C5": breast, "MOB": read["mob"], "mouse brain": read["mouse_brain"]}.items():
+        genes = choose_genes(slides, 250 if len(slides) > 1 else 100)
+        known = left_out(slides, genes)
+        error, spread = known["y"] - known["p"], known["y"].std(axis=0)
+        wide = conformal.widths_of_parts(error, known["std"], known["part"], 0.9)[known["part"]]
+        found[name] = held(known["y"], known["p"], known["std"], wide, spread)
+        if slides is breast:
+            for k, slide in enumerate(slides):
+                own = known["part"] == k
+                found[slide.section] = held(*(known[one][own] for one in ("y", "p", "std")), wide[own], spread)
+            other = next(one for one in read["tuning"] if one.section == "B4").with_genes(genes)
+            model = sqi.get_model("ridge")().fit([one.with_genes(genes) for one in slides], PLAN)
+            said, rows = model.predict(other, rows=scored(other), device="cpu"), scored(other)
+            y, whole = other.expression[rows], conformal.widths(error, known["std"], 0.9)
+            found["C to B4"] = held(y, said.mean.numpy(), said.std.numpy(), whole, y.std(axis=0))
+    return found
+
+
+def unlike(data: Path | None) -> dict[str, dict]:
+    """How many spots lie beyond the edge, by what a model was fitted on and what it is asked about."""
+    read = {name: frozen.read(name, data) for name in ("her2st", "mob", "mouse_brain", "tuning")}
+    breast = {one.section: one for one in read["her2st"] if one.section in SECTIONS}
+    bulb, brain = {one.section: one for one in read["mob"]}, read["mouse_brain"][0]
+    other = {one.section: one for one in read["tuning"]}
+    cases = [([b for name, b in breast.items() if name != one], [breast[one]]) for one in SECTIONS]
+    cases += [(list(breast.values()), [*other.values(), *bulb.values(), brain])]
+    cases += [([breast["C3"]], [breast["C4"]]), ([bulb["MOB1"]], [bulb["MOB2"], breast["C3"]])]
+    found = {}
+    for training, asked in cases:
+        genes = choose_genes(training, 20)
+        model = sqi.get_model("ridge")().fit([one.with_genes(genes) for one in training], PLAN)
+        for slide in asked:
+            beyond = reliability.beyond(model.predict(slide, device="cpu").ood.numpy())
+            name = f"{', '.join(one.section for one in training)} to {slide.section}"
+            found[name] = {"beyond": beyond, "flagged": bool(beyond > reliability.MOST_BEYOND)}
+    return found
+
+
+def by_chance() -> dict[str, dict]:
+    """Share of toy genes that are called reliable, by what they follow."""
+    parts = []
+    for seed in range(3):
+        sdata = sqi.datasets.toy(1, size_px=900, mpp=2.0, n_genes=120, seed=seed)["P1"]
+        genes = [gene for gene in sdata.tables["table"].var_names if not gene.startswith("HK")]
+        sqi.tl.predict(sdata, "ridge", genes=genes, n_folds=5, progress=False)
+        parts.append(sqi.tl.trust(sdata, level=None))
+    table = pd.concat(parts)
+    kind = np.where(table["gene"].str.startswith("IND"), "independent of the image", "of the image")
+    return {
+        name: {"genes": int((kind == name).sum()), "reliable": float(table["reliable"][kind == name].mean())}
+        for name in set(kind)
+    }
+
+
+def keep_part(path: Path, part: str, found: dict[str, dict]) -> None:
+    """Put the figures of another part into the file."""
+    figures = json.loads(path.read_text())
+    rounded = {
+        name: {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for name, row in found.items()
+    }
+    figures[f"trust, {part}"] = rounded
+    path.write_text(json.dumps(figures, indent=1) + "\n")
+
+
 def keep(path: Path, found: dict[str, pd.DataFrame]) -> None:
     """Put the figures of a part into the file."""
     figures = json.loads(path.read_text())
@@ -129,7 +246,7 @@ def keep(path: Path, found: dict[str, pd.DataFrame]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("correct",))
+    parser.add_argument("parts", nargs="+", choices=("correct", "intervals", "unlike", "chance"))
     parser.add_argument("--data", type=Path, default=None, help="folder with her2st and mbrain_visium, or frozen ones")
     parser.add_argument("--sets", nargs="+", default=["her2st", "mouse_brain"])
     parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS))
@@ -137,9 +254,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=None)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    found = correct(args.sets, args.data, args.layouts, args.seeds)
-    if args.json is not None:
-        keep(args.json, found)
+    if "correct" in args.parts:
+        found = correct(args.sets, args.data, args.layouts, args.seeds)
+        if args.json is not None:
+            keep(args.json, found)
+    others = {"intervals": lambda: intervals(args.data), "unlike": lambda: unlike(args.data), "chance": by_chance}
+    for part in (part for part in others if part in args.parts):
+        found = others[part]()
+        print(f"{part}\n{pd.DataFrame(found).T.to_string()}", flush=True)
+        if args.json is not None:
+            keep_part(args.json, part, found)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from spatialdata.transformations import Affine, set_transformation
 import sq_imputer as sqi
 
 ORDER = {
-    sqi.pp: ("pixel_size", "quality", "crops", "tissue", "grid", "embed", "straighten"),
+    sqi.pp: ("pixel_size", "quality", "crops", "tissue", "grid", "embed", "straighten", "alignment"),
     sqi.tl: ("fit", "predict", "score", "correct", "trust", "domains", "agreement", "explain", "retrieved"),
     sqi.bench: (
         *(
@@ -39,7 +39,18 @@ ORDER = {
             "scores_of",
         ),
     ),
-    sqi.pl: ("compare", "domains", "explain", "genes_correlation", "skill", "leaderboard", "quality"),
+    sqi.pl: (
+        "compare",
+        "domains",
+        "explain",
+        "genes_correlation",
+        "skill",
+        "leaderboard",
+        "quality",
+        "alignment",
+        "trust",
+        "uncertainty",
+    ),
 }
 
 

@@ -64,6 +64,14 @@ def given(stores, tmp_path) -> SimpleNamespace:
     return SimpleNamespace(sdata=sdata, other=other, scores=scores, **known)
 
 
+TRUSTED = (
+    *(f"tables/imputed/var/ridge_{name}" for name in ("skill*", "fdr", "reliable", "reason", "coverage")),
+    *(f"tables/imputed/obs/ridge_{name}" for name in ("reliable", "reason")),
+    *(f"tables/imputed/layers/ridge_{name}" for name in ("lower", "upper")),
+    "tables/imputed/uns/sq_imputer/ridge",
+)
+
+
 def told(given: SimpleNamespace) -> dict:
     """Models that know what genes are called, for some genes that the fitted one has."""
     genes, bilinear = list(given.fitted.genes), sqi.get_model("bilinear")
@@ -80,6 +88,7 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
         ("tables/table/obsm/X_texture", "tables/table/uns/sq_imputer"),
     ),
     "pp.quality": (lambda g: sqi.pp.quality([g.sdata, g.other]), ()),
+    "pp.alignment": (lambda g: sqi.pp.alignment(g.sdata, search_um=50), ()),
     "pp.grid": (lambda g: sqi.pp.grid(g.sdata, spacing_um=200.0), ("shapes/grid",)),
     "pp.tissue": (lambda g: sqi.pp.tissue(g.sdata), ("labels/tissue",)),
     "pp.straighten": (
@@ -131,7 +140,7 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
     ),
     "tl.trust": (
         lambda g: sqi.tl.trust(g.sdata, n_null=20),
-        tuple(f"tables/imputed/var/ridge_{name}" for name in ("skill*", "fdr", "reliable", "reason")),
+        TRUSTED,
     ),
     "tl.domains": (
         lambda g: sqi.tl.domains(g.sdata, n_domains=2, method="kmeans", key_added="more", shapes_added="outlines"),
@@ -150,6 +159,9 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "pl.genes_correlation": (lambda g: sqi.pl.genes_correlation(g.sdata), ()),
     "pl.quality": (lambda g: sqi.pl.quality(sqi.pp.quality(g.sdata)), ()),
     "pl.skill": (lambda g: sqi.pl.skill(g.scores), ()),
+    "pl.alignment": (lambda g: sqi.pl.alignment(sqi.pp.alignment(g.sdata, search_um=50)), ()),
+    "pl.trust": (lambda g: (sqi.tl.trust(g.sdata, n_null=20), sqi.pl.trust(g.sdata)), TRUSTED),
+    "pl.uncertainty": (lambda g: (sqi.tl.trust(g.sdata, n_null=20), sqi.pl.uncertainty(g.sdata, g.gene)), TRUSTED),
     "pl.leaderboard": (lambda g: sqi.pl.leaderboard(g.scores), ()),
     "bench.leave_one_out": (lambda g: sqi.bench.leave_one_out(g.slides), ()),
     "bench.strips_of": (lambda g: sqi.bench.strips_of(g.slides[0], 2), ()),

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from scipy.spatial.distance import mahalanobis
 
+from sq_imputer.nn import applicability
 from sq_imputer.nn.applicability import RANK, Applicability
 
 
@@ -84,3 +85,22 @@ def test_what_was_learned_is_in_the_state() -> None:
     rows = normal(10, 20, 5)
     assert torch.equal(block(rows), other(rows))
     assert not list(block.parameters())
+
+
+def test_shares_of_left_out_rows_say_more_than_those_of_training_rows() -> None:
+    """With hardly more rows than features, training rows lie nearer than any new one."""
+    train, fresh = normal(60, 14), normal(2000, 14, 2)
+    block, part = fitted(train), torch.arange(60) % 5
+    assert (block(fresh) > 0.95).float().mean() > 0.15
+    block.calibrate(([train[part != k]], [train[part == k]]) for k in range(5))
+    assert (block(fresh) > 0.95).float().mean() < 0.12
+
+
+def test_of_many_features_the_leading_components_are_found_as_well(monkeypatch) -> None:
+    train, fresh = (
+        normal(300, 60) * torch.linspace(9, 0.1, 60) ** 2,
+        normal(50, 60, 2) * torch.linspace(9, 0.1, 60) ** 2,
+    )
+    whole = fitted(train).distance(fresh)
+    monkeypatch.setattr(applicability, "WHOLE", 50)
+    torch.testing.assert_close(fitted(train).distance(fresh), whole, rtol=1e-2, atol=1e-2)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 import sq_imputer as sqi
@@ -44,3 +45,29 @@ def test_a_block_of_neighbors_is_summed_up_over_all_of_it() -> None:
     torch.testing.assert_close(one, two)
     features = torch.randn(2, 9, 5, generator=rng)
     assert torch.equal(statistics.summary(sqi.Batch(torch.arange(2), features=features)), features.mean(dim=1))
+
+
+@pytest.mark.parametrize("per_section", [True, False])
+def test_another_stain_is_graded_though_features_are_scaled_within_their_section(arrays, per_section) -> None:
+    rng = np.random.default_rng(0)
+    known = [rng.normal(size=(80, 6)) + 0.1 * rng.normal(size=6) for _ in range(3)]
+    names = ("A", "B", "C")
+    sources = [arrays(x[:, :2], features=x, section=name) for name, x in zip(names, known, strict=True)]
+    config = ridge.Config(context_um=(), per_section=per_section)
+    model = ridge.Model(config).fit(sources, sqi.Plan(device="cpu", progress=False))
+    assert model.provenance["ood_from"] == "left-out sections"
+    moved = [rng.normal(size=(80, 6)) + shift for shift in (0, 1, 2, 4)]
+    ood = [model.predict(arrays(None, features=x), device="cpu").ood for x in moved]
+    beyond = [float((one > 0.95).float().mean()) for one in ood]
+    assert beyond[0] < 0.15 < 0.3 < beyond[1] < beyond[2] <= beyond[3] == 1
+
+
+def test_parts_are_individuals_else_sections_else_blocks(arrays) -> None:
+    y = np.zeros((30, 1))
+    of = {"left-out individuals": ("AB", "12"), "left-out sections": ("AA", "12"), "left-out blocks": ("A", "1")}
+    for kind, (groups, sections) in of.items():
+        sources = [arrays(y, features=y, group=g, section=s) for g, s in zip(groups, sections, strict=True)]
+        assert statistics.kind_of_parts(sources) == kind
+        assert np.bincount(statistics.parts_of(sources)).tolist() == ([6] * 5 if kind.endswith("blocks") else [30, 30])
+    few = [arrays(y[:5], features=y[:5])]
+    assert statistics.kind_of_parts(few) == "the training rows themselves"

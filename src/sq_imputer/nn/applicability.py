@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 RANK = 16
 LEVELS = 201
+WHOLE = 1024  # features; of more only the leading components are found, by iteration
+SWEEPS = 20
 
 
 class Applicability(nn.Module):
     """Share of training rows that lie nearer to the training mean than a row does.
 
     The distance is Mahalanobis' in the leading principal components of what the model sees, plus the part outside of
-    them relative to its usual size. 0 is the middle of the training data, 1 is farther than all of it.
+    them relative to its usual size: a covariance whose trailing part is shrunk to one number. 0 is the middle of the
+    training data, 1 is farther than all of it. After :meth:`calibrate` the shares are those of rows that were left out,
+    so that 1 minus a share is a p-value (conformal: Laxhammar and Falkman, 2010) as far as a new row is to the training
+    data what these were.
     """
 
     def __init__(self, width: int) -> None:
@@ -32,16 +37,32 @@ class Applicability(nn.Module):
             total, n = total + part.double().sum(dim=0), n + len(part)
         self.center.copy_(total / n)
         moment = sum((part - self.center).double().T @ (part - self.center).double() for part in seen)
-        values, vectors = torch.linalg.eigh(moment)
-        sizes = (values.flip(0).clamp_min(0) / max(n - 1, 1)).sqrt()
+        values, vectors = _leading(moment)
+        sizes = (values.clamp_min(0) / max(n - 1, 1)).sqrt()
         rank = min(RANK, int((sizes > 1e-6 * sizes.max().clamp_min(1e-12)).sum()))
         self.basis.zero_()
-        self.basis[:, :rank] = vectors.flip(1)[:, :rank] / sizes[:rank]
+        self.basis[:, :rank] = vectors[:, :rank] / sizes[:rank]
         inside, outside = (torch.cat(parts) for parts in zip(*map(self._parts, seen), strict=True))
         # where the components hold everything, what is left outside is rounding error and must not count
         floor = 1e-8 * float(moment.trace()) / n
         self.rest.copy_(outside.mean().clamp_min(floor).clamp_min(1e-12))
-        self.quantiles.copy_(torch.quantile(inside + outside / self.rest, torch.linspace(0, 1, LEVELS)))
+        self._rank([inside + outside / self.rest])
+
+    def calibrate(self, folds: Iterable[tuple[Iterable[Tensor], Iterable[Tensor]]]) -> None:
+        """Take the shares from rows that were left out: of pairs of the rows that are kept, and those left out."""
+        found = []
+        for kept, left in folds:
+            one = Applicability(len(self.center))
+            one.fit(kept)
+            found += map(one.distance, left)
+        self._rank(found)
+
+    def _rank(self, distances: Sequence[Tensor]) -> None:
+        ordered = torch.cat(list(distances)).sort().values
+        place = torch.linspace(0, 1, LEVELS, dtype=torch.float64) * (len(ordered) - 1)
+        low = place.floor().long()
+        high = (low + 1).clamp_max(len(ordered) - 1)
+        self.quantiles.copy_(torch.lerp(ordered[low].double(), ordered[high].double(), place - low))
 
     def _parts(self, seen_NF: Tensor) -> tuple[Tensor, Tensor]:
         """Squared distance from the mean within the components, and what is left outside of them."""
@@ -59,3 +80,16 @@ class Applicability(nn.Module):
         """`(N,)` in [0, 1]."""
         place = torch.searchsorted(self.quantiles, self.distance(seen_NF).contiguous())
         return (place.float() / LEVELS).clamp(0, 1)
+
+
+def _leading(moment: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of a symmetric matrix, the largest first: of a large one the leading ones alone."""
+    if len(moment) <= WHOLE:
+        values, vectors = torch.linalg.eigh(moment)
+        return values.flip(0), vectors.flip(1)
+    start = torch.Generator().manual_seed(0)
+    found = torch.randn(len(moment), 2 * RANK, generator=start, dtype=torch.float64)
+    for _ in range(SWEEPS):
+        found = torch.linalg.qr(moment @ found).Q
+    values, turn = torch.linalg.eigh(found.T @ moment @ found)
+    return values.flip(0), (found @ turn).flip(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sq_imputer.pl._alignment import alignment
 from sq_imputer.pl._compare import compare
 from sq_imputer.pl._domains import domains
 from sq_imputer.pl._explain import explain
@@ -9,5 +10,18 @@ from sq_imputer.pl._genes_correlation import genes_correlation
 from sq_imputer.pl._leaderboard import leaderboard
 from sq_imputer.pl._quality import quality
 from sq_imputer.pl._skill import skill
+from sq_imputer.pl._trust import trust
+from sq_imputer.pl._uncertainty import uncertainty
 
-__all__ = ["compare", "domains", "explain", "genes_correlation", "leaderboard", "quality", "skill"]
+__all__ = [
+    "alignment",
+    "compare",
+    "domains",
+    "explain",
+    "genes_correlation",
+    "leaderboard",
+    "quality",
+    "skill",
+    "trust",
+    "uncertainty",
+]

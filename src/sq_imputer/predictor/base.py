@@ -29,9 +29,9 @@ from sq_imputer.predictor.held import hold
 from sq_imputer.predictor.parts import in_order
 from sq_imputer.predictor.registry import ModelCard, get_model
 from sq_imputer.predictor.resolutions import settings_of, tensors_of
-from sq_imputer.predictor.scaled import Scaled
+from sq_imputer.predictor.scaled import Apart, Scaled
 from sq_imputer.predictor.sources import check_sources, provenance, target_of
-from sq_imputer.predictor.statistics import summary, take, widths_of
+from sq_imputer.predictor.statistics import kind_of_parts, summary, take, widths_of
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
 from sq_imputer.ranges import check_ranges
@@ -243,11 +243,11 @@ class Predictor(nn.Module, ABC):
             raise BadInput(f"no row of section '{source.section}' is asked for; it has {len(source)}.")
         self.to(device).eval()
         parts, index = [], []
-        batches = self.seen(source, size.rows, rows=rows, device=device)
+        batches, apart = self.seen(source, size.rows, rows=rows, device=device), Apart(self, source, device)
         for batch in track(batches, f"{self.card.name} on {source.section}", len(rows), size=len):
             index.append(batch.index)
             batch = replace(batch, key=_keys(source.section, batch.index))
-            parts += size.pieces(batch, lambda rows: self._step(rows, device), f"'{self.card.name}' on {device}")
+            parts += size.pieces(batch, lambda rows: self._step(rows, device, apart), f"'{self.card.name}' on {device}")
         whole = Prediction.gather(parts, index)
         return whole if np.array_equal(place, np.arange(len(rows))) else whole[torch.from_numpy(place)]
 
@@ -256,11 +256,11 @@ class Predictor(nn.Module, ABC):
         """Provenance of the encoders whose features the model was fitted on, by name, where it is known."""
         return encoded.of_fit(self.provenance, self.needs)
 
-    def _step(self, batch: Batch, device: str) -> Prediction:
+    def _step(self, batch: Batch, device: str, apart: Apart) -> Prediction:
         batch = replace(batch, expression=None).to(device)
         with torch.inference_mode():
             part = self.predict_step(batch)
-            part.ood = self.applicability(summary(batch))
+            part.ood = apart(summary(batch))
             if self.target.kind == CLASSES:
                 part.std = spread(self.target, part.mean, part.std)
             elif part.std is not None:
@@ -341,7 +341,8 @@ class Predictor(nn.Module, ABC):
             plan = replace(plan, batch_size=size.rows)
         self.eval()
         self.training_rows = tuple(source.marks(self.genes) for source in sources)
-        self.provenance = provenance(sources, plan) | {"encoders": encoders} | told.provenance(self)
+        made = {"encoders": encoders, "ood_from": kind_of_parts(sources)}
+        self.provenance = provenance(sources, plan) | made | told.provenance(self)
         calibrate.measure(self, sources, plan)
 
     def _train(self, sources: list[Source], plan: Plan) -> bool:

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from sq_imputer.contract import Batch, Model, Source, WholeSlide
-from sq_imputer.predictor.statistics import safe
-
-CLIP_SD = 10.0  # features farther out than this are artifacts, not tissue
+from sq_imputer.predictor.statistics import CLIP_SD, in_training_units, safe
 
 
 class Scaled:
@@ -46,6 +44,25 @@ class Scaled:
         if id(slide) not in self.slides:
             self.slides[id(slide)] = replace(slide, tokens=self.features(slide.tokens))
         return self.slides[id(slide)]
+
+
+class Apart:
+    """What says how unlike the training rows those of one source are: features that were scaled are scaled back.
+
+    Scaled within their own section, those of another stain or organ look as all others do.
+    """
+
+    def __init__(self, predictor: Model, source: Source, device: str) -> None:
+        needs, own = predictor.needs, None
+        if needs.encoders and needs.per_section:
+            own = source.moments(needs, device=device)
+        self.predictor, self.own = predictor, own and _Scale(*own)
+
+    def __call__(self, seen: Tensor) -> Tensor:
+        """`(B,)` in [0, 1] of rows `(B, F)` as the model sees them."""
+        if self.own is not None:
+            seen = in_training_units(self.predictor, seen * self.own.std.to(seen) + self.own.mean.to(seen))
+        return self.predictor.applicability(seen)
 
 
 class _Scale:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 
 from sq_imputer.contract import Batch, Model, Needs, Source
+from sq_imputer.predictor.parts import Labels
 from sq_imputer.progress import track
 from sq_imputer.scores.moments import MANY, chunks, mean_and_std
+from sq_imputer.scores.splits import spatial_blocks, whole_parts
+
+PARTS = 5  # that are left out in turn, to know how far rows lie that a model has not seen
+FEWEST = 20  # rows
+LEAST_SPREAD = 1e-6
+CLIP_SD = 10.0  # features farther out than this are artifacts, not tissue
 
 
 def take(predictor: Model, sources: Sequence[Source]) -> None:
@@ -25,8 +32,26 @@ def take(predictor: Model, sources: Sequence[Source]) -> None:
         mean, std = mean_and_std(values.flatten(0, -2).numpy() for values in batches)
         getattr(predictor, f"{name}_mean").copy_(torch.from_numpy(mean))
         getattr(predictor, f"{name}_std").copy_(torch.from_numpy(std))
-    seen = Summaries(predictor, sources, rows)
-    predictor.applicability.fit(seen if predictor.needs.encoders else list(seen))  # features lie there, pixels are read
+    look = _look_up(predictor, sources, rows)
+    part = parts_of(sources)
+    predictor.applicability.fit(look(np.ones(len(part), dtype=bool)))
+    if part.max() > 0:
+        predictor.applicability.calibrate((look(part != k), look(part == k)) for k in range(part.max() + 1))
+
+
+def parts_of(sources: Sequence[Source]) -> np.ndarray:
+    """Parts `(n,)` of the measured rows that are left out in turn: individuals, else sections, else blocks.
+
+    At most five; all rows are of one where they are too few to leave some out.
+    """
+    labels = Labels.of(sources)
+    n = len(labels.groups)
+    if n < FEWEST:
+        return np.zeros(n, dtype=int)
+    whole = whole_parts(labels.groups, labels.sections)
+    part = spatial_blocks(labels.xy_um, PARTS) if whole is None else whole % PARTS
+    most = np.bincount(part).max()
+    return part if n - most >= FEWEST / 2 else np.zeros(n, dtype=int)
 
 
 def _read(predictor: Model, sources: Sequence[Source], rows: list[np.ndarray]) -> dict[str, Iterator[Tensor]]:
@@ -51,22 +76,59 @@ def widths_of(source: Source, needs: Needs, device: str) -> dict[str, int]:
     return widths
 
 
-class Summaries:
-    """What training rows look like, read anew whenever they are gone through."""
+def kind_of_parts(sources: Sequence[Source]) -> str:
+    """What :func:`parts_of` leaves out, in words."""
+    if parts_of(sources).max() == 0:
+        return "the training rows themselves"
+    labels = Labels.of(sources)
+    several = [len(set(np.asarray(one).tolist())) > 1 for one in (labels.groups, labels.sections)]
+    return "left-out individuals" if several[0] else "left-out sections" if several[1] else "left-out blocks"
+
+
+def _look_up(predictor: Model, sources: Sequence[Source], rows: list[np.ndarray]) -> Callable:
+    """A function from which `(n,)` of the measured rows to what they look like, some at a time, as often as asked.
+
+    Features lie there, and are in units of the training rows, not of their own section: what is unlike in all of a
+    section would not be seen. Pixels are read once.
+    """
+    ends, needs = np.cumsum([len(part) for part in rows])[:-1], predictor.needs
+    if needs.encoders:
+        return lambda mask: _Features(predictor, sources, _chosen(rows, np.split(mask, ends)))
+    known = torch.zeros(sum(map(len, rows)), 6)
+    read = ((k, b) for k, s in enumerate(sources) for b in predictor.seen(s, 256, rows=rows[k]))
+    starts = [0, *ends.tolist()]
+    for k, batch in track(read, f"{predictor.card.name}: statistics", len(known), size=lambda one: len(one[1])):
+        known[starts[k] + torch.from_numpy(np.searchsorted(rows[k], batch.index.numpy()))] = summary(batch).cpu()
+    return lambda mask: [known[torch.from_numpy(mask)]]
+
+
+def _chosen(rows: list[np.ndarray], masks: list[np.ndarray]) -> list[np.ndarray]:
+    return [own[mask] for own, mask in zip(rows, masks, strict=True)]
+
+
+class _Features:
+    """Features of some rows in units of the training rows, gone through anew whenever they are asked for."""
 
     def __init__(self, predictor: Model, sources: Sequence[Source], rows: list[np.ndarray]) -> None:
-        self.predictor, self.sources, self.rows = predictor, sources, rows
+        self.needs = replace(predictor.needs, tokens=0, neighbors=0, whole_slide=False)
+        self.predictor, self.pairs = predictor, [(s, r) for s, r in zip(sources, rows, strict=True) if len(r)]
 
     def __iter__(self) -> Iterator[Tensor]:
-        size = MANY // max(1, self.predictor.needs.tokens**2) if self.predictor.needs.encoders else 256
-        read = (b for s, r in zip(self.sources, self.rows, strict=True) for b in self.predictor.seen(s, size, rows=r))
-        total = sum(map(len, self.rows))
-        return map(summary, track(read, f"{self.predictor.card.name}: statistics", total, size=len))
+        for source, rows in self.pairs:
+            for batch in source.batches(self.needs, MANY, rows=rows):
+                yield in_training_units(self.predictor, batch.features)
+
+
+def in_training_units(predictor: Model, features: Tensor) -> Tensor:
+    """Features less the mean of all training rows, over their spread; artifacts are cut off."""
+    mean, std = predictor.feature_mean, predictor.feature_std
+    std = torch.where(std > LEAST_SPREAD, std, torch.ones_like(std))
+    return ((features - mean.to(features)) / std.to(features)).clamp(-CLIP_SD, CLIP_SD)
 
 
 def safe(std: np.ndarray) -> np.ndarray:
     """Standard deviations to divide by: 1 where nothing varies."""
-    return np.where(std > 1e-6, std, 1.0).astype(std.dtype)
+    return np.where(std > LEAST_SPREAD, std, 1.0).astype(std.dtype)
 
 
 def summary(batch: Batch) -> Tensor:

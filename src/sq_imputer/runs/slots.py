@@ -13,8 +13,9 @@ from sq_imputer.contract import CropSpec, Prediction
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.predictor import zero_shot
 from sq_imputer.predictor.parts import SD_OF_95
-from sq_imputer.runs import joined
+from sq_imputer.runs import joined, reliability
 from sq_imputer.runs.constants import is_constant, warn_of_constants
+from sq_imputer.runs.differs import differs
 from sq_imputer.runs.retrieved import BANK
 from sq_imputer.runs.sections import records
 from sq_imputer.section import read
@@ -42,7 +43,7 @@ OBSM = {
     "weights": ("_neighbor_weights", 0),
 }
 FOLDS = "_folds"  # behind the name of a layer, in obsm: the block of every row in each of several partitions
-ENDINGS = ("_std", FOLDS, *(ending for ending, _ in OBSM.values() if ending))
+ENDINGS = ("_std", "_lower", "_upper", FOLDS, *(ending for ending, _ in OBSM.values() if ending))
 
 
 @dataclass
@@ -50,7 +51,8 @@ class Result:
     """A prediction for every row of a section (None: it is written already), and how it came about.
 
     `bank` is the table of the reference spots that `prediction.neighbors` counts, for models that retrieve; `known`
-    has the hash of its weights, or of those of several models, and what then replaces the provenance of `predictor`.
+    has the hash of its weights, or of those of several models, and what then replaces the provenance of `predictor`;
+    `kept` says which rows are not left empty, if some are.
     """
 
     prediction: Prediction | None
@@ -58,6 +60,7 @@ class Result:
     predictor: Predictor
     told: Told
     known: dict = field(default_factory=dict)
+    kept: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,8 @@ def _together(parts: Sequence[dict], layer: str) -> dict:
     if len(parts) == 1:
         return parts[0]
     whole = {what: _stacked([part[what] for part in parts]) for what in ("layers", "obs", "obsm")}
-    whole["var"] = {name: np.any([part["var"][name] for part in parts], axis=0) for name in parts[0]["var"]}
+    constant = f"{layer}_constant"
+    whole["var"] = {**parts[0]["var"], constant: np.any([part["var"][constant] for part in parts], axis=0)}
     records = [part["uns"]["sq_imputer"][layer] for part in parts]
     kept = parts[0]["uns"]["sq_imputer"]["embeddings"]
     kept = {key: found for key, found in kept.items() if key in whole["obsm"]}
@@ -253,17 +257,21 @@ def _over(table: AnnData, layer: str, parts: dict) -> dict:
 def stale(table: AnnData, layer: str) -> dict:
     """What an earlier prediction of this name left, blanked: columns, and width, type and blank of arrays by path."""
     arrays = {}
-    if f"{layer}_std" in table.layers:
-        arrays[f"layers/{layer}_std"] = (table.n_vars,), np.float32, np.nan
+    for ending in ("_std", "_lower", "_upper"):
+        if f"{layer}{ending}" in table.layers:
+            arrays[f"layers/{layer}{ending}"] = (table.n_vars,), np.float32, np.nan
     for ending, blank in (*OBSM.values(), (FOLDS, -1)):
         if layer + ending in table.obsm:
             old = table.obsm[layer + ending]
             arrays[f"obsm/{layer}{ending}"] = old.shape[1:], old.dtype, blank
-    names = (f"{layer}_pearson", f"{layer}_pearson_given_depth")
+    names = (f"{layer}_pearson", f"{layer}_pearson_given_depth", f"{layer}_coverage")
     obs = {f"{layer}_fold": np.full(len(table), -1)} if f"{layer}_fold" in table.obs else {}
     if f"{layer}{joined.BANK}" in table.obs:
         obs[f"{layer}{joined.BANK}"] = joined.bank_column(dict.fromkeys(BANK, ()), len(table))
-    return {"arrays": arrays, "obs": obs, "var": {name: np.nan for name in names if name in table.var}}
+    if f"{layer}_reliable" in table.obs:
+        obs |= {f"{layer}_reliable": False, f"{layer}_reason": reliability.UNTESTED}
+    var = {name: np.nan for name in names if name in table.var} | reliability.blanks(table.var.columns, layer)
+    return {"arrays": arrays, "obs": obs, "var": var}
 
 
 def _measured_layer(target: Slide, predictor: Predictor) -> np.ndarray:
@@ -288,7 +296,9 @@ def _parts(target: Slide, result: Result, layer: str, plan: Plan, batch_size: in
         obsm[key] = target.features(name, spec, device=plan.device)
         kept[key] = target.record(name, spec)
     uns = {"sq_imputer": {layer: provenance(target, result, plan, batch_size), "embeddings": kept}}
-    var = {f"{layer}_constant": is_constant(layers[layer])}
+    full = layers[layer] if result.kept is None else layers[layer][result.kept]
+    var = {f"{layer}_constant": is_constant(full)}
+    var |= reliability.columns(result.predictor.provenance, layer, result.predictor.genes)
     return {"layers": layers, "obs": obs, "var": var, "obsm": {"spatial": target.xy_um, **obsm}, "uns": uns}
 
 
@@ -354,7 +364,8 @@ def provenance(target: Slide, result: Result, plan: Plan, batch_size: int) -> di
         asked = told.leave_out == "section" or told.bank_from == "reference sections"
         leave = {"allow_same_patient": asked and told.shares_patient}  # who shares it without leave has not come here
         bank = {"bank": result.bank, "bank_from": told.bank_from, **leave}
-    held = predictor.history.get(SD_OF_95) if told.leave_out != "block" else None  # a fit's own, not that of a fold
+    own = told.leave_out == "block"
+    held = None if own else predictor.history.get(SD_OF_95)  # a fit's own, not that of a fold
     return {
         **predictor.provenance,
         **({SD_OF_95: held} if held else {}),
@@ -380,6 +391,7 @@ def provenance(target: Slide, result: Result, plan: Plan, batch_size: int) -> di
         "shares_patient": bool(told.shares_patient),
         "seed": int(plan.seed),
         "batch_size": batch_size,
+        "differs": [] if own else differs(predictor, target),
         **bank,
         **result.known,
     }

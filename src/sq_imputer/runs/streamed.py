@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sq_imputer.runs import joined
+from sq_imputer.runs import joined, reliability
 from sq_imputer.runs.carry_out import fitted, seen_for
 from sq_imputer.runs.constants import Spread, warn_of_constants
 from sq_imputer.runs.run import AT_ONCE, at_once
@@ -147,6 +147,7 @@ class _Writing:
         obs[f"{layer}{joined.RECORD}"] = joined.column(records, [len(slide) for slide in targets.slides])
         var = {f"{layer}_constant": np.any([one["constant"] for one in told], axis=0)}
         var |= kinds(self.targets.slides[0].target, len(genes)) | unseen(self.old, layer, self.predictor)
+        var |= reliability.columns(records[0], layer, genes)
         embeddings = told[0]["embeddings"]
         if self.old is not None:
             embeddings = {**self.old.uns["sq_imputer"].get("embeddings", {}), **embeddings}

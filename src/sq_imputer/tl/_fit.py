@@ -8,6 +8,7 @@ from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.sources import check_takes
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import quiet
+from sq_imputer.runs import reliability
 from sq_imputer.runs.checks import warn_of_panel, warn_of_rows
 from sq_imputer.runs.sections import asked, pick_genes, read_sections, resolve_model, shelf_of
 from sq_imputer.runs.totals import share_of
@@ -40,6 +41,7 @@ def fit(
     weights: Weights | None = None,
     resolution: str | float | Sequence[float] | None = "auto",
     dense: bool | None = None,
+    trust: bool = False,
     plan: Plan | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -86,6 +88,10 @@ def fit(
         False: window by window. Left out: together where the encoder can, in blocks as large as is cheapest for rows
         that lie as these do. Of `texture` both are the same numbers; networks see crops alone, and their patch tokens,
         which `dense=True` asks for, are another feature: fit and predict in one way. The provenance says which.
+    trust
+        Measure which genes are predicted beyond chance, and how wide intervals must be, on parts of these sections that
+        are left out in turn (one more fit for each, at most five), and keep it with the model: a slide without
+        expression then gets it too (:func:`sq_imputer.tl.trust`).
     plan
         How to train: device, epochs, seed, early stopping.
     seed, device, progress
@@ -124,7 +130,7 @@ def fit(
     warn_of_rows(f"'{fresh.card.name}'", n_rows, listed(slide.section for slide in slides))
     read = [common(slides, fresh.needs, level) for level in levels]  # which refuses before anything is fitted
     with quiet(not plan.progress):
-        models = [_fitted(fresh, slides, own, chosen, unit, plan) for own in read]
+        models = [_fitted(fresh, slides, own, chosen, unit, plan, trust) for own in read]
     if len(models) > 1:
         for model in models:
             model.provenance["resolutions"] = levels
@@ -133,11 +139,20 @@ def fit(
 
 
 def _fitted(
-    like: Predictor, slides: Sequence[Slide], resolution: float | None, genes: Sequence[str], unit: str, plan: Plan
+    like: Predictor,
+    slides: Sequence[Slide],
+    resolution: float | None,
+    genes: Sequence[str],
+    unit: str,
+    plan: Plan,
+    trust: bool,
 ) -> Predictor:
     """A predictor like this one, fitted on sections that are read at one resolution."""
     fresh, slides = like.fresh(), read_at(slides, resolution)
-    fresh.fit([slide.with_genes(genes, unit) for slide in slides], plan)
+    targets = [slide.with_genes(genes, unit) for slide in slides]
+    fresh.fit(targets, plan)
+    if trust:
+        fresh.provenance[reliability.KEY] = reliability.measure(fresh, targets, plan)
     if fresh.target.is_genes:
         fresh.provenance["library_genes"] = [len(slide.var_names) for slide in slides]
         fresh.provenance["library_share"] = [share_of(slide, genes) for slide in slides]

@@ -24,6 +24,7 @@ from sq_imputer.runs.checks import (
     warn_of_shapes,
 )
 from sq_imputer.runs.decide import by_one_model, by_own_spots
+from sq_imputer.runs.kept import columns_kept, cut
 from sq_imputer.runs.lacking import warn_of_lacking
 from sq_imputer.runs.run import journal_home, manifest, open_run
 from sq_imputer.runs.sections import asked, pick_genes, read_sections, resolve_model, shelf_of
@@ -41,6 +42,7 @@ from sq_imputer.target import Target
 if TYPE_CHECKING:
     from typing import Unpack
 
+    import numpy as np
     from anndata import AnnData
     from distributed import Client
     from spatialdata import SpatialData
@@ -86,6 +88,7 @@ def predict(
     resume: bool = False,
     client: Client | None = None,
     output_path: str | Path | None = None,
+    keep: str = "all",
     **keys: Unpack[SlideKeys],
 ) -> None:
     """Predict expression, or another target, from the image and write it into the object as a table of its own.
@@ -172,6 +175,10 @@ def predict(
     output_path
         Write the table, and the shapes that it annotates, to a new store instead of the object's; in memory
         `tables[key_added]` is set all the same.
+    keep
+        `"all"`, or `"reliable"`: the table then has only the genes that the model predicts beyond chance, and rows that
+        are unlike the training tissue are NaN. For models fitted by `tl.fit(..., trust=True)`, which mark genes in
+        `var["<model>_reliable"]` either way; :func:`sq_imputer.tl.trust` marks what others say.
     **keys
         Where to find image, shapes and counts, as :meth:`sq_imputer.Slide.from_sdata` takes them. Give
         `shapes_key` of a grid (:func:`sq_imputer.pp.grid`) or of cells to predict there.
@@ -208,7 +215,7 @@ def predict(
     keys = {**keys, "target": _target(predictor, target, unit)}
     check_resolution(resolution)
     targets = read_targets(sdata, sections, reference, keys).seen_by(shelf_of(predictor, weights, dense))
-    predictor = fitting(predictor, targets.slides, resolution)
+    predictor, columns = _fitting(predictor, targets, resolution, keep)
     names = key_added or keys["target"].key, layer_added or layer_of(predictor)
     place = Place(sdata, *names, overwrite, _path(output_path))
     table = place.check(targets)
@@ -221,7 +228,7 @@ def predict(
     else:
         training = _training(sdata, targets, predictor, reference, keys)
         chosen, unit = _panel(table if reference is None else None, training, genes, unit)
-    place.check_panel(table, chosen, unit)
+    place.check_panel(table, chosen if columns is None else [chosen[k] for k in columns], unit)
     place.check_space(len(targets), predictor, len(chosen))
     _compare_libraries(targets, predictor, training, chosen, unit)
     warn_of_shapes(sdata, targets.regions if output_path is None else ())
@@ -240,20 +247,30 @@ def predict(
     asked = {"genes": chosen, "unit": unit, **blocks} | ({} if dense is None else {"dense": dense})
     described = partial(manifest, predictor, targets.slides, training, plan, **asked)
     with quiet(not plan.progress), open_run(home, plan, described, workers) as run:
-        _write(run, place, decision, predictor, targets, training)
+        _write(run, place, decision, predictor, targets, training, columns)
 
 
 def _write(
-    run: Run, place: Place, decision: Decision, predictor: Predictor, targets: Targets, training: Sequence[Slide]
+    run: Run,
+    place: Place,
+    decision: Decision,
+    predictor: Predictor,
+    targets: Targets,
+    training: Sequence[Slide],
+    columns: np.ndarray | None,
 ) -> None:
     """What was decided, done and written: at once, or some rows at a time."""
     slides = run.sections([*targets.slides, *training])
     targets, training = targets.of(slides[: len(targets.slides)]), slides[len(targets.slides) :]
     how = decision, predictor, targets, training, run
     if streams(place, decision, predictor, targets, (predictor if predictor.fitted else training[0]).genes):
+        if columns is not None:
+            raise BadInput("keep='reliable' needs the prediction in memory, and this one is too large. Predict all.")
         stream(place, *how)
-    else:
-        write_results(place, targets, carry_out(*how), run.plan, run.size.rows)
+        return
+    results = carry_out(*how)
+    results = results if columns is None else cut(results, columns, targets.slides)
+    write_results(place, targets, results, run.plan, run.size.rows)
 
 
 def _opened(sdata: SpatialData | str | Path, sections, output_path, keys: Mapping) -> SpatialData:
@@ -263,6 +280,12 @@ def _opened(sdata: SpatialData | str | Path, sections, output_path, keys: Mappin
     if output_path is not None:
         raise BadInput("output_path= copies shapes whole. Pass spatialdata.read_zarr(path) instead of the path.")
     return open_for(sdata, keys, sections)
+
+
+def _fitting(predictor: Predictor, targets: Targets, resolution, keep: str) -> tuple[Predictor, np.ndarray | None]:
+    """The model at the resolution of the targets, and the numbers of its genes that are written."""
+    found = fitting(predictor, targets.slides, resolution)
+    return found, columns_kept(found, keep)
 
 
 def _path(output_path: str | Path | None) -> Path | None:

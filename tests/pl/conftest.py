@@ -1,0 +1,1 @@
+from fixtures_of_verbs import *  # noqa: F403
