@@ -166,7 +166,7 @@ def test_a_slot_of_obsm_is_found_in_the_order_of_the_rows():
     slide, found = sqi.Slide.from_sdata(sdata, section="A"), bench.latent(sdata, "X_scVI")
     place = dict(zip(table.obs_names, table.obsm["X_scVI"], strict=True))
     np.testing.assert_array_equal(found, [place[name] for name in slide.names])
-    genes, spec = list(slide.var_names[:3]), sqi.CropSpec(100.0, 16)
+    genes, spec = list(slide.var_names[:3]), sqi.CropSpec(100.0, 32)
     known = bench.pairs([slide], genes, spec=spec, latent={"A": found})
     np.testing.assert_array_equal(known.latent, found[slide.measured])
     with pytest.raises(sqi.MissingKey, match="no obsm 'X_drvi'.*X_scVI"):

@@ -206,9 +206,9 @@ class Slide(Seen, Marked):
         section = section or str(sdata.attrs.get("section", shapes_key))
         shapes, among = _shapes_of(sdata, shapes_key, table_key, section_key, section)
         place = read.geometry(sdata, image_key, shapes_key, coordinate_system)
+        centers_px = read.apply(place.to_image, read.centers(shapes, shapes_key))
         found = {"mpp": mpp, "technology": technology, "table_key": table_key, "shapes_key": shapes_key}
         frame = read_frame(sdata, image_key, place.coordinate_system, **found)
-        centers_px = read.apply(place.to_image, read.centers(shapes, shapes_key))
         sizes_px = read.sizes(shapes) * read.similarity(place.to_image, shapes_key)[0]
         what = shapes.index, f"shapes '{shapes_key}'"
         check_inside(frame.pyramid, centers_px, *what, outside)
