@@ -11,6 +11,6 @@ SHORTER = {"stem": {"steps": 150, "lr": 3e-3, "n_samples": 4}}  # a checked mode
 
 
 @pytest.mark.parametrize("name", sqi.list_models())
-def test_every_registered_model_keeps_the_contract(name: str) -> None:
+def test_every_registered_model_keeps_the_contract(name: str, toy_slides) -> None:  # which keep their features
     config = replace(sqi.get_model(name).Config.small(), **SHORTER.get(name, {}))
-    assert len(check_predictor(name, config)) == len(CHECKS)
+    assert len(check_predictor(name, config, slides=toy_slides)) == len(CHECKS)

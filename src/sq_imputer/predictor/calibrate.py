@@ -51,6 +51,8 @@ LEAST = 1e-2  # share of what a model says, and of the gene's spread, below whic
 class Part:
     """A source of which only some measured rows count as measured."""
 
+    kept = False  # the fit on it: nobody asks it what is unlike its training rows
+
     def __init__(self, source: Source, measured: np.ndarray) -> None:
         self.source, self.measured = source, measured
 

@@ -35,7 +35,8 @@ def take(predictor: Model, sources: Sequence[Source]) -> None:
     look = _look_up(predictor, sources, rows)
     part = parts_of(sources)
     predictor.applicability.fit(look(np.ones(len(part), dtype=bool)))
-    if part.max() > 0:
+    kept = all(getattr(source, "kept", True) for source in sources)
+    if kept and part.max() > 0:
         predictor.applicability.calibrate((look(part != k), look(part == k)) for k in range(part.max() + 1))
 
 
