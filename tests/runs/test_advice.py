@@ -93,7 +93,7 @@ def test_a_bank_of_the_same_patient(patients, recalls, genes):
     helps(call, {}, ways[0])
 
 
-def test_scores_of_models_that_were_not_fitted_alike(predict, section, patients, genes):
+def test_scores_of_models_that_were_not_fitted_alike(predict, section, patients, genes, small_ridge):
     predict(reference=[patients["P2"]], layer_added="other")
 
     def call(**how):

@@ -27,7 +27,7 @@ def test_total_counts_of_the_prediction_are_kept_with_it(section, spy, genes):
     assert section.tables["between"].obs["total_counts"].isna().all()
 
 
-def test_scores_baselines_and_ceiling_are_those_of_the_full_library(section, spy, genes):
+def test_scores_baselines_and_ceiling_are_those_of_the_full_library(section, spy, genes, small_ridge):
     sqi.tl.predict(section, "spy", genes=genes, **QUICK)
     before = sqi.tl.score(section)
     cut(section, genes)

@@ -41,7 +41,7 @@ def test_a_picture_of_one_needs_its_name(predicted):
     assert sqi.pl.compare(predicted, ["NUC1"], section="spots-P2").shape == (1, 4)
 
 
-def test_scores_of_each_section_stand_beside_baselines_fitted_on_the_others(predicted, patients, genes):
+def test_scores_of_each_section_stand_beside_baselines_of_the_others(predicted, patients, genes, small_ridge):
     scores = sqi.tl.score(predicted)
     assert set(scores["section"]) == {"spots-P1", "spots-P2", "spots-P3"} and "ridge on texture" in set(
         scores["predictor"]

@@ -137,8 +137,8 @@ def check_layer_name(layer: str, others: Iterable[str]) -> None:
     if not write.is_word(layer) or low in RESERVED or low.startswith("x_") or low.endswith(ENDINGS):
         raise BadInput(
             f"{layer!r} cannot name a prediction: letters, digits, '_', '-' and '.' only, not {listed(RESERVED)}, "
-            f"nothing that begins with '__' or 'X_' or ends with {listed(ENDINGS)}: these name other slots; nor more "
-            f"than {write.MOST_BYTES} bytes. Pass another layer_added=."
+            f"nothing that begins with '__' or 'X_' or ends with {listed(ENDINGS, len(ENDINGS))}: these name other "
+            f"slots; nor more than {write.MOST_BYTES} bytes. Pass another layer_added=."
         )
     alike = [name for name in others if name != layer and name.lower() == low]
     if alike:
