@@ -39,6 +39,7 @@ _ROOMS = {
     "device": (),
     "pixels": ("crops", "pyramid"),
     "places": (),
+    "runs": ("alignment",),
     "section": ("checks", "keys", "overview", "pixel_size"),
     "store": ("journal",),
 }

@@ -7,7 +7,7 @@ import pytest
 import sq_imputer as sqi
 from sq_imputer.testing import CHECKS, check_predictor
 
-SHORTER = {"stem": {"steps": 150, "lr": 3e-3, "n_samples": 4}}  # a checked model is fitted seven times
+SHORTER = {"stem": {"steps": 100, "lr": 5e-3, "n_samples": 4}}  # a checked model is fitted seven times
 
 
 @pytest.mark.parametrize("name", sqi.list_models())
