@@ -166,7 +166,10 @@ class Model(Predictor):
         paper="Auxiliary gene learning with a learned cut-off of a ranking of genes (AGL, DkGSB).",
         established="Joint learning of primary and auxiliary genes, correlation as loss, one learned soft cut-off.",
         ours="Frozen features, gradient descent inside, a constant normalizer, three parts of rows, the scale.",
-        limits="No gain is promised: see history['control']. Auxiliary genes beyond the cut-off shrink to their mean.",
+        limits=(
+            "No gain is promised: see history['control']. Auxiliary genes beyond the cut-off shrink to their mean. Not "
+            "measured on real tissue yet; its defaults are first choices."
+        ),
         uncertainty="Standard deviation per gene: the error on left-out training data, the same in all rows.",
     )
 

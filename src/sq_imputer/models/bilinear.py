@@ -80,7 +80,10 @@ class Model(Predictor):
         paper="No publication of its own.",
         established="Ridge regression on a Kronecker product, by two eigendecompositions.",
         ours="Standardized genes, a constant beside the vectors, the penalty chosen on left-out genes and rows.",
-        limits="Genes share one matrix: a measured gene is predicted no better than its vector tells it from others.",
+        limits=(
+            "Genes share one matrix: a measured gene is predicted no better than its vector tells it from others. Not "
+            "measured on real tissue yet."
+        ),
         uncertainty="Standard deviation: leverage of the row, sized by the error on left-out training data.",
         zero_shot=True,
     )

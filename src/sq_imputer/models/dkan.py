@@ -253,7 +253,7 @@ class Model(Predictor):
         limits=(
             "Needs knowledge of genes and some hundred training rows. What the section says hangs on which rows are "
             "predicted together. Attention of kv='vector' selects nothing. How well it predicts real tissue has not "
-            "been measured yet, and its settings were tried on toy tissue alone."
+            "been measured yet, and its defaults are first choices."
         ),
         uncertainty="Spread of the prediction and the heads of the views, and a noise level per gene from training "
         "data that were left out.",
