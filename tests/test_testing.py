@@ -609,6 +609,14 @@ class KnowsEverything(Sound):
         return replace(super().predict(source, **how), ood=torch.full((len(source),), 0.5))
 
 
+@fails("check_other_genes", r"mean is \(103, 12\), not \(103, 13\)")
+class AnswersOnlyForItsOwn(Sound):
+    card = replace(Sound.card, zero_shot=True)
+
+    def for_genes(self, genes, knowledge=None):
+        return self
+
+
 @fails("check_sources_unchanged", r"\['expression'\] of section 'P1_1' changed")
 class ScalesTheSource(Sound):
     def optimize(self, sources, plan):
