@@ -63,7 +63,7 @@ nitpick_ignore_regex = [
     (
         "py:class",
         r"sq_imputer\.(section\.counts\.Counts|section\.looks\.Looks|encoders\._shelf\.Shelf|store\.workers\.Workers"
-        r"|contract\.Marks|contract\.WholeSlide|genes\.knowledge\.Aligned)",
+        r"|contract\.Marks|contract\.WholeSlide|genes\.knowledge\.Aligned|section\.maps\.OwnNuclei)",
     ),  # of no page
 ]
 intersphinx_mapping = (

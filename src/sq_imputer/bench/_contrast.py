@@ -105,6 +105,10 @@ def contrast(
     device
         Where it is trained; `"cpu"`, `"cuda"`.
 
+    Returns
+    -------
+    The tuned encoders.
+
     Raises
     ------
     BadInput

@@ -68,7 +68,7 @@ FLAT = 1e-6  # variance of a gene in a batch, standardized, below which it has n
 
 @dataclass(frozen=True)
 class Config(Views):
-    """What the model is made of, beside the features that it reads (:class:`sq_imputer.contract.Views`).
+    """What the model is made of, beside the features that it reads (:class:`sq_imputer.Views`).
 
     Parameters
     ----------

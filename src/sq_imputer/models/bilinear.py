@@ -51,7 +51,7 @@ GENE_FOLDS = 5
 
 @dataclass(frozen=True)
 class Config(Views):
-    """What the model is made of, beside the features that it reads (:class:`sq_imputer.contract.Views`).
+    """What the model is made of, beside the features that it reads (:class:`sq_imputer.Views`).
 
     Parameters
     ----------
