@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sq_imputer.errors import BadInput, check_number, listed
 from sq_imputer.ranges import check_ranges, within
 
-MAPS = ("edges", "nuclei")
+MAPS = {"edges": 1, "nuclei": 3}  # names of maps, and how many pictures each is
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
-from sq_imputer.contract import Batch, Needs, Prediction
+from sq_imputer.contract import Batch, Needs
 from sq_imputer.errors import BadInput
+from sq_imputer.needs import MAPS
 from sq_imputer.nn.transformer import Attention
-from sq_imputer.nn.triplex import Branches, Surroundings, distilled, turn_of
+from sq_imputer.nn.triplex import SMALL, Branches, Heads, Taught, turn_of
 from sq_imputer.nn.turns import Turn
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
@@ -45,13 +45,12 @@ from sq_imputer.ranges import one_of, within
 
 # B rows, C channels, S pixels a side, T tokens, W width, G genes
 
-CHANNELS = {"edges": 1, "nuclei": 3}
 BRANCHES = ("spot", "around")
 
 
 @dataclass(frozen=True)
-class Config(Surroundings):
-    """What BG-TRIPLEX is made of, beside how a spot is seen (`sq_imputer.nn.triplex.Surroundings`).
+class Config(Taught):
+    """What BG-TRIPLEX is made of, beside how a spot is seen and taught (`sq_imputer.nn.triplex.Taught`).
 
     Parameters
     ----------
@@ -65,14 +64,6 @@ class Config(Surroundings):
         Heads of the attention from image to boundaries.
     terms
         Heads in the loss beside the fused one: `"all"` five, or `"three"`: spot, context and section.
-    distillation
-        Weight of the fused prediction in the loss of the branches, against that of what was measured.
-    detach
-        Keep the branches from teaching the fused prediction.
-    lr, weight_decay, epochs, batch_size, validation
-        Training; `validation` is the share of rows held out to stop early.
-    calibration
-        Parts of the training data left out in turn to measure the noise, each a fit of as many epochs as were best.
     """
 
     maps: tuple[str, ...] = ("edges", "nuclei")
@@ -80,14 +71,6 @@ class Config(Surroundings):
     maps_um: float = within(1.0, 0.1)
     guide_heads: int = within(1, 1)
     terms: str = one_of("all", ("all", "three"))
-    distillation: float = within(0.3, 0, 1)
-    detach: bool = False
-    lr: float = within(1e-3, 0)
-    weight_decay: float = within(0.1, 0)
-    epochs: int = within(60, 1)
-    batch_size: int = within(64, 1)
-    validation: float = within(0.15, 0, below=1)
-    calibration: int = within(2, 0, but=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,14 +88,7 @@ class Config(Surroundings):
     def small(cls) -> Config:
         """For tests and the demo: fewer pixels, parts, tiles and epochs, and a narrow network."""
         return cls(
-            extent_um=112.0,
-            size_px=32,
-            context_um=(),
-            tokens=2,
-            neighbors=3,
-            width=16,
-            depth=(0, 1, 1, 1),
-            heads=(2, 2, 2, 2),
+            **SMALL,
             dropout=(0.0, 0.0, 0.0, 0.0),
             input_dropout=0.0,
             maps_px=16,
@@ -152,7 +128,7 @@ class Guidance(nn.Module):
         self.kinds = c.maps
         self.boundary = nn.ModuleDict(
             {
-                f"{branch} {kind}": Boundary(CHANNELS[kind], c.width, side)
+                f"{branch} {kind}": Boundary(MAPS[kind], c.width, side)
                 for branch, side in sides.items()
                 if side
                 for kind in c.maps
@@ -165,7 +141,7 @@ class Guidance(nn.Module):
     def forward(self, branch: str, x_BTW: Tensor, inside_BT: Tensor | None, maps_BVCSS: Tensor) -> Tensor:
         """Guided tokens `(B, T, W)` of a branch."""
         view = BRANCHES.index(branch)
-        parts = maps_BVCSS[:, view].split([CHANNELS[kind] for kind in self.kinds], dim=1)
+        parts = maps_BVCSS[:, view].split([MAPS[kind] for kind in self.kinds], dim=1)
         mask = None if inside_BT is None else inside_BT[:, None, None]
         query, added = self.norm(x_BTW), 0
         for kind, picture in zip(self.kinds, parts, strict=True):
@@ -174,7 +150,7 @@ class Guidance(nn.Module):
         return x_BTW + added
 
 
-class Model(Predictor):
+class Model(Heads, Predictor):
     """TRIPLEX, guided by edges and nuclei."""
 
     Config = Config
@@ -212,16 +188,6 @@ class Model(Predictor):
         uncertainty="Spread of the heads, and a noise level per gene from training data that were left out.",
     )
 
-    @property
-    def needs(self) -> Needs:
-        """What `triplex` needs, and maps of boundaries."""
-        return self.config.needs
-
-    @property
-    def mixes_sections(self) -> bool:
-        """A step sees one section, whose rows look at each other once."""
-        return not self.config.whole_slide
-
     def build(self) -> None:
         """The branches, their guidance, and a head for each before and after it."""
         self.branches = Branches(self.sizes, self.config)
@@ -231,11 +197,6 @@ class Model(Predictor):
         width, genes = self.config.width, len(self.genes)
         self.heads = nn.ModuleDict({name: nn.Linear(width, genes) for name in names})
         self.guidance = Guidance(self.config)
-
-    def optimizer(self):
-        """AdamW of all weights at once: there are many small ones."""
-        how = {"lr": self.config.lr, "weight_decay": self.config.weight_decay, "foreach": True}
-        return torch.optim.AdamW(self.parameters(), **how)
 
     def said(self, batch: Batch, turn: Turn | None = None) -> dict[str, Tensor]:
         """Standardized expression `(B, G)` by every head; everything is turned alike, in training at random."""
@@ -247,16 +208,3 @@ class Model(Predictor):
 
         found = self.branches(batch, turn, guide)
         return {name: head(found[name]) for name, head in self.heads.items()}
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Squared errors of all heads, on standardized expression."""
-        truth = (batch.expression - self.expression_mean) / self.expression_std
-        return distilled(self.said(batch), truth, self.config.distillation, detach=self.config.detach)
-
-    def predict_step(self, batch: Batch) -> Prediction:
-        """What the fused head says, and how far the heads differ; noise is added to it."""
-        said = self.said(batch)
-        spread = torch.stack(list(said.values())).std(dim=0, correction=0)
-        return Prediction(
-            mean=self.expression_mean + self.expression_std * said["fused"], std=self.expression_std * spread
-        )

@@ -60,8 +60,7 @@ from sq_imputer.nn import drawn
 from sq_imputer.nn.contrastive import ProjectionHead
 from sq_imputer.nn.drawn import Dropout
 from sq_imputer.nn.transformer import Block, CrossBlock
-from sq_imputer.nn.triplex import Branches, Surroundings, distilled
-from sq_imputer.nn.turns import any_turn
+from sq_imputer.nn.triplex import SMALL, Branches, Seeing, Surroundings, distilled, turn_of
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.ranges import one_of, within
@@ -131,10 +130,9 @@ class Config(Surroundings):
     @classmethod
     def small(cls) -> Config:
         """For tests and the demo: fewer pixels, parts, tiles and epochs, and a narrow network."""
-        seen = {"extent_um": 112.0, "size_px": 32, "context_um": (), "tokens": 2, "neighbors": 3, "width": 16}
-        shape = {"depth": (0, 1, 1, 1), "heads": (2, 2, 2, 2), "dropout": (0.1,) * 4, "input_dropout": 0.1}
-        genes = {"gene_depth": (1, 1, 1), "gene_heads": 2, "gene_dropout": 0.1}
-        return cls(**seen, **shape, **genes, lr=5e-3, epochs=18, validation=0.0, calibration=0)
+        dropout = {"dropout": (0.1,) * 4, "input_dropout": 0.1, "gene_dropout": 0.1}
+        genes = {"gene_depth": (1, 1, 1), "gene_heads": 2}
+        return cls(**SMALL, **dropout, **genes, lr=5e-3, epochs=18, validation=0.0, calibration=0)
 
     @classmethod
     def paper(cls) -> Config:
@@ -226,7 +224,7 @@ class GenePath(nn.Module):
         return self.norm(x_BSW)
 
 
-class Model(Predictor):
+class Model(Seeing, Predictor):
     """What is known of every gene asks what is seen of a spot."""
 
     Config = Config
@@ -258,16 +256,6 @@ class Model(Predictor):
         uncertainty="Spread of the prediction and the heads of the views, and a noise level per gene from training "
         "data that were left out.",
     )
-
-    @property
-    def needs(self) -> Needs:
-        """Crop, its parts, the tiles around it, the whole section, and what is known of genes."""
-        return self.config.needs
-
-    @property
-    def mixes_sections(self) -> bool:
-        """A step sees one section, whose rows look at each other once."""
-        return not self.config.whole_slide
 
     def further_sizes(self, sources: Sequence[Source]) -> dict[str, int]:
         """How many genes need a vector of their own, as nothing is known of them."""
@@ -308,7 +296,7 @@ class Model(Predictor):
             parts.append((tokens, inside))
             return tokens
 
-        found = self.branches(batch, any_turn(self.training), note)
+        found = self.branches(batch, turn_of(batch, self.training), note)
         fused = found["fused"][:, None]
         if self.config.kv == "vector":
             return found, fused, None
@@ -340,7 +328,9 @@ class Model(Predictor):
         genes_1SW = self.gene_tokens()[:, chosen]
         found, *tokens = self.views(batch)
         by_image = self.image_path(genes_1SW, *tokens)
-        heads = {f"head of {name}": linear(found[name], h.weight[chosen], h.bias[chosen]) for name, h in self._heads()}
+        heads = {
+            f"head of {name}": linear(found[name], h.weight[chosen], h.bias[chosen]) for name, h in self.heads.items()
+        }
         said = {"fused": self.out(by_image)[..., 0], **heads}
         supervised = distilled(said, truth_BG[:, chosen], self.config.distillation, detach=False)
         some = by_image[:MOST_SPOTS, :MOST_GENES]  # batches and genes are in random order
@@ -351,15 +341,12 @@ class Model(Predictor):
         """What gene tokens make of the expression of spots, `(B, S, W)`: in training alone."""
         return self.expression_path(genes_1SW, self.expression_encoder(truth_BG)[:, None])
 
-    def _heads(self):
-        return self.heads.items()
-
     # Prediction -----------------------------------------------------------------------------------
 
     def predict_step(self, batch: Batch) -> Prediction:
         """What genes made of the image, and how far that and the heads of the views differ; noise is added to it."""
         mean, found = self.told(batch)
-        spread = torch.stack([mean, *(head(found[name]) for name, head in self._heads())]).std(dim=0, correction=0)
+        spread = torch.stack([mean, *(head(found[name]) for name, head in self.heads.items())]).std(dim=0, correction=0)
         return Prediction(
             mean=self.expression_mean + self.expression_std * mean,
             std=self.expression_std * spread,

@@ -36,55 +36,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from sq_imputer.contract import Batch, Needs, Prediction
-from sq_imputer.nn.triplex import Branches, Surroundings, distilled, turn_of
+from sq_imputer.contract import Batch
+from sq_imputer.nn.triplex import SMALL, Branches, Heads, Taught, turn_of
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
-from sq_imputer.ranges import within
 
 # B rows, G genes, W width
 
 
 @dataclass(frozen=True)
-class Config(Surroundings):
-    """What TRIPLEX is made of, beside how a spot is seen (`sq_imputer.nn.triplex.Surroundings`).
-
-    Parameters
-    ----------
-    distillation
-        Weight of the fused prediction in the loss of the branches, against that of what was measured.
-    detach
-        Keep the branches from teaching the fused prediction.
-    lr, weight_decay, epochs, batch_size, validation
-        Training; `validation` is the share of rows held out to stop early.
-    calibration
-        Parts of the training data left out in turn to measure the noise, each a fit of as many epochs as were best.
-    """
-
-    distillation: float = within(0.3, 0, 1)
-    detach: bool = False
-    lr: float = within(1e-3, 0)
-    weight_decay: float = within(0.1, 0)
-    epochs: int = within(60, 1)
-    batch_size: int = within(64, 1)
-    validation: float = within(0.15, 0, below=1)
-    calibration: int = within(2, 0, but=1)
+class Config(Taught):
+    """What TRIPLEX is made of, beside how a spot is seen and taught (`sq_imputer.nn.triplex.Taught`)."""
 
     @classmethod
     def small(cls) -> Config:
         """For tests and the demo: fewer pixels, parts, tiles and epochs, and a narrow network."""
         return cls(
-            extent_um=112.0,
-            size_px=32,
-            context_um=(),
-            tokens=2,
-            neighbors=3,
-            width=16,
-            depth=(0, 1, 1, 1),
-            heads=(2, 2, 2, 2),
+            **SMALL,
             dropout=(0.0, 0.0, 0.0, 0.0),
             input_dropout=0.0,
             lr=1e-2,
@@ -114,7 +84,7 @@ class Config(Surroundings):
         )
 
 
-class Model(Predictor):
+class Model(Heads, Predictor):
     """A spot from its crop, the tiles around it and the whole section."""
 
     Config = Config
@@ -150,41 +120,13 @@ class Model(Predictor):
         uncertainty="Spread of the four heads, and a noise level per gene from training data that were left out.",
     )
 
-    @property
-    def needs(self) -> Needs:
-        """Crop, its parts, the tiles around it, and the whole section."""
-        return self.config.needs
-
-    @property
-    def mixes_sections(self) -> bool:
-        """A step sees one section, whose rows look at each other once."""
-        return not self.config.whole_slide
-
     def build(self) -> None:
         """The branches, and a head for each."""
         self.branches = Branches(self.sizes, self.config)
         width, genes = self.config.width, len(self.genes)
         self.heads = nn.ModuleDict({name: nn.Linear(width, genes) for name in self.branches.names})
 
-    def optimizer(self):
-        """AdamW of all weights at once: there are many small ones."""
-        how = {"lr": self.config.lr, "weight_decay": self.config.weight_decay, "foreach": True}
-        return torch.optim.AdamW(self.parameters(), **how)
-
     def said(self, batch: Batch) -> dict[str, Tensor]:
         """Standardized expression `(B, G)` by every head."""
         found = self.branches(batch, turn_of(batch, self.training))
         return {name: head(found[name]) for name, head in self.heads.items()}
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Squared errors of all heads, on standardized expression."""
-        truth = (batch.expression - self.expression_mean) / self.expression_std
-        return distilled(self.said(batch), truth, self.config.distillation, detach=self.config.detach)
-
-    def predict_step(self, batch: Batch) -> Prediction:
-        """What the fused head says, and how far the heads differ; noise is added to it."""
-        said = self.said(batch)
-        spread = torch.stack(list(said.values())).std(dim=0, correction=0)
-        return Prediction(
-            mean=self.expression_mean + self.expression_std * said["fused"], std=self.expression_std * spread
-        )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from sq_imputer.contract import Batch, Needs, Views
+from sq_imputer.contract import Batch, Needs, Prediction, Views
 from sq_imputer.errors import BadInput
 from sq_imputer.nn.drawn import Dropout
 from sq_imputer.nn.slide import SlideEncoder
@@ -19,6 +19,9 @@ from sq_imputer.ranges import within
 # B rows, T parts of a crop, N rows of a section, W width, F features
 
 Guide = Callable[[str, Tensor, Tensor | None], Tensor]  # of "spot" or "around", tokens (B, T, W), and which count
+# Of configs for tests and the demo: fewer pixels, parts and tiles, and a narrow network.
+SMALL = {"extent_um": 112.0, "size_px": 32, "context_um": (), "tokens": 2, "neighbors": 3, "width": 16}
+SMALL |= {"depth": (0, 1, 1, 1), "heads": (2, 2, 2, 2)}
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,32 @@ class Surroundings(Views):
 
 
 _PARTS = ("crop", "neighbors", "section", "fusion")
+
+
+@dataclass(frozen=True)
+class Taught(Surroundings):
+    """Surroundings, and how a head for every branch is taught.
+
+    Parameters
+    ----------
+    distillation
+        Weight of the fused prediction in the loss of the branches, against that of what was measured.
+    detach
+        Keep the branches from teaching the fused prediction.
+    lr, weight_decay, epochs, batch_size, validation
+        Training; `validation` is the share of rows held out to stop early.
+    calibration
+        Parts of the training data left out in turn to measure the noise, each a fit of as many epochs as were best.
+    """
+
+    distillation: float = within(0.3, 0, 1)
+    detach: bool = False
+    lr: float = within(1e-3, 0)
+    weight_decay: float = within(0.1, 0)
+    epochs: int = within(60, 1)
+    batch_size: int = within(64, 1)
+    validation: float = within(0.15, 0, below=1)
+    calibration: int = within(2, 0, but=1)
 
 
 class Embedding(nn.Sequential):
@@ -192,6 +221,42 @@ class Branches(nn.Module):
             return make()
         weights = [*self.slide.parameters(), *self.row_in.parameters()]
         return slide.once(("rows", *((weight.data_ptr(), weight._version) for weight in weights)), make)
+
+
+class Seeing:
+    """What a model sees whose config says so as :class:`Surroundings` does; goes before `Predictor`."""
+
+    @property
+    def needs(self) -> Needs:
+        """What the config says: crop, its parts, the tiles around it, the whole section, and more."""
+        return self.config.needs
+
+    @property
+    def mixes_sections(self) -> bool:
+        """A step sees one section, whose rows look at each other once."""
+        return not self.config.whole_slide
+
+
+class Heads(Seeing):
+    """A model that predicts by a head for every branch, of which `said` tells; its config is :class:`Taught`."""
+
+    def optimizer(self):
+        """AdamW of all weights at once: there are many small ones."""
+        how = {"lr": self.config.lr, "weight_decay": self.config.weight_decay, "foreach": True}
+        return torch.optim.AdamW(self.parameters(), **how)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Squared errors of all heads, on standardized expression."""
+        truth = (batch.expression - self.expression_mean) / self.expression_std
+        return distilled(self.said(batch), truth, self.config.distillation, detach=self.config.detach)
+
+    def predict_step(self, batch: Batch) -> Prediction:
+        """What the fused head says, and how far the heads differ; noise is added to it."""
+        said = self.said(batch)
+        spread = torch.stack(list(said.values())).std(dim=0, correction=0)
+        return Prediction(
+            mean=self.expression_mean + self.expression_std * said["fused"], std=self.expression_std * spread
+        )
 
 
 def _mean(tokens_BTW: Tensor, inside_BT: Tensor | None) -> Tensor:

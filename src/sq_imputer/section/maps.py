@@ -14,6 +14,7 @@ import numpy as np
 
 from sq_imputer.contract import CropSpec
 from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.needs import MAPS
 from sq_imputer.pixels import boundaries
 from sq_imputer.places import APART_UM
 from sq_imputer.progress import track
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 REVISION = 1
 PIECE = 512  # pixels of a piece
 SAMPLES = 8  # pieces by which it is found what is dark for a section
-CHANNELS = {"edges": 1, "nuclei": 3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +235,7 @@ def maps_of(frame: Frame, centers_px: np.ndarray, needs: Needs, nuclei: OwnNucle
     middle = pieces.of(centers_px)
     first = np.floor(middle - sides[-1] / 2 + 0.5 + APART_UM / pieces.mpp).astype(np.int64)  # of the widest
     drawn = _drawn(pieces, first, sides[-1], Renderer(needs.maps, nuclei), label)
-    channels = sum(CHANNELS[name] for name in needs.maps)
+    channels = sum(MAPS[name] for name in needs.maps)
     found = np.empty((len(first), len(sides), channels, size, size), dtype=np.uint8)
     for row, corner in enumerate(first):
         whole = _window(drawn, corner, sides[-1], channels)
