@@ -153,11 +153,9 @@ def rendered(labels: np.ndarray, mpp: float) -> np.ndarray:
     border = np.zeros_like(inside)
     for axis in (0, 1):
         differs = np.diff(labels, axis=axis) != 0
-        first, last = [(slice(None, -1), slice(1, None))[k] for k in (0, 1)]
-        at = [slice(None)] * 2
-        for part in (first, last):
-            at[axis] = part
-            border[tuple(at)] |= differs
+        along = np.moveaxis(border, axis, 0)  # a view
+        along[:-1] |= np.moveaxis(differs, axis, 0)
+        along[1:] |= np.moveaxis(differs, axis, 0)
     border &= inside
     if not inside.any():
         return np.zeros((3, *labels.shape), dtype=np.float32)
