@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import BadInput
+from sq_imputer.pl import _panels
 from sq_imputer.pl._text import plain
 from sq_imputer.runs.alignment import Alignment
 from sq_imputer.section.keys import verb
@@ -52,9 +53,7 @@ def alignment(found: Alignment, *, axes: Sequence[Axes] | None = None) -> np.nda
         raise BadInput(f"found is a {type(found).__name__}; expected what pp.alignment returns without apply=True.")
     if axes is None:
         axes = plt.subplots(1, PANELS, figsize=(13, 4), layout="constrained")[1]
-    axes = np.asarray(axes, dtype=object).ravel()
-    if len(axes) != PANELS:
-        raise BadInput(f"axes are {len(axes)}; expected {PANELS}.")
+    axes = _panels.in_a_row(axes, PANELS)
     looks = found.against_shift["look"]
     _map(axes[0], found, looks.min(), "all shifts")
     _map(axes[1], found, looks.max(), "around the best one")

@@ -10,6 +10,7 @@ import numpy as np
 from sq_imputer.errors import BadInput, named
 from sq_imputer.pl import _panels
 from sq_imputer.pl._compared import BY_FOLD, SPREAD, Look, call_panels, draw, is_of_classes, value_panels
+from sq_imputer.pl._placed import Placed
 from sq_imputer.pl._tables import columns_of, find_layer, find_table
 from sq_imputer.section.keys import verb
 
@@ -86,9 +87,6 @@ def compare(
     >>> axes = sqi.pl.compare(sdata, ["NUC1", "GLD1"], layer="ridge")
     """
     from sq_imputer.runs.views import section_of
-    from sq_imputer.section import read
-    from sq_imputer.section.pixel_size import as_seen
-    from sq_imputer.section.slide import Slide
 
     calls = genes is None
     names = None if calls else named("genes", genes)
@@ -101,12 +99,9 @@ def compare(
     table = sdata.tables[key]
     layer = find_layer(table, key, layer, names)
     made = table.uns.get("sq_imputer", {}).get(layer, {})
-    shapes_key = read.find_shapes(sdata, None, key)
-    shown = {"shapes_key": shapes_key, "table_key": None, "section_key": None, "target": None}  # places alone
-    slide = Slide.from_sdata(sdata, **{**as_seen(made), **shown})
-    rows, position = slide.rows_in(table, key)
+    placed = Placed.of(sdata, key, made)
     there = [name if name in table.layers else None for name in ("measured", layer, f"{layer}_std")]
-    parts = [None if name is None else columns_of(table, name, names)[rows] for name in there]
+    parts = [None if name is None else columns_of(table, name, names)[placed.rows] for name in there]
     if parts[0] is not None and not np.isfinite(parts[0]).any():
         parts[0] = None
     look = Look(vmin, vmax, _panels.color_map(cmap))
@@ -117,12 +112,11 @@ def compare(
         how = {"units": units, "spread": BY_FOLD if _folded(made) else SPREAD, "look": look}
         each = ([None if part is None else part[:, k] for part in parts] for k in range(len(names)))
         drawn = [value_panels(*one, **how) for one in each]
-    width, height = np.ptp(slide.xy_um, axis=0)
+    width, height = np.ptp(placed.slide.xy_um, axis=0)
     axes = _axes(ax, len(drawn), len(drawn[0]), calls or parts[2] is not None, height / width if width else 1.0)
-    picture = _panels.background(slide, made, _panels.pixels(axes)) if background else None
-    place = slide.xy_um[position], slide.size_um[position] / 2
+    picture = _panels.background(placed.slide, made, _panels.pixels(axes)) if background else None
     for row, panels, heading in zip(axes, drawn, [""] if calls else names, strict=True):
-        draw(row, panels[: len(row)], *place, background=picture, heading=heading)
+        draw(row, panels[: len(row)], placed.xy_um, placed.radius_um, background=picture, heading=heading)
     return axes
 
 

@@ -10,6 +10,7 @@ from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.pl import _panels
 from sq_imputer.pl._categories import colors_in, counted, palette
 from sq_imputer.pl._categories import legend as show_legend
+from sq_imputer.pl._placed import Placed
 from sq_imputer.runs.joined import restore
 from sq_imputer.section.keys import verb
 from sq_imputer.section.read import check_object
@@ -72,26 +73,19 @@ def domains(
     from matplotlib.colors import ListedColormap
 
     from sq_imputer.runs.views import section_of
-    from sq_imputer.section import read
-    from sq_imputer.section.pixel_size import as_seen
-    from sq_imputer.section.slide import Slide
 
     _labels(sdata, domain, key)
     sdata = section_of(sdata, key, section)
     column = _labels(sdata, domain, key)
     table, names = sdata.tables[key], list(column.cat.categories)
     made = _made(table, domain)
-    shapes_key = read.find_shapes(sdata, None, key)
-    shown = {"shapes_key": shapes_key, "table_key": None, "section_key": None, "target": None}  # places alone
-    slide = Slide.from_sdata(sdata, **{**as_seen(made), **shown})
-    rows, position = slide.rows_in(table, key)
-    codes = column.cat.codes.to_numpy()[rows].astype(float)
-    xy_um, radius_um = slide.xy_um[position], slide.size_um[position] / 2
+    placed = Placed.of(sdata, key, made)
+    codes = column.cat.codes.to_numpy()[placed.rows].astype(float)
+    xy_um, radius_um = placed.xy_um, placed.radius_um
     ax = _axes(xy_um) if ax is None else ax
     radius_um = _panels.visible_radius(ax, xy_um, radius_um)
-    _panels.panel(
-        ax, xy_um, radius_um, _panels.background(slide, made, _panels.pixels(np.array([ax]))) if background else None
-    )
+    picture = _panels.background(placed.slide, made, _panels.pixels(np.array([ax]))) if background else None
+    _panels.panel(ax, xy_um, radius_um, picture)
     codes[codes < 0] = np.nan
     colors = colors_in(table.uns, domain, names) or palette(len(names))
     _panels.spots(ax, xy_um, radius_um, codes, ListedColormap(colors), (-0.5, len(names) - 0.5))

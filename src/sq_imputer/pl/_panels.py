@@ -37,6 +37,14 @@ def pixels(axes: np.ndarray) -> int:
     return min(BACKGROUND_PX, int(np.ceil(2 * max(max(size.width, size.height) for size in sizes))))
 
 
+def in_a_row(axes, number: int) -> np.ndarray:
+    """Axes `(number,)` that a verb was handed, or made; an error if there are not so many."""
+    axes = np.asarray(axes, dtype=object).ravel()
+    if len(axes) != number:
+        raise BadInput(f"axes are {len(axes)}; expected {number}.")
+    return axes
+
+
 def background(slide: Slide, made: Mapping, most_px: int = BACKGROUND_PX) -> Background:
     """The square of tissue around all spots, turned as their coordinates are: one large crop, no finer than asked.
 

@@ -34,20 +34,25 @@ class Placed:
     made: Mapping
 
     @classmethod
-    def of(cls, sdata: SpatialData, key: str, layer: str, section: str | None) -> Placed:
-        """Of one section of a table, read as the prediction was."""
-        from sq_imputer.runs.views import section_of
+    def of(cls, sdata: SpatialData, key: str, made: Mapping) -> Placed:
+        """Of an object whose table is of one section, read as the prediction was that the record `made` is of."""
         from sq_imputer.section import read
         from sq_imputer.section.pixel_size import as_seen
         from sq_imputer.section.slide import Slide
 
-        sdata = section_of(sdata, key, section)
-        table = sdata.tables[key]
-        made = table.uns.get("sq_imputer", {}).get(layer, {})
         alone = {"table_key": None, "section_key": None, "target": None}  # places alone
         slide = Slide.from_sdata(sdata, **{**as_seen(made), "shapes_key": read.find_shapes(sdata, None, key), **alone})
+        table = sdata.tables[key]
         rows, position = slide.rows_in(table, key)
         return cls(table, rows, slide.xy_um[position], slide.size_um[position] / 2, slide, made)
+
+    @classmethod
+    def in_section(cls, sdata: SpatialData, key: str, layer: str, section: str | None) -> Placed:
+        """Of one section of a table, as the prediction of this layer was made."""
+        from sq_imputer.runs.views import section_of
+
+        sdata = section_of(sdata, key, section)
+        return cls.of(sdata, key, sdata.tables[key].uns.get("sq_imputer", {}).get(layer, {}))
 
     @property
     def aspect(self) -> float:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.errors import BadInput, MissingKey, check_frame, listed
+from sq_imputer.errors import MissingKey, check_frame, listed
+from sq_imputer.pl import _panels
 from sq_imputer.pl._text import plain
 from sq_imputer.section.keys import verb
 
@@ -57,9 +58,7 @@ def quality(table: DataFrame, *, axes: Sequence[Axes] | None = None) -> np.ndarr
         raise MissingKey(f"no column {listed(lost)}; expected a table of pp.quality.")
     if axes is None:
         axes = plt.subplots(1, PANELS, figsize=(9, 1.3 + 0.32 * len(table)), sharey=True, layout="constrained")[1]
-    axes = np.asarray(axes, dtype=object).ravel()
-    if len(axes) != PANELS:
-        raise BadInput(f"axes are {len(axes)}; expected {PANELS}.")
+    axes = _panels.in_a_row(axes, PANELS)
     rows = np.arange(len(table))
     _draw_sizes(axes[0], table, rows)
     _draw_colors(axes[1], table, rows)

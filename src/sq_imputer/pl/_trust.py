@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.errors import BadInput, MissingKey
+from sq_imputer.errors import MissingKey
 from sq_imputer.pl import _panels
 from sq_imputer.pl._placed import Placed
 from sq_imputer.pl._tables import find_layer, find_table
@@ -87,13 +87,11 @@ def trust(
         )
     found = [made["sections"][number] for number in sorted(made["sections"], key=int)]
     section = str(found[0]["section"]) if section is None and len(found) > 1 else section
-    placed = Placed.of(sdata, key, layer, section)
+    placed = Placed.in_section(sdata, key, layer, section)
     if axes is None:
         size = (13, 0.9 + 3.6 * placed.aspect)
         axes = plt.subplots(1, PANELS, figsize=size, layout="constrained", width_ratios=(1.2, 1, 1.2))[1]
-    axes = np.asarray(axes, dtype=object).ravel()
-    if len(axes) != PANELS:
-        raise BadInput(f"axes are {len(axes)}; expected {PANELS}.")
+    axes = _panels.in_a_row(axes, PANELS)
     _genes(axes[0], table.var, layer)
     _sections(axes[1], found, made)
     _spots(axes[2], placed, layer, background)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sq_imputer.errors import BadInput, MissingKey
+from sq_imputer.errors import MissingKey
 from sq_imputer.pl import _panels
 from sq_imputer.pl._placed import Placed
 from sq_imputer.pl._tables import columns_of, find_layer, find_table
@@ -75,14 +75,12 @@ def uncertainty(
     layer = find_layer(table, key, layer, [gene])
     if f"{layer}_upper" not in table.layers or f"{layer}_reliable" not in table.obs:
         raise MissingKey(f"no intervals of '{layer}' in tables['{key}']. Call tl.trust first.")
-    placed = Placed.of(sdata, key, layer, section)
+    placed = Placed.in_section(sdata, key, layer, section)
     table = placed.table
     if axes is None:
         size = (4.4 * PANELS, 0.9 + 3.2 * placed.aspect)
         axes = plt.subplots(1, PANELS, figsize=size, layout="constrained")[1]
-    axes = np.asarray(axes, dtype=object).ravel()
-    if len(axes) != PANELS:
-        raise BadInput(f"axes are {len(axes)}; expected {PANELS}.")
+    axes = _panels.in_a_row(axes, PANELS)
     picture = _panels.background(placed.slide, placed.made, _panels.pixels(axes)) if background else None
     values, low, high = (columns_of(table, f"{layer}{end}", [gene])[placed.rows, 0] for end in ("", "_lower", "_upper"))
     wide = high - low
