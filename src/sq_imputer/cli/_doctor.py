@@ -76,6 +76,7 @@ def _models() -> bool:
 def _store(path: Path) -> bool:
     """Whether what `sq-imputer predict` reads at its defaults is there, and what was predicted before."""
     from sq_imputer.io import read_zarr
+    from sq_imputer.runs.run import journals_beside
     from sq_imputer.section.slide import Slide
 
     try:
@@ -86,7 +87,7 @@ def _store(path: Path) -> bool:
     for name, table in sdata.tables.items():
         layers = ", ".join(map(printable, table.uns.get("sq_imputer", {}))) or "no prediction"
         typer.echo(f"table '{printable(name)}': {table.n_obs} rows x {table.n_vars}; {layers}")
-    for left in sorted(path.resolve().parent.glob(f".{path.name}.*.run")):
+    for left in journals_beside(path):
         typer.echo(f"unfinished: {left.name}; predict --resume goes on with it, or remove it")
     try:
         slide = Slide.from_sdata(sdata)

@@ -10,8 +10,9 @@ import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, listed, named
 from sq_imputer.report._page import Page, listed_once, with_intervals
+from sq_imputer.runs.reliability import EDGE, beyond
 from sq_imputer.runs.sections import check_table, records
-from sq_imputer.runs.views import names_of
+from sq_imputer.runs.views import names_of, with_table
 from sq_imputer.store.provenance import pythonic
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 DRAWN = 3  # genes: the best, the middle and the last of those scored
 MOST_SECTIONS = 4  # that are drawn
 DIGITS = 12  # of a hash
-UNLIKE = 0.95  # of obs["<model>_ood"]
 WITH_BASELINES = (
     "Given depth: beyond what the total counts of a spot tell, which no image says. What lies within the intervals of "
     "ridge on texture, or of depth only, is no gain. A constant, such as the mean, has no correlation."
@@ -101,7 +101,7 @@ def prediction(
     missing = [gene for gene in wanted or () if gene not in table.var_names]
     if missing:
         raise MissingKey(f"no {listed(missing)} in tables['{key}'].")
-    own = _apart(sdata, key)
+    own = with_table(sdata, key, table.copy())  # scores are kept there
     page = Page(f"Prediction in tables['{key}']")
     _about(page, table, names_of(table, key))
     _origin(page, found)
@@ -110,15 +110,6 @@ def prediction(
     _pictures(page, own, key, wanted or _chosen(table, scores))
     path.write_text(page.html(), encoding="utf-8")
     return path
-
-
-def _apart(sdata: SpatialData, key: str) -> SpatialData:
-    """The same elements with a table of its own and no store, so that scores are kept nowhere."""
-    from spatialdata import SpatialData
-
-    elements = {"images": dict(sdata.images), "labels": dict(sdata.labels), "shapes": dict(sdata.shapes)}
-    tables = {**sdata.tables, key: sdata.tables[key].copy()}
-    return SpatialData(**elements, tables=tables, attrs=dict(sdata.attrs))
 
 
 def _about(page: Page, table: AnnData, sections: Sequence[str]) -> None:
@@ -195,11 +186,10 @@ def _trust(page: Page, table: AnnData, found: Mapping) -> None:
             page.table(pd.DataFrame({f"{name}: genes that are": counts.index, "number": counts.to_numpy()}))
         else:
             page.words(f"{name}: which genes are predicted beyond chance was not tested; tl.trust does.", note=True)
-        ood = table.obs.get(f"{name}_ood")
-        known = None if ood is None else ood.to_numpy(dtype=float)[np.isfinite(ood.to_numpy(dtype=float))]
-        if known is not None and len(known):
-            share = float((known > UNLIKE).mean())
-            page.words(f"{name}: {share:.1%} of the rows look unlike training (obs['{name}_ood'] above {UNLIKE}).")
+        ood = table.obs[f"{name}_ood"].to_numpy(dtype=float) if f"{name}_ood" in table.obs else np.empty(0)
+        share = beyond(ood)
+        if share == share:
+            page.words(f"{name}: {share:.1%} of the rows look unlike training (obs['{name}_ood'] above {EDGE}).")
 
 
 def _chosen(table: AnnData, scores: DataFrame | None) -> list[str]:

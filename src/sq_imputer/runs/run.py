@@ -167,6 +167,12 @@ def journal_home(place: Place) -> Path:
     return store.parent / f".{store.name}.{place.key}.{place.layer}.run"
 
 
+def journals_beside(store: Path) -> list[Path]:
+    """Folders of the journals of runs into a store that have not come to their end."""
+    store = store.resolve()
+    return sorted(store.parent.glob(f".{store.name}.*.run"))
+
+
 def manifest(predictor: Predictor, targets: Sequence[Slide], training: Sequence[Slide], plan: Plan, **further) -> dict:
     """What a run is of: a journal with another manifest is another run's."""
     from importlib.metadata import version

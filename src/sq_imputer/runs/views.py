@@ -96,7 +96,6 @@ def elements_of(name: str, sections: Sequence[str]) -> list[str]:
 
 
 def _view(sdata: SpatialData, key: str, name: str, rows: np.ndarray, found: dict[str, dict]) -> View:
-    from spatialdata import SpatialData
 
     part = sdata.tables[key][rows].copy()
     attrs = part.uns["spatialdata_attrs"]
@@ -111,9 +110,15 @@ def _view(sdata: SpatialData, key: str, name: str, rows: np.ndarray, found: dict
         others = {field: value for field, value in record.items() if field != "sections_predicted"}
         kept[layer] = {**others, **(own[0] if own else {})}
     part.uns["sq_imputer"] = kept
-    tables = {other: table for other, table in sdata.tables.items() if other != key} | {key: part}
+    return View(with_table(sdata, key, part), rows)
+
+
+def with_table(sdata: SpatialData, key: str, table: AnnData) -> SpatialData:
+    """An object in memory of the same elements, with another table of this name."""
+    from spatialdata import SpatialData
+
     elements = {"images": dict(sdata.images), "labels": dict(sdata.labels), "shapes": dict(sdata.shapes)}
-    return View(SpatialData(**elements, tables=tables, attrs=dict(sdata.attrs)), rows)
+    return SpatialData(**elements, tables={**sdata.tables, key: table}, attrs=dict(sdata.attrs))
 
 
 def unseen(table: AnnData, name: str, layer: str, usable: np.ndarray, least: int, why: str) -> np.ndarray:
