@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QButtonGroup, QCheckBox, QComboBox, QRadioButton, QVBoxLayout, QWidget
 
+from sq_imputer.errors import MissingKey
 from sq_imputer.widget._desk import PREDICTED
 from sq_imputer.widget._job import Job
 from sq_imputer.widget._parts import Dock, Genes, Legend, refill, told
@@ -20,6 +21,20 @@ MOST_LISTED = 50
 def listed_predictions(session: Session) -> list[str]:
     """All predictions of an object, as boxes list them."""
     return [f"{key}{BETWEEN}{layer}" for key, layers in session.predictions().items() for layer in layers]
+
+
+def chosen_prediction(box: QComboBox) -> tuple[str, str]:
+    """Table and layer of the prediction that is chosen among those listed.
+
+    Raises
+    ------
+    MissingKey
+        If there is none.
+    """
+    if not box.currentText():
+        raise MissingKey("there is no prediction yet. Make one in the Predict dock.")
+    key, _, layer = box.currentText().partition(BETWEEN)
+    return key, layer
 
 
 class CompareDock(Dock):

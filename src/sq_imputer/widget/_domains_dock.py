@@ -6,9 +6,8 @@ import numpy as np
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QSlider
 
-from sq_imputer.errors import MissingKey
 from sq_imputer.pl._compared import Panel
-from sq_imputer.widget._compare import BETWEEN, listed_predictions
+from sq_imputer.widget._compare import chosen_prediction, listed_predictions
 from sq_imputer.widget._domains import Preview
 from sq_imputer.widget._job import Job
 from sq_imputer.widget._parts import Dock, button, refill, told
@@ -48,16 +47,10 @@ class DomainsDock(Dock):
         if start:
             self._timer.start(PAUSE_MS)
 
-    def _chosen(self) -> tuple[str, str]:
-        if not self.prediction.currentText():
-            raise MissingKey("there is no prediction yet. Make one in the Predict dock.")
-        key, _, layer = self.prediction.currentText().partition(BETWEEN)
-        return key, layer
-
     @told
     def look(self) -> None:
         """Domains as many as the slider says, at once; the first look at a prediction takes longer."""
-        chosen, number = self._chosen(), self.slider.value()
+        chosen, number = chosen_prediction(self.prediction), self.slider.value()
         if self.bar.busy:
             return
 
@@ -92,7 +85,7 @@ class DomainsDock(Dock):
     @told
     def write(self) -> None:
         """Find them again with ten starts, and write them as a column."""
-        (key, layer), number, name = self._chosen(), self.slider.value(), self.name.text()
+        (key, layer), number, name = chosen_prediction(self.prediction), self.slider.value(), self.name.text()
         if self.bar.busy:
             return
 

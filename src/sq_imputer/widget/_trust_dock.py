@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QComboBox
 
 from sq_imputer.errors import MissingKey
 from sq_imputer.pl._compared import Panel
-from sq_imputer.widget._compare import BETWEEN, listed_predictions
+from sq_imputer.widget._compare import chosen_prediction, listed_predictions
 from sq_imputer.widget._job import Job
 from sq_imputer.widget._parts import Dock, Table, button, refill, told
 
@@ -36,16 +36,10 @@ class TrustDock(Dock):
         """The predictions that there are."""
         refill(self.prediction, listed_predictions(self.desk.session))
 
-    def _chosen(self) -> tuple[str, str]:
-        if not self.prediction.currentText():
-            raise MissingKey("there is no prediction yet. Make one in the Predict dock.")
-        key, _, layer = self.prediction.currentText().partition(BETWEEN)
-        return key, layer
-
     @told
     def judge(self) -> None:
         """Tell skill from chance, in a thread."""
-        key, layer = self._chosen()
+        key, layer = chosen_prediction(self.prediction)
         if self.bar.busy:
             return
 
@@ -78,7 +72,7 @@ class TrustDock(Dock):
 
     def _then_shown(self, then) -> None:
         """Do something about the chosen prediction once it is the one that is shown."""
-        chosen = self._chosen()
+        chosen = chosen_prediction(self.prediction)
         if self.desk.canvas.shown and self.desk.looks_at(*chosen):
             then()
         elif not self.bar.busy:
