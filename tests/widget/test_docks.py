@@ -25,6 +25,7 @@ from qtpy.QtWidgets import QApplication, QPushButton  # noqa: E402
 from sq_imputer.progress import track  # noqa: E402
 from sq_imputer.widget import _napari_spatialdata as theirs  # noqa: E402
 from sq_imputer.widget import _window  # noqa: E402
+from sq_imputer.widget._canvas import grid_of  # noqa: E402
 from sq_imputer.widget._colors import NONE  # noqa: E402
 from sq_imputer.widget._desk import desk_of  # noqa: E402
 from sq_imputer.widget._job import Job  # noqa: E402
@@ -118,10 +119,10 @@ def test_genes_are_compared_in_one_view_and_side_by_side(window, home, dock, qtb
         compare.paint(gene)
     assert len(window.layers) == layers  # no layer per gene
     compare.spread.setChecked(True)
-    assert window.grid.enabled and window.grid.actual_shape(window.layers) == (2, 2)
+    assert grid_of(window).enabled and grid_of(window).actual_shape(window.layers) == (2, 2)
     assert len(window.layers) == layers + 6 and sum(not one.isHidden() for one in compare.legends.children()[1:]) == 4
     compare.spread.setChecked(False)
-    assert not window.grid.enabled and len(window.layers) == layers
+    assert not grid_of(window).enabled and len(window.layers) == layers
     np.testing.assert_allclose(desk.canvas.points.face_color[0, 3], 1)
 
 
@@ -189,6 +190,7 @@ def test_a_spot_is_explained_by_its_crop_and_its_map(window, home, dock, qtbot):
     assert explain.map.pixmap().width() == explain.crop.pixmap().width() > 100 and explain.table.isHidden()
 
 
+@pytest.mark.filterwarnings("default:domains of sections")
 def test_domains_follow_the_slider_and_are_written_when_asked_to(window, home, dock, qtbot):
     domains, desk = dock("Domains"), desk_of(window)
     domains.slider.setValue(3)

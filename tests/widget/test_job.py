@@ -55,6 +55,7 @@ def test_warnings_of_a_job_are_its_own_and_those_of_other_threads_are_not():
 
     def work():
         warnings.warn("few spots", UserWarning, stacklevel=1)
+        warnings.warn("an option of a library goes", DeprecationWarning, stacklevel=1)
         reached.set()
         goes_on.wait(10)
 

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from sq_imputer.pl._compared import Panel
 
 
+def grid_of(viewer: Viewer):
+    """The grid of a window's canvas, which `viewer.grid` names until napari 0.9."""
+    canvas = getattr(viewer, "canvas", None)
+    return canvas.grid if hasattr(canvas, "grid") else viewer.grid
+
+
 class Canvas:
     """The layers of a window that are ours.
 
@@ -66,8 +72,8 @@ class Canvas:
                 self._add(panel.title, image)
             for place, layer in enumerate([*own, *self._apart]):
                 layers.move(layers.index(layer), place)
-            self.viewer.grid.stride = -len(own)  # from the lowest layer on
-            self.viewer.grid.enabled = True
+            grid_of(self.viewer).stride = -len(own)  # from the lowest layer on
+            grid_of(self.viewer).enabled = True
         copies = [layer for layer in self._apart if layer.metadata.get("panel")]
         for layer, panel in zip([self.points, *copies], panels, strict=True):
             self._color(layer, panel, rows)
@@ -88,7 +94,7 @@ class Canvas:
         """One view again."""
         if not self._apart:
             return
-        self.viewer.grid.enabled = False
+        grid_of(self.viewer).enabled = False
         for layer in self._apart:
             if layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)

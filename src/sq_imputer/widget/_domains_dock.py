@@ -36,7 +36,7 @@ class DomainsDock(Dock):
         self.form.addRow(self.number, self.slider)
         self.form.addRow("column", self.name)
         self.column.addWidget(button("Look", self.look, "k-means of one start; nothing is written."))
-        self.column.addWidget(button("Write", self.write, "tl.domains: k-means of ten starts, into obs."))
+        self.column.addWidget(button("Write", self.keep, "tl.domains: k-means of ten starts, into obs."))
 
     def fill(self) -> None:
         """The predictions that there are."""
@@ -83,7 +83,7 @@ class DomainsDock(Dock):
         self.desk.paint_values(Panel(TITLE, codes, ListedColormap(palette(number)), ends, lambda *_: None))
 
     @told
-    def write(self) -> None:
+    def keep(self) -> None:
         """Find them again with ten starts, and write them as a column."""
         (key, layer), number, name = chosen_prediction(self.prediction), self.slider.value(), self.name.text()
         if self.bar.busy:

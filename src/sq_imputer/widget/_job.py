@@ -13,6 +13,7 @@ from sq_imputer.errors import Cancelled, SqImputerError, printable
 from sq_imputer.progress import quiet, watched
 
 _heard: dict[int, list[str]] = {}  # warnings by thread, of the jobs that run
+_OF_CODE = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)  # which libraries tell who calls them
 _gate = threading.Lock()
 _before: list[Callable] = []  # how warnings were shown before the first of these jobs
 
@@ -113,7 +114,7 @@ def _hearing(heard: list[str]) -> Iterator[None]:
 
 
 def _show(message, category, filename, lineno, file=None, line=None) -> None:
-    heard = _heard.get(threading.get_ident())
+    heard = None if issubclass(category, _OF_CODE) else _heard.get(threading.get_ident())
     if heard is not None:
         if printable(message) not in heard:
             heard.append(printable(message))
