@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from quick_zarr import *  # noqa: F403
 
 from sq_imputer.errors import BadInput
 from sq_imputer.io import read_st
@@ -162,15 +165,14 @@ def test_a_section_survives_zarr(tmp_path):
     assert back["spots"]["barcode"].tolist() == sdata["spots"]["barcode"].tolist()
 
 
-def test_tables_can_stay_in_the_store(tmp_path):
+def test_tables_can_stay_in_the_store(whole_store, tmp_path, small_ridge):
     import dask.array as da
     import spatialdata as sd
 
     import sq_imputer as sqi
 
-    (toy,) = sqi.datasets.toy(1).values()
-    toy.write(tmp_path / "toy.zarr")
-    known = {"config": {"size_px": 32, "context_um": ()}, "genes": 10}
+    shutil.copytree(whole_store, tmp_path / "toy.zarr")
+    known = {"genes": 10, "n_folds": 2}
     results = []
     for sdata in (sd.read_zarr(tmp_path / "toy.zarr"), sqi.io.read_zarr(tmp_path / "toy.zarr", lazy_tables=True)):
         sqi.tl.predict(sdata, "ridge", overwrite=True, **known)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from quick_zarr import *  # noqa: F403
 
 import sq_imputer as sqi
 from sq_imputer import encoders

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from quick_zarr import *  # noqa: F403
 
 import sq_imputer as sqi
 

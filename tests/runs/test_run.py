@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from contextlib import contextmanager
 
+import dask
 import numpy as np
 import pytest
 import spatialdata
@@ -57,22 +57,47 @@ def small_shards(monkeypatch):
 @pytest.fixture
 def how(genes):
     """Arguments for each model."""
-    small = sqi.get_model("ridge").Config.small()
-    return {name: {"genes": genes, "config": None if name == "spy" else small, **QUICK} for name in MODELS}
+    quick = {"config": {"size_px": 32, "context_um": ()}, "n_folds": 2}
+    return {"spy": {"genes": genes, **QUICK}, "ridge": {"genes": genes, **QUICK, **quick}}
+
+
+@pytest.fixture(scope="module")
+def wholes() -> dict:
+    """What `whole` gave, by the model: made once."""
+    return {}
 
 
 @pytest.fixture
-def whole(stored, spy, how, tmp_path):
+def whole(whole_store, spy, how, tmp_path, wholes):
     """A function that gives the table of a run that nobody interrupted."""
 
     def predicted(model: str):
-        other = spatialdata.deepcopy(stored)
-        other.write(tmp_path / "whole.zarr")
-        other = spatialdata.read_zarr(tmp_path / "whole.zarr")
-        sqi.tl.predict(other, model, resume=True, **how[model])
-        return spatialdata.read_zarr(tmp_path / "whole.zarr").tables["imputed"]
+        if model not in wholes:
+            path = shutil.copytree(whole_store, tmp_path / "whole.zarr")
+            sqi.tl.predict(spatialdata.read_zarr(path), model, resume=True, **how[model])
+            wholes[model] = spatialdata.read_zarr(path).tables["imputed"]
+        return wholes[model]
 
     return predicted
+
+
+@pytest.fixture(scope="module")
+def begun_runs() -> list:
+    """The folder of `begun`, made once."""
+    return []
+
+
+@pytest.fixture
+def begun(whole_store, begun_runs, spy, how, tmp_path, tmp_path_factory):
+    """The section in a store of its own, beside the journal of a run of `spy` that was killed."""
+    if not begun_runs:
+        folder = tmp_path_factory.mktemp("begun")
+        sdata = spatialdata.read_zarr(shutil.copytree(whole_store, folder / "section.zarr"))
+        with killed_after(5):
+            sqi.tl.predict(sdata, "spy", resume=True, **how["spy"])
+        begun_runs.append(folder)
+    shutil.copytree(begun_runs[0], tmp_path, dirs_exist_ok=True)
+    return spatialdata.read_zarr(tmp_path / "section.zarr")
 
 
 def journals(sdata) -> list:
@@ -102,14 +127,14 @@ def test_a_run_killed_anywhere_goes_on_and_gives_what_an_uninterrupted_one_gives
     expected, files = whole(model), 0
     seen = []
     while True:  # killed again and again, some files later each time
-        with killed_after(2 if model == "spy" else 6):
+        with killed_after(3 if model == "spy" else 5):
             sqi.tl.predict(spatialdata.read_zarr(stored.path), model, resume=True, **how[model])
             raise Killed  # it came to its end
         if not journals(stored):
             break
         files += 1
         seen.append(len(shards(stored)))
-        assert "imputed" not in spatialdata.read_zarr(stored.path).tables
+        assert not (stored.path / "tables/imputed").exists()
     assert files >= 5 and seen == sorted(seen)
     same(spatialdata.read_zarr(stored.path).tables["imputed"], expected)
 
@@ -132,11 +157,11 @@ def test_at_most_one_shard_is_computed_again(stored, spy, how, monkeypatch, mode
     assert len(set(asked)) == len(asked) - 1
 
 
-def test_what_is_known_of_a_section_is_found_once_for_all_shards(stored, how, monkeypatch):
+def test_what_is_known_of_a_section_is_found_once_for_all_shards(section, stored, how, monkeypatch):
     whole = []
     all_features = Slide.all_features
     monkeypatch.setattr(Slide, "all_features", lambda *a, **k: whole.append(1) or all_features(*a, **k))
-    sqi.tl.predict(stored, "ridge", key_added="plain", **how["ridge"])
+    sqi.tl.predict(section, "ridge", **how["ridge"])
     plain = len(whole)
     sqi.tl.predict(stored, "ridge", resume=True, **how["ridge"])
     assert len(whole) == 2 * plain
@@ -191,14 +216,12 @@ def test_a_damaged_model_in_the_journal_is_fitted_again(stored, spy, how, whole)
     ],
     ids=["genes", "seed", "folds", "config", "unit"],
 )
-def test_another_run_of_the_same_name_is_refused(stored, spy, how, digest, change, said):
-    with killed_after(5):
-        sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
-    kept, before, fits = shards(stored), digest(stored), len(spy.fits)
+def test_another_run_of_the_same_name_is_refused(begun, spy, how, digest, change, said):
+    kept, before, fits = shards(begun), digest(begun), len(spy.fits)
     with pytest.raises(sqi.BadInput) as refused:
-        sqi.tl.predict(stored, "spy", resume=True, **{**how["spy"], **change})
+        sqi.tl.predict(begun, "spy", resume=True, **{**how["spy"], **change})
     assert said in str(refused.value) and "delete the folder" in str(refused.value)
-    assert (shards(stored), digest(stored), len(spy.fits)) == (kept, before, fits)
+    assert (shards(begun), digest(begun), len(spy.fits)) == (kept, before, fits)
 
 
 def shift_counts(sdata) -> None:
@@ -232,24 +255,20 @@ def dim_image(sdata) -> None:
     ],
     ids=["counts", "image", "patient"],
 )
-def test_other_counts_or_another_image_are_another_run(stored, spy, how, change, said):
-    with killed_after(5):
-        sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
-    change(stored)
+def test_other_counts_or_another_image_are_another_run(begun, spy, how, change, said):
+    change(begun)
     with pytest.raises(sqi.BadInput, match=said):
-        sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
+        sqi.tl.predict(begun, "spy", resume=True, **how["spy"])
 
 
 @pytest.mark.parametrize(("by", "goes_on"), [(1e-9, True), (1.0, False)], ids=["rounding", "a pixel"])
-def test_spots_that_only_rounding_moved_are_those_of_the_run(stored, spy, how, by, goes_on):
-    with killed_after(5):
-        sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
-    stored.shapes["spots"]["geometry"] = stored.shapes["spots"].geometry.translate(by, by)
+def test_spots_that_only_rounding_moved_are_those_of_the_run(begun, spy, how, by, goes_on):
+    begun.shapes["spots"]["geometry"] = begun.shapes["spots"].geometry.translate(by, by)
     if goes_on:
-        sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
+        sqi.tl.predict(begun, "spy", resume=True, **how["spy"])
         return
     with pytest.raises(sqi.BadInput, match="targets.0.places differs"):
-        sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
+        sqi.tl.predict(begun, "spy", resume=True, **how["spy"])
 
 
 def test_a_run_that_is_not_to_be_resumed_leaves_nothing_on_the_way(stored, spy, how):
@@ -287,21 +306,33 @@ def test_a_result_that_cannot_be_written_is_not_computed_again(stored, spy, how,
     assert not computed
 
 
-@pytest.mark.slow
+def predict_slowly(path, how, begun) -> None:
+    """For a process of its own: a run, which says when some of its shards are there and is then held up."""
+    replace = Journal._replace
+
+    def noted(self, path, content):
+        replace(self, path, content)
+        if path.name.endswith("00002.shard"):
+            begun.set()
+            time.sleep(60)
+
+    Journal._replace = noted
+    with dask.config.set(scheduler="synchronous"):  # a fork has none of the threads of dask
+        sqi.tl.predict(spatialdata.read_zarr(path), "spy", resume=True, **how)
+
+
 def test_a_process_that_is_killed_goes_on(stored, how, whole):
-    expected = whole("ridge")
-    code = (
-        "import sys, spatialdata, sq_imputer as sqi\nfrom sq_imputer.store import journal\njournal.ROWS = 4\n"
-        f"sqi.tl.predict(spatialdata.read_zarr(sys.argv[1]), 'ridge', resume=True, genes={how['ridge']['genes']!r}, "
-        "config=sqi.get_model('ridge').Config.small(), n_folds=3, buffer_um=100.0)"
-    )
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(stored.path)])
-    while process.poll() is None and len(shards(stored)) < 4:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert journals(stored) and "imputed" not in spatialdata.read_zarr(stored.path).tables
-    sqi.tl.predict(stored, "ridge", resume=True, **how["ridge"])
+    expected = whole("spy")
+    processes = multiprocessing.get_context("fork")  # which has imported all, and knows the model
+    begun = processes.Event()
+    process = processes.Process(target=predict_slowly, args=(stored.path, how["spy"], begun), daemon=True)
+    process.start()
+    assert begun.wait(60)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert journals(stored) and not (stored.path / "tables/imputed").exists()
+    sqi.tl.predict(stored, "spy", resume=True, **how["spy"])
     same(spatialdata.read_zarr(stored.path).tables["imputed"], expected)
 
 
@@ -367,19 +398,18 @@ def ctrl_c_at(place, name: str, times: int):
 
 @pytest.mark.parametrize("resume", [False, True], ids=["at once", "resume"])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_ctrl_c_leaves_the_store_as_it_was_or_with_the_whole_table(stored, spy, how, digest, moment, resume):
-    *where, whole = MOMENTS[moment]
+def test_ctrl_c_leaves_the_store_as_it_was_or_with_the_whole_table(stored, how, whole, digest, moment, resume):
+    *where, there = MOMENTS[moment]
     before, sdata = digest(stored), spatialdata.read_zarr(stored.path)
     with ctrl_c_at(*where):
         sqi.tl.predict(sdata, "spy", resume=resume, **how["spy"])
     read = spatialdata.read_zarr(stored.path)
-    assert ("imputed" in read.tables) == whole
+    assert ("imputed" in read.tables) == there
     assert set(sdata.tables) <= set(read.tables) and digest(read, without=["imputed"]) == before
     left = [path.name for path in stored.path.parent.iterdir() if path != stored.path]
     assert all(name.endswith(".run") for name in left) and bool(left) <= resume, left
-    if whole:
-        sqi.tl.predict(stored, "spy", key_added="whole", **how["spy"])
-        same(read.tables["imputed"], stored.tables["whole"])
+    if there:
+        same(read.tables["imputed"], whole("spy"))
 
 
 # Elsewhere ----------------------------------------------------------------------------------------
