@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from spatialdata.transformations import Identity, Scale
 
+from sq_imputer.section import looks
 from sq_imputer.section.looks import Looks, look, looks_of, unlike
 from sq_imputer.section.slide import Slide
 
@@ -53,6 +54,18 @@ def test_it_does_not_hang_on_turns_and_mirrors(planted, sharp):
 def test_what_shows_nothing_or_no_rows_is_as_its_pixels_are(planted, sharp):
     assert drawn(planted, np.full_like(sharp, 230), 1.0).resolved_mpp == 1.0
     assert look(drawn(planted, sharp, 1.0).frame, np.empty((0, 2))).resolved_mpp == 1.0
+
+
+def test_a_picture_is_looked_at_once_and_another_of_its_name_anew(planted, sharp, monkeypatch):
+    monkeypatch.setattr(looks, "_FOUND", {})
+    monkeypatch.setattr(looks, "MOST_FOUND", 2)
+    seen, tiles = [], looks.Crops
+    monkeypatch.setattr(looks, "Crops", lambda *what, **how: seen.append(what) or tiles(*what, **how))
+    first, again, turned = (drawn(planted, one, 1.0) for one in (sharp, sharp, sharp[::-1]))
+    assert again.looks == first.looks and len(seen) == 1
+    assert turned.looks != first.looks and len(seen) == 2
+    assert look(first.frame, first.centers_px[:2]) and len(seen) == 3
+    assert len(looks._FOUND) <= 2
 
 
 KNOWN = {"mpp": 0.5, "resolved_mpp": 0.5, "white": (240.0, 235.0, 240.0), "blocks": 0.1}

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TILES = 32  # looked at, of which the half that shows most is measured
 SIDES = (256, 128, 64)  # pixels along a tile, the first of which fits four times into the image
+MOST_FOUND = 64  # looks that are remembered, so that one verb after the other on a picture looks at it once
+_FOUND: dict[tuple, Looks] = {}
 
 
 # Beyond these, a section is unlike those that a model was fitted on, and a warning says so.
@@ -69,11 +71,22 @@ def look(frame: Frame, centers_px: np.ndarray) -> Looks:
     mpp = frame.pixel.mpp
     if frame.pyramid is None or not len(centers_px):
         return Looks(mpp, mpp)
+    some = centers_px[np.unique(np.linspace(0, len(centers_px) - 1, TILES).astype(int))]
+    key = (frame.pyramid.fingerprint, mpp, some.tobytes())
+    if key not in _FOUND:
+        if len(_FOUND) >= MOST_FOUND:
+            _FOUND.clear()
+        _FOUND[key] = _look(frame, some)
+    return _FOUND[key]
+
+
+def _look(frame: Frame, some: np.ndarray) -> Looks:
+    """The same, at tiles around these points."""
+    mpp = frame.pixel.mpp
     least, size = min(frame.pyramid.shape), np.array(frame.pyramid.shape[::-1])
     side = next((side for side in SIDES if least >= 4 * side), min(SIDES[-1], least))
     if side < LEAST:
         return Looks(mpp, mpp)
-    some = centers_px[np.unique(np.linspace(0, len(centers_px) - 1, TILES).astype(int))]
     centers = np.clip(np.floor(some), side / 2, size - (side + 1) // 2)
     tiles = Crops(frame.pyramid, centers, CropSpec(side * mpp, side), mpp=mpp)[:]
     corners = np.floor(centers - side / 2).astype(int)[:, ::-1]
