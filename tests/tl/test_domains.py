@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import scanpy as sc
 import spatialdata
+from fixtures_of_verbs import GENES, Spy
 from shapely import Point
 from sklearn.metrics import adjusted_rand_score
 from spatialdata.transformations import get_transformation
@@ -38,16 +40,36 @@ def plant(table, layer: str = "spy", noise: float = 0.3, seed: int = 0) -> np.nd
     return region
 
 
+@pytest.fixture(scope="module")
+def _made(_pickled_toys) -> bytes:
+    wide, section = (pickle.loads(_pickled_toys[name]) for name in ("wide", "P1"))
+    sqi.tl.predict(wide, sqi.tl.fit(section, type("Model", (Spy,), {"fits": []}), genes=GENES))
+    return pickle.dumps(wide)
+
+
 @pytest.fixture
-def made(wide, section, spy, genes):
-    """A section of 237 spots with planted regions; one fitted model predicted it."""
-    sqi.tl.predict(wide, sqi.tl.fit(section, "spy", genes=genes))
-    return wide
+def made(_made):
+    """A section of 237 spots; one fitted model predicted it."""
+    return pickle.loads(_made)
 
 
 @pytest.fixture
 def planted(made):
     return made, plant(made.tables["imputed"])
+
+
+@pytest.fixture
+def seen(planted):
+    """The same, and texture features that tell the regions without a doubt: to compute them takes seconds."""
+    sdata, region = planted
+    keep_texture(sdata.tables["imputed"], np.eye(3)[region])
+    return planted
+
+
+def keep_texture(table, features: np.ndarray) -> None:
+    """As a prediction from texture keeps what it saw."""
+    table.obsm["X_texture"] = features
+    table.uns["sq_imputer"]["embeddings"] = {"X_texture": {"encoder": "texture"}}
 
 
 def column(sdata, name: str = "domain"):
@@ -274,7 +296,7 @@ def test_spots_that_were_not_measured_have_no_domain_of_the_measured(partly, spy
     assert set(column(sdata).cat.categories) == {"0", "1", "2"}
 
 
-@pytest.mark.parametrize("use", ["embedding", "both", "texture"])
+@pytest.mark.parametrize("use", ["embedding", "both"])
 def test_other_features_make_other_domains(planted, use):
     sdata, region = planted
     table = sdata.tables["imputed"]
@@ -283,15 +305,20 @@ def test_other_features_make_other_domains(planted, use):
     assert table.uns["domain"]["params"]["use"] == use
     found = adjusted_rand_score(region, column(sdata))
     assert found > 0.95 if use == "both" else found < 0.9
-    if use == "texture":
-        assert not [name for name in table.obsm if name.startswith("X_")]  # computed, not kept
 
 
-def test_texture_features_that_the_model_saw_are_used_again(planted):
-    sdata, region = planted
-    table = sdata.tables["imputed"]
-    table.obsm["X_texture"] = np.eye(3)[region]
-    table.uns["sq_imputer"]["embeddings"] = {"X_texture": {"encoder": "texture"}}
+def test_texture_features_that_no_model_saw_are_computed_and_not_kept(patients, spy, genes):
+    sdata = patients["P1"]
+    sqi.tl.predict(sdata, "spy", reference=patients["P2"], genes=genes)
+    region, table = plant(sdata.tables["imputed"]), sdata.tables["imputed"]
+    sqi.tl.domains(sdata, use="texture", n_domains=3)
+    assert table.uns["domain"]["params"]["use"] == "texture"
+    assert adjusted_rand_score(region, column(sdata)) < 0.9
+    assert not [name for name in table.obsm if name.startswith("X_")]
+
+
+def test_texture_features_that_the_model_saw_are_used_again(seen):
+    sdata, region = seen
     sqi.tl.domains(sdata, use="texture", n_domains=3)
     assert adjusted_rand_score(region, column(sdata)) == 1
 
@@ -393,8 +420,8 @@ def of(scores, predictor: str) -> pd.Series:
     return scores.set_index("predictor").loc[predictor]
 
 
-def test_agreement_with_the_planted_regions_stands_beside_controls(planted, digest):
-    sdata, region = planted
+def test_agreement_with_the_planted_regions_stands_beside_controls(seen, digest):
+    sdata, region = seen
     sqi.tl.domains(sdata, n_domains=3)
     labels = pd.Series(region.astype(str), index=sdata.tables["imputed"].obs_names)
     labels.iloc[:7] = None
@@ -404,14 +431,15 @@ def test_agreement_with_the_planted_regions_stands_beside_controls(planted, dige
     assert list(found["predictor"]) == ["domain", "texture alone", "measured", "random regions", "shuffled"]
     assert (found["n_domains"] == 3).all() and (found["n_spots"] == 230).all()
     assert of(found, "domain")["ari"] > 0.95 and of(found, "domain")["nmi"] > 0.9
+    assert of(found, "texture alone")["ari"] == 1
     assert abs(of(found, "shuffled")["ari"]) < 0.02
     assert 0.05 < of(found, "random regions")["ari"] < of(found, "random regions")["ari_high"] < 0.95
     assert found["ari_folds"].isna().all()
     pd.testing.assert_frame_equal(found, sqi.tl.agreement(sdata, labels, n_random=40))
 
 
-def test_agreement_with_a_column_of_the_measured_table_and_with_measured_domains(planted):
-    sdata, region = planted
+def test_agreement_with_a_column_of_the_measured_table_and_with_measured_domains(seen):
+    sdata, region = seen
     table = sdata.tables["imputed"]
     sdata.tables["table"].obs["label"] = pd.Categorical(region.astype(str))[::-1]
     sqi.tl.domains(sdata, n_domains=3)
@@ -448,6 +476,7 @@ def test_domains_that_are_the_folds_of_the_prediction_are_told(wide, spy, genes)
     table = wide.tables["imputed"]
     fold = table.obs["spy_fold"].to_numpy()
     table.layers["spy"] = np.eye(table.n_vars, dtype=np.float32)[fold]
+    keep_texture(table, table.obsm["spatial"])
     sqi.tl.domains(wide, layer="spy", n_domains=3)
     found = sqi.tl.agreement(wide, n_random=20)
     assert of(found, "domain")["ari_folds"] == 1
@@ -464,8 +493,8 @@ def test_random_regions_have_the_sizes_asked_for_and_are_compact():
     assert (labels[lattice.row] == labels[lattice.col]).mean() > 0.8
 
 
-def test_what_cannot_be_compared_is_an_error(planted):
-    sdata, _ = planted
+def test_what_cannot_be_compared_is_an_error(seen):
+    sdata, _ = seen
     with pytest.raises(MissingKey, match="no 'domain' in tables\\['imputed'\\].obs"):
         sqi.tl.agreement(sdata)
     sqi.tl.domains(sdata, n_domains=3)
