@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from drawn import GLASS, PINK
+from quick_zarr import *  # noqa: F403
 from scipy.sparse import csr_matrix
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
@@ -172,15 +174,13 @@ def slide(planted):
 
 
 @pytest.fixture(scope="session")
-def _toy_section():
+def _toy_section() -> bytes:
     from sq_imputer.datasets import toy
 
-    return toy(1, size_px=640, mpp=1.25, seed=11)["P1"]
+    return pickle.dumps(toy(1, size_px=640, mpp=1.25, seed=11)["P1"])
 
 
 @pytest.fixture
 def toy_section(_toy_section):
     """A toy section of its own, to be given columns."""
-    import spatialdata
-
-    return spatialdata.deepcopy(_toy_section)
+    return pickle.loads(_toy_section)

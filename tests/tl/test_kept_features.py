@@ -18,6 +18,7 @@ from sq_imputer.encoders import texture
 from sq_imputer.encoders._cards import TEXTURE
 
 CONFIG = {"size_px": 32, "extent_um": 100.0, "context_um": (200.0, 300.0)}
+ONE_VIEW = {"size_px": 32, "context_um": ()}  # what is solved grows with the cube of the features
 PANEL = ["NUC1", "GLD1", "STR1"]
 
 
@@ -85,7 +86,7 @@ def test_an_encoder_is_built_once_for_all_sections_and_views(patients, tinted):
 
 def test_after_the_pixels_have_changed_features_are_computed_anew(patients):
     section, other = patients["P1"], patients["P2"]
-    other_model = sqi.tl.fit(other, "ridge", genes=PANEL, config=CONFIG)
+    other_model = sqi.tl.fit(other, "ridge", genes=PANEL, config=ONE_VIEW | {"context_um": (200.0,)})
     old = predicted(section, other_model)
     assert np.array_equal(predicted(section, other_model), old)
     kept = np.asarray(section.tables["imputed"].obsm["X_texture"]).copy()
@@ -137,8 +138,9 @@ def test_a_model_asks_for_the_weights_of_its_fit(patients, tinted, files):
 
 
 def test_a_model_of_another_revision_is_to_be_fitted_again(patients, monkeypatch):
-    model = sqi.tl.fit(patients["P1"], "ridge", genes=PANEL, config=CONFIG)
-    old = predicted(patients["P2"], "ridge", config=CONFIG)
+    how = {"config": ONE_VIEW, "n_folds": 2, "buffer_um": 100.0}
+    model = sqi.tl.fit(patients["P1"], "ridge", genes=PANEL, config=ONE_VIEW)
+    old = predicted(patients["P2"], "ridge", **how)
     kept = patients["P2"].tables["imputed"].obsm["X_texture"]
     patients["P2"].tables["imputed"].obsm["X_texture"] = np.asarray(kept) + 1  # as another revision would have it
     monkeypatch.setattr(texture, "REVISION", -7)
@@ -146,13 +148,13 @@ def test_a_model_of_another_revision_is_to_be_fitted_again(patients, monkeypatch
         sqi.BadInput, match="'texture': the encoder as it is here has revision -7, .* Fit the model again"
     ):
         sqi.tl.predict(patients["P2"], model, overwrite=True)
-    np.testing.assert_array_equal(predicted(patients["P2"], "ridge", config=CONFIG), old)
+    np.testing.assert_array_equal(predicted(patients["P2"], "ridge", **how), old)
 
 
 def test_a_run_is_not_resumed_with_another_revision(stored, monkeypatch):
     from sq_imputer.runs import run
 
-    how = {"genes": PANEL, "config": CONFIG, "resume": True}
+    how = {"genes": PANEL, "config": ONE_VIEW, "resume": True}
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -168,8 +170,7 @@ def test_a_run_is_not_resumed_with_another_revision(stored, monkeypatch):
 
 def test_what_was_made_of_another_picture_is_said(patients):
     section, training = patients["P1"], [patients["P2"], patients["P3"]]
-    config = {"size_px": 32, "context_um": ()}
-    sqi.tl.predict(section, "ridge", reference=training, genes=PANEL, config=config)
+    sqi.tl.predict(section, "ridge", reference=training, genes=PANEL, config=ONE_VIEW)
     sqi.tl.score(section, baselines=False)  # nothing has changed: warnings are errors here
     mirror(section)
     with pytest.warns(
@@ -184,8 +185,7 @@ def test_what_was_made_of_another_picture_is_said(patients):
 
 def test_a_picture_that_a_model_was_fitted_on_is_of_its_patient_whatever_the_name(patients):
     section = patients["P1"]
-    config = {"size_px": 32, "context_um": ()}
-    ridge = sqi.tl.fit([section, patients["P2"]], "ridge", genes=PANEL, config=config)
+    ridge = sqi.tl.fit([section, patients["P2"]], "ridge", genes=PANEL, config=ONE_VIEW)
     other = sqi.datasets.toy(1, size_px=300, mpp=1.25, seed=77)["P1"]
     del section.tables["table"]  # the same slide, as its picture alone
     section.attrs["patient"], other.attrs["patient"] = "somebody else", "a third"

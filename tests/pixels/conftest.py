@@ -1,0 +1,1 @@
+from quick_zarr import *  # noqa: F403
