@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -24,6 +25,12 @@ REAL_DATA = Path(os.environ.get("SQ_IMPUTER_DATA", Path(__file__).parents[2] / "
 def pytest_configure() -> None:
     """Before torch is first imported: its waiting threads must not take the cores of a shared machine."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: a full collection that looks at it again takes most of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
