@@ -20,7 +20,7 @@ README = Path(__file__).parent.parent / "README.md"
 def test_the_blocks_of_readme_run_in_order(tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 3
-    spots = {"section": None, "C2": None, "C3": None, "C4": 10}  # as few as have domains: a spot that is explained takes seconds
+    spots = {"section": None, "C2": None, "C3": None, "C4": 10}  # explaining one takes seconds; domains need 10
     for seed, (name, n) in enumerate(spots.items()):
         sdata = sqi.datasets.toy(1, size_px=640, mpp=1.25, spots=n, seed=seed)["P1"]
         sdata.write(tmp_path / f"{name}.zarr")
