@@ -237,6 +237,17 @@ def test_a_part_computes_the_features_of_the_whole(planted, counting):
     assert counting.seen == 8
 
 
+def test_encoders_of_a_run_are_those_of_the_whole_that_a_part_is_of(toy_slides):
+    from sq_imputer.encoders._shelf import Shelf
+
+    slide, shelf = toy_slides[0].take(slice(8)), Shelf(dense=True)
+    part = slide.take([5, 2]).with_encoders(shelf)
+    spec = CropSpec(100.0, 32)
+    features = part.features("texture", spec)
+    assert part.made_by["texture"]["dense"] is True and slide.encoders is None
+    np.testing.assert_array_equal(features, slide.with_encoders(shelf).features("texture", spec)[[5, 2]])
+
+
 def test_a_part_keeps_every_field_of_its_rows(planted):
     slide = Slide.from_sdata(planted.section(rows=slice(6))).with_genes(["G3", "G1"])
     part = slide.take([7, 2])

@@ -125,7 +125,7 @@ class Pairs:
             raise BadInput(f"latent has {len(latent)} rows and section '{slide.section}' {len(slide)}; align them.")
         spec = CropSpec.of(spec)
         shelf = Shelf(weights_of(weights, [encoder]))
-        slide = replace(slide, encoders=shelf).with_genes(genes, unit)
+        slide = slide.with_encoders(shelf).with_genes(genes, unit)
         features = slide.features(encoder, spec, device=device)
         return cls(
             image=np.asarray(features[rows], dtype=np.float32),

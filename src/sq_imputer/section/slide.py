@@ -373,6 +373,11 @@ class Slide(Seen, Marked):
             done[id(self)] = replace(self, **parts, **known, made_by={})
         return done[id(self)]
 
+    def with_encoders(self, shelf: Shelf) -> Slide:
+        """The slide read by these encoders; of a part, the whole that it shares features with as well."""
+        parent = self._parent and (self._parent[0].with_encoders(shelf), self._parent[1])
+        return replace(self, encoders=shelf, _parent=parent, anchor=self.anchor and self.anchor.with_encoders(shelf))
+
     def crops(self, spec: CropSpec, *, threads: int = 2) -> Crops:
         """Crops around every row. Lazy, but for a few pixels that tell where odd pyramid levels lie."""
         return self.frame.crops(self.centers_px, spec, threads=threads, names=self.names)
