@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent import futures
 from pathlib import Path
 
 import numpy as np
@@ -102,9 +103,15 @@ def test_only_what_is_missing_is_run_again(stores, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
-def test_processes_change_no_number(stores, tmp_path):
+def test_processes_change_no_number(stores, tmp_path, monkeypatch):
+    """Cases know nothing of each other, so that one process takes both here: to begin a second takes seconds."""
+    asked, pool = [], futures.ProcessPoolExecutor
+    monkeypatch.setattr(
+        futures, "ProcessPoolExecutor", lambda n, *how, **more: asked.append(n) or pool(1, *how, **more)
+    )
     path = written(stores, contrasts={"clip": QUICK}, latent=None, tasks=["retrieval"], seeds=[0, 1])
     one, two = (bench.run_config(path, tmp_path / f"by {n}", processes=n) for n in (1, 2))
+    assert asked == [2]
     pd.testing.assert_frame_equal(one, two, check_exact=True)
     by_seed = [part.reset_index(drop=True) for _, part in two.groupby("seed")]
     assert len(by_seed) == 2 and len(two) == 2 * len(by_seed[0])

@@ -48,9 +48,13 @@ def worst(pyramid: Pyramid, xy: np.ndarray, radius: float) -> dict[int, float]:
 
 
 def element(image: np.ndarray, factors):
-    return Image2DModel.parse(
+    """An image of several levels, each computed once: lazy ones are made anew of the finest at every look."""
+    made = Image2DModel.parse(
         image, dims=("c", "y", "x"), c_coords=["r", "g", "b"], scale_factors=factors, transformations={"g": Identity()}
     )
+    for level in made.values():
+        level["image"].data = level["image"].data.persist(scheduler="synchronous")
+    return made
 
 
 @pytest.mark.parametrize(

@@ -20,17 +20,24 @@ from sq_imputer.tl._structures import STRUCTURES, Palette, glass_below
 EXPLAINED = ("explanation", "explanation_spots")
 
 
+SMALL = {"size_px": 32, "context_um": (300.0,)}
+PLAN = sqi.Plan(device="cpu", progress=False)
+
+
 @pytest.fixture(scope="module")
-def model():
-    sdata = sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=12)["P1"]
-    plan = sqi.Plan(device="cpu", progress=False)
-    return sqi.tl.fit(sdata, "nsl", genes=["NUC1", "STR1"], config={"size_px": 56, "epochs": 60}, plan=plan)
+def other():
+    """A section to fit models on."""
+    return sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=12)["P1"]
 
 
-@pytest.fixture
-def stored(section, tmp_path):
-    spatialdata.deepcopy(section).write(tmp_path / "section.zarr")
-    return spatialdata.read_zarr(tmp_path / "section.zarr")
+@pytest.fixture(scope="module")
+def model(other):
+    return sqi.tl.fit(other, "nsl", genes=["NUC1", "STR1"], config={"size_px": 56, "epochs": 60}, plan=PLAN)
+
+
+@pytest.fixture(scope="module")
+def ridge(other):
+    return sqi.tl.fit(other, "ridge", genes=["NUC1", "GLD1"], config=SMALL, plan=PLAN)
 
 
 def test_a_nuclei_gene_is_raised_by_nuclei_and_lowered_by_the_rest(section, model):
@@ -148,9 +155,7 @@ def test_the_provenance_is_enough_to_redo_it(section, model):
     assert again.equals(found)
 
 
-def test_a_model_of_features_and_contexts_is_explained_from_a_folder(section, model, tmp_path):
-    plan = sqi.Plan(device="cpu", progress=False)
-    ridge = sqi.tl.fit(section, "ridge", genes=["NUC1"], config=sqi.get_model("ridge").Config.small(), plan=plan)
+def test_a_model_of_features_and_contexts_is_explained_from_a_folder(section, ridge, tmp_path):
     ridge.save(tmp_path / "ridge")
     spots = section.tables["table"].obs_names[:3]
     found = sqi.tl.explain(section, "NUC1", model=tmp_path / "ridge", spots=spots, grid=4, key_added="by_ridge")
@@ -209,11 +214,8 @@ def test_a_map_is_not_taken_for_an_image_of_tissue(section, model):
 
 
 @pytest.mark.parametrize("where", ["section", "stored"])
-def test_a_linear_ridge_is_taken_apart_exactly(request, where):
+def test_a_linear_ridge_is_taken_apart_exactly(request, ridge, where):
     sdata = request.getfixturevalue(where)
-    other = sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=12)["P1"]
-    config = {"size_px": 32, "context_um": (300.0,)}
-    ridge = sqi.tl.fit(other, "ridge", genes=["NUC1", "GLD1"], config=config)
     found = sqi.tl.explain(sdata, ["GLD1", "NUC1"], model=ridge, method="feature_groups", key_added="parts")
     table = sdata.tables["parts_spots"]
     groups = table.uns["sq_imputer"]["parts"]["groups"]
@@ -224,14 +226,17 @@ def test_a_linear_ridge_is_taken_apart_exactly(request, where):
         np.testing.assert_allclose(whole, said[:, column], rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(np.abs(table.obsm[gene]).mean(axis=0), found[gene], rtol=1e-5)
     assert "parts" not in sdata.images
+
+
+def test_groups_of_features_do_not_explain_a_network(section, other):
     mlp = sqi.tl.fit(other, "mlp", genes=["NUC1"], config={"size_px": 32, "context_um": (), "epochs": 2})
     with pytest.raises(BadInput, match="'feature_groups' does not explain 'mlp'"):
-        sqi.tl.explain(sdata, "NUC1", model=mlp, method="feature_groups", key_added="more")
+        sqi.tl.explain(section, "NUC1", model=mlp, method="feature_groups", key_added="more")
 
 
-def test_contributions_of_genes_of_any_name_are_kept_apart(section):
+def test_contributions_of_genes_of_any_name_are_kept_apart(section, other):
     names = ["CCL3/L1/L3", "spatial", "NUC1 (v2)", "G" * 300, "nuc1", "NUC1"]
-    other = sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=12)["P1"]
+    other = spatialdata.deepcopy(other)
     table = other.tables["table"]
     table.var_names = [*names, *table.var_names[len(names) :]]
     ridge = sqi.tl.fit(other, "ridge", genes=names, config={"size_px": 32, "context_um": ()})

@@ -71,14 +71,10 @@ def between(fine: da.Array, coarse: da.Array, channels: tuple[int, ...]) -> Plac
     steps += [] if (ratio == whole).all() else [ratio]
     shifts = [np.arange(-r, r + 0.25, 0.5 if s < 6 else 1.0) for r, s in zip(reach, whole, strict=True)]
     places = _textured(coarse, channels)
-    errors = [np.zeros([len(s) for s in shifts]) for _ in steps]
-    total = 0.0
-    for corner, seen in places:
-        total += seen.var()
-        for error, step in zip(errors, steps, strict=True):
-            error += _differences(fine, channels, corner, seen, step, shifts)
-    if not places or not total:
+    total = sum(seen.var() for _, seen in places)
+    if not total:
         return None
+    errors = [_differences(fine, channels, places, step, shifts) for step in steps]
     best = min(range(len(steps)), key=lambda k: errors[k].min())
     at = np.unravel_index(errors[best].argmin(), errors[best].shape)
     least = errors[best][at]
@@ -107,15 +103,23 @@ def _textured(level: da.Array, channels: tuple[int, ...]) -> list[tuple[np.ndarr
     return [(corner, gray) for _, corner, gray in most.values()]
 
 
-def _differences(fine, channels, corner, seen, step, shifts) -> np.ndarray:
-    """`(shifts y, shifts x)` variance of what a place differs by from means of the finer pixels, at each shift."""
+def _differences(fine, channels, places, step, shifts) -> np.ndarray:
+    """`(shifts y, shifts x)` variance of what places differ by from means of the finer pixels, their sum, at each."""
     reach = np.array([shift[-1] for shift in shifts])
-    low = np.floor(corner * step - reach).astype(int) - 1
-    high = np.ceil((corner + seen.shape) * step + reach).astype(int) + 1
+    lows = [np.floor(corner * step - reach).astype(int) - 1 for corner, _ in places]
+    highs = [np.ceil((corner + seen.shape) * step + reach).astype(int) + 1 for corner, seen in places]
     size = np.array(fine.shape[1:])
-    gray = _read(fine, channels, [(np.clip(low, 0, size - 1), np.clip(high, 1, size))])[0]
-    if gray is None:
-        return np.zeros([len(shift) for shift in shifts])
+    boxes = [(np.clip(low, 0, size - 1), np.clip(high, 1, size)) for low, high in zip(lows, highs, strict=True)]
+    grays = _read(fine, channels, boxes)  # at once: a chunk of several places is read once
+    found = zip(grays, places, lows, highs, strict=True)
+    each = [
+        _difference(gray, *place, low, high, size, step, shifts) for gray, place, low, high in found if gray is not None
+    ]
+    return sum(each, np.zeros([len(shift) for shift in shifts]))
+
+
+def _difference(gray, corner, seen, low, high, size, step, shifts) -> np.ndarray:
+    """The same of one place, of whose finer pixels some may lie beyond the image."""
     before, after = np.maximum(-low, 0), np.maximum(high - size, 0)
     gray = np.pad(gray, list(zip(before, after, strict=True)), mode="edge")
     down, right = (
