@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,9 @@ from sq_imputer import encoders
 from sq_imputer.store import journal
 from sq_imputer.store.workers import Workers, _write_shard
 
+sys.path.insert(0, str(Path(__file__).parent))
+import writers  # noqa: E402
+
 HOW = {"n_folds": 2, "buffer_um": 100.0, "progress": False}
 
 
@@ -23,21 +28,24 @@ def client():
     """A cluster of two processes."""
     import dask
     from distributed import Client, LocalCluster
+    from distributed.utils import get_mp_context
 
     quick = {"distributed.worker.daemon": True, "distributed.admin.tick.interval": "1s"}
+    quick["distributed.worker.multiprocessing-method"] = "forkserver"
+    with dask.config.set(quick):
+        get_mp_context().set_forkserver_preload(writers.PRELOAD)
     alone = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
     with dask.config.set(quick), LocalCluster(**alone) as cluster, Client(cluster) as client:
         yield client
 
 
 @pytest.fixture
-def stored(_toys, tmp_path, monkeypatch):
+def stored(whole_store, tmp_path, monkeypatch):
     """Two copies of a section in stores of their own, and shards of few rows."""
     monkeypatch.setattr(journal, "ROWS", 8)
     found = []
     for name in ("one", "other"):
-        spatialdata.deepcopy(_toys["P1"]).write(tmp_path / f"{name}.zarr")
-        found.append(spatialdata.read_zarr(tmp_path / f"{name}.zarr"))
+        found.append(spatialdata.read_zarr(shutil.copytree(whole_store, tmp_path / f"{name}.zarr")))
     return found
 
 

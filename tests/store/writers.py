@@ -16,6 +16,9 @@ from spatialdata.models import Image2DModel, ShapesModel
 from sq_imputer.store import commit as stores
 from sq_imputer.store.write import new_table, put_layers, stream_layer, write_element
 
+# what a server of forks imports once; after it, nothing has run that a fork could cut off
+PRELOAD = ["spatialdata.models", "ome_zarr.reader", "ome_zarr.writer", "pyarrow.parquet", "distributed", "annsel"]
+PRELOAD += ["sq_imputer.store.write", "sq_imputer.tl", "sq_imputer.models.ridge"]
 N, G = 300, 20
 NAMES = [f"s{i}" for i in range(N)]
 
@@ -35,8 +38,13 @@ def circles(seed: int):
 
 
 def image(seed: int):
-    pixels = np.random.default_rng(seed).integers(0, 255, (3, 256, 256), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 255, (3, 64, 64), dtype=np.uint8)
     return Image2DModel.parse(pixels, dims=("c", "y", "x"), c_coords=list("rgb"), scale_factors=[2])
+
+
+def stored(store: Path, path: str) -> int | None:
+    """Which version of an element is stored, as `number` says it, of a store of which other kinds are not read."""
+    return number(spatialdata.read_zarr(store, selection=(path.partition("/")[0],)), path)
 
 
 def number(sdata, path: str) -> int | None:
