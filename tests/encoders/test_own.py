@@ -211,3 +211,10 @@ def test_an_exported_program_which_refuses_eval_is_an_encoder_all_the_same():
     program = Exported(3, 2)
     from_callable(program, "mine", size_px=40, transform=lambda crops: crops.float().mean(dim=(2, 3)))
     assert get_encoder("mine")(torch.zeros(2, 3, 40, 40, dtype=torch.uint8)).shape == (2, 2)
+
+
+def test_an_encoder_that_is_code_alone_sings_once(monkeypatch):
+    known = get_encoder("texture").provenance["canary"]
+    monkeypatch.setattr(_canary, "sung", None)
+    again = get_encoder("texture").provenance["canary"]
+    assert again == known and again is not known

@@ -52,6 +52,10 @@ def test_what_is_drawn_is_what_torchs_generator_gives_which_stays_as_it_was(name
     assert not torch.equal(first, second)
 
 
+def test_torch_does_not_load_its_compiler_for_it() -> None:
+    assert not hasattr(Chance.__torch_dispatch__, "__wrapped__")  # as what torch keeps from its compiler is
+
+
 def test_two_threads_draw_what_each_draws_alone() -> None:
     start = Barrier(2)
 

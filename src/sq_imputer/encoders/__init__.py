@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,5 +206,14 @@ def _with_canary(encoder: Encoder) -> Encoder:
     """The encoder, whose provenance says what it gives of the canary."""
     from sq_imputer.encoders._canary import sung
 
-    encoder.provenance = {**encoder.provenance, "canary": sung(encoder)}
+    canary = _of_code_alone(type(encoder)) if encoder.constant else sung(encoder)
+    encoder.provenance = {**encoder.provenance, "canary": list(canary)}
     return encoder
+
+
+@cache
+def _of_code_alone(kind: type[Encoder]) -> list[float]:
+    """What an encoder without weights gives of the canary, found once: it cannot change."""
+    from sq_imputer.encoders._canary import sung
+
+    return sung(kind())

@@ -21,7 +21,7 @@ class Encoder(ABC):
 
     Those override `maps` and `gather` too: the windows of a section that share pixels are then described together.
     `block` and `halo` are pixels: images for `maps` have sides of multiples of the first, and windows on them lie the
-    second or more inside.
+    second or more inside. One is `constant` that is code alone, made without arguments.
 
     Parameters
     ----------
@@ -33,6 +33,7 @@ class Encoder(ABC):
 
     block: int = 0
     halo: int = 0
+    constant: bool = False
     stride: int = 0  # from block to block of a section, where features hang on it; 0: whatever is cheapest
 
     def __init__(self, card: EncoderCard, provenance: dict[str, Any]) -> None:

@@ -216,7 +216,7 @@ def _surrounded(crops: Tensor) -> tuple[Tensor, Boxes]:
 class Texture(Encoder):
     """Hand-made features; see the top of this file. `FEATURES` names them."""
 
-    halo, block = HALO, BLOCK
+    halo, block, constant = HALO, BLOCK, True
 
     def __init__(self) -> None:
         super().__init__(TEXTURE, {"name": TEXTURE.name, "revision": REVISION})

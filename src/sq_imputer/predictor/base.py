@@ -347,8 +347,8 @@ class Predictor(nn.Module, ABC):
 
     def _train(self, sources: list[Source], plan: Plan) -> bool:
         """Build and train, from the start."""
+        self._take_statistics(sources)  # nothing is drawn
         with Chance(plan.seed):
-            self._take_statistics(sources)
             self.build()
         self.optimize(sources, plan)
         return True

@@ -37,6 +37,11 @@ class Chance(TorchDispatchMode):
         super().__init__()
         self.seed, self.generators = seed, {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would load its compiler, which takes seconds, and ask it about every operation."""
+        return False
+
     def of(self, predictor: Model) -> AbstractContextManager:
         """What to enter while a model computes: this, or its generators alone where the model asks for them."""
         return drawn_by(self.generator) if predictor.draws_by_name else self

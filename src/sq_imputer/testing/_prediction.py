@@ -17,6 +17,7 @@ from sq_imputer.testing._subject import CLOSE, Subject, blank, changed, finite, 
 
 AWAY = 0.15  # three standard errors of the share of a hundred calls that are right
 ROW = 5  # an arbitrary one
+MANY = 17  # rows that are predicted one by one, or by seven
 LOW, HIGH = 0.5, 1.6  # mean of squared errors in those said: a section of a hundred rows is not quite like two others
 
 
@@ -128,8 +129,11 @@ def check_target_labels(subject: Subject) -> None:
 
 def check_batch_size(subject: Subject) -> None:
     """The size of the batch does not change the prediction."""
-    for size in (1, 7, 1000):
-        same(subject.predict(batch_size=size), subject.prediction)
+    rows = np.arange(min(MANY, len(subject.target)))
+    together = subject.predict(rows=rows, batch_size=1000)
+    for size in (1, 7):
+        same(subject.predict(rows=rows, batch_size=size), together)
+    same(subject.predict(batch_size=1000), subject.prediction)
 
 
 def check_one_row(subject: Subject) -> None:

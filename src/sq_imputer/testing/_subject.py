@@ -6,7 +6,8 @@ import copy
 import random
 import signal
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import cache, cached_property
 from typing import Any
@@ -25,7 +26,8 @@ from sq_imputer.predictor.train import Plan
 from sq_imputer.section.slide import Slide
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
-SMALL = 40  # rows of a section in the fits that need not be good
+SMALL = 24  # rows of a section in the fits that need not be good; too few for fits on half of them
+BATCH = 24  # rows of a step of these: an epoch has two
 
 
 @cache
@@ -91,13 +93,33 @@ class Subject:
 
     @cached_property
     def few(self) -> list[Slide]:
-        """Some measured rows of every training section."""
-        return [slide.take(np.flatnonzero(slide.measured)[:SMALL]) for slide in self.training]
+        """Some measured rows of every training section, a fourth of which count as not measured."""
+        parts = [slide.take(np.flatnonzero(slide.measured)[:SMALL]) for slide in self.training]
+        return [replace(part, measured=np.arange(len(part)) % 4 < 3) for part in parts]
 
     @cached_property
     def quick(self) -> Predictor:
         """The model, fitted quickly on these; it need not be good."""
         return self.fit_quickly(self.few)
+
+    def differs(self, change: Callable[[list[Slide]], list[Slide]]) -> list[str]:
+        """What differs in a quick fit on changed sources, which must not matter: weights and buffers.
+
+        All such changes together are tried first: where they do not matter, no one of them does.
+        """
+        return [] if self.unmoved else changed(state(self.quick), state(self.fit_quickly(change(self.few))))
+
+    @cached_property
+    def unmoved(self) -> bool:
+        """Whether a quick fit stays the same, bit for bit, when all that must not matter to it is changed at once."""
+        sources = self.few
+        try:
+            for change in SAME:
+                sources = change(sources)
+            with other_states():
+                return not changed(state(self.quick), state(self.fit_quickly(sources)))
+        except Exception:  # noqa: BLE001 of any kind: the check that is about it says so
+            return False
 
     def fit(self, sources: Sequence[Slide], **plan) -> Predictor:
         """A fresh model, fitted on these sources."""
@@ -107,7 +129,7 @@ class Subject:
         """A fresh model, or this one, fitted in two epochs; what it says of so short a training is not shown."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return (predictor or self.unfitted()).fit(sources, replace(self.plan, epochs=2, **plan))
+            return (predictor or self.unfitted()).fit(sources, replace(self.plan, epochs=2, batch_size=BATCH, **plan))
 
     def predict(self, predictor: Predictor | None = None, **how) -> Prediction:
         """The prediction of the target section."""
@@ -123,6 +145,39 @@ class Subject:
         truth = self.target.expression[rows]
         mean = prediction.mean.numpy()[rows][:, [genes.index(gene) for gene in self.target.genes]]
         return float(1 - ((mean - truth) ** 2).mean() / truth.var(axis=0).mean())
+
+
+def relisted(slides: list[Slide]) -> list[Slide]:
+    """The sections, listed in another order."""
+    return slides[::-1]
+
+
+def renamed(slides: list[Slide]) -> list[Slide]:
+    """The sections, with other names of them and their individuals."""
+    return [replace(slide, section=f"x{slide.section}", group=f"x{slide.group}") for slide in slides]
+
+
+def in_float64(slides: list[Slide]) -> list[Slide]:
+    """The sections, with expression in float64."""
+    return [replace(slide, expression=slide.expression.astype(np.float64)) for slide in slides]
+
+
+def without_unmeasured(slides: list[Slide]) -> list[Slide]:
+    """The sections, with no numbers in rows that were not measured."""
+    return [replace(s, expression=np.where(s.measured[:, None], s.expression, np.nan)) for s in slides]
+
+
+SAME = (relisted, renamed, in_float64, without_unmeasured)  # what must not matter to a fit
+
+
+@contextmanager
+def other_states() -> Iterator[None]:
+    """Other random states of the process, for a while."""
+    before = np.random.get_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(99), np.random.seed(99)
+        yield
+    np.random.set_state(before)
 
 
 def by_gradient(model: type[Predictor]) -> bool:
