@@ -13,11 +13,20 @@ from sq_imputer.runs.sections import records
 QUICK = {"n_folds": 3, "buffer_um": 50.0}
 
 
+@pytest.fixture(scope="module")
+def tables():
+    """Tables of predictions by the name of a section: made once."""
+    return {}
+
+
 @pytest.fixture
-def predicted(patients, spy, genes):
-    """Three sections, each predicted out of fold and with domains."""
-    for sdata in patients.values():
-        sqi.tl.predict(sdata, "spy", genes=genes, **QUICK)
+def predicted(patients, spy, genes, tables):
+    """Three sections, each predicted out of fold."""
+    for name, sdata in patients.items():
+        if name not in tables:
+            sqi.tl.predict(sdata, "spy", genes=genes, **QUICK)
+            tables[name] = sdata.tables["imputed"].copy()
+        sdata.tables["imputed"] = tables[name].copy()
     return patients
 
 

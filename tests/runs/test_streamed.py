@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ def small(monkeypatch) -> None:
 @pytest.fixture(scope="module")
 def fitted(_toys):
     patients, genes = _toys, GENES
-    config = {"size_px": 32, "context_um": (300.0,)}
+    config = {"size_px": 32, "context_um": ()}
     return sqi.tl.fit([patients["P2"], patients["P3"]], "ridge", genes=genes, config=config)
 
 
@@ -35,10 +37,22 @@ def expected(_toys, fitted):
     return section.tables["imputed"]
 
 
+@pytest.fixture(scope="module")
+def stores() -> list:
+    """The store of `streamed`: made once."""
+    return []
+
+
 @pytest.fixture
-def stored(_toys, tmp_path):
-    spatialdata.deepcopy(_toys["P1"]).write(tmp_path / "section.zarr")
-    return spatialdata.read_zarr(tmp_path / "section.zarr")
+def streamed_store(whole_store, fitted, small, stores, tmp_path_factory, tmp_path):
+    """The section in a store of its own into which a prediction has been streamed, of which other tests have copies."""
+    if not stores:
+        path = shutil.copytree(whole_store, tmp_path_factory.mktemp("streamed") / "section.zarr")
+        sdata = spatialdata.read_zarr(path)
+        sqi.tl.predict(sdata, fitted)
+        stores.append(sdata)
+    path = shutil.copytree(stores[0].path, tmp_path / "section.zarr")
+    return spatialdata.read_zarr(path)
 
 
 def arrays(table) -> dict[str, np.ndarray]:
@@ -60,8 +74,8 @@ def same(one, other) -> None:
     assert next(known).keys() == next(known).keys()
 
 
-def test_a_streamed_table_is_that_of_memory(stored, fitted, expected, small, tmp_path) -> None:
-    sqi.tl.predict(stored, fitted)
+def test_a_streamed_table_is_that_of_memory(streamed_store, stores, fitted, expected) -> None:
+    (stored,) = stores
     table = stored.tables["imputed"]
     assert isinstance(table.X, da.Array) and isinstance(table.layers["ridge"], da.Array)
     same(expected, table)
@@ -75,8 +89,8 @@ def test_a_streamed_table_is_that_of_memory(stored, fitted, expected, small, tmp
     assert files and all(path.samefile(folder / "layers/ridge" / path.relative_to(folder / "X")) for path in files)
 
 
-def test_a_layer_is_added_and_replaced(stored, fitted, expected, small) -> None:
-    sqi.tl.predict(stored, fitted)
+def test_a_layer_is_added_and_replaced(streamed_store, fitted, expected, small) -> None:
+    stored = streamed_store
     sqi.tl.predict(stored, fitted, layer_added="again")
     sqi.tl.predict(stored, fitted, overwrite=True)
     for table in (stored.tables["imputed"], spatialdata.read_zarr(stored.path).tables["imputed"]):
@@ -88,7 +102,7 @@ def test_a_layer_is_added_and_replaced(stored, fitted, expected, small) -> None:
 def test_cells_are_streamed_to_another_store(_toys, genes, small, tmp_path) -> None:
     section, found = spatialdata.deepcopy(_toys["P1"]), []
     sqi.pp.grid(section, spacing_um=120.0)
-    how = {"genes": genes, "config": {"size_px": 32, "context_um": (300.0,)}, "shapes_key": "grid"}
+    how = {"genes": genes, "config": {"size_px": 32, "context_um": ()}, "shapes_key": "grid"}
     for path in (tmp_path / "out.zarr", None):  # the second in memory
         sqi.tl.predict(section, "ridge", output_path=path, **how)
         found.append(section.tables.pop("imputed"))

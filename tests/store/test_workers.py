@@ -18,7 +18,7 @@ from sq_imputer.store import journal
 from sq_imputer.store.workers import Workers, _write_shard
 
 sys.path.insert(0, str(Path(__file__).parent))
-import writers  # noqa: E402
+import writers
 
 HOW = {"n_folds": 2, "buffer_um": 100.0, "progress": False}
 
