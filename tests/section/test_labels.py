@@ -83,7 +83,7 @@ def labeled(section):
     return sd.SpatialData(images={"he": image}, labels={"cells": cells}, tables={"table": table}), circles
 
 
-def test_labels_are_predicted_as_the_circles_that_they_are_of(labeled, tmp_path):
+def test_labels_are_predicted_as_the_circles_that_they_are_of(labeled, tmp_path, small_ridge):
     sdata, circles = labeled
     slide, spots = Slide.from_sdata(sdata), Slide.from_sdata(circles)
     assert slide.instances.tolist()[-1] == 1000 and not slide.measured[-1]

@@ -20,7 +20,7 @@ def predicted(section):
     return section
 
 
-def test_classes_stand_beside_baselines_of_their_kind(predicted):
+def test_classes_stand_beside_baselines_of_their_kind(predicted, small_ridge):
     scores = sqi.tl.score(predicted, target="obs:cells", per="section", progress=False)
     means = scores.pivot(index="predictor", columns="metric", values="mean")
     assert set(means.index) == {"ridge", "mean", "depth only", "coordinates only", "ridge on texture"}
