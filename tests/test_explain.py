@@ -194,11 +194,12 @@ def test_rank_correlation_is_spearmans():
     assert explain.rank_correlation(a, np.ones((1, 30)))[0] == 0
 
 
+@pytest.mark.filterwarnings("ignore:the loss of mclstexp is")
 def test_methods_are_those_that_the_model_serves(tissue, ridge):
     assert explain.available(tissue.model) == ("stains", "occlusion", "input_x_gradient", "integrated_gradients")
     assert explain.available(ridge) == ("occlusion", "feature_groups")
     small = sqi.get_model("mclstexp").Config.small()
-    retrieves = sqi.get_model("mclstexp")(small).fit(tissue.train, PLAN)
+    retrieves = sqi.get_model("mclstexp")(small).fit(tissue.train, replace(PLAN, epochs=3, calibration=0))
     assert explain.available(retrieves) == ("neighbors", "occlusion")
     with pytest.raises(
         BadInput, match=r"'stains' does not explain 'mclstexp'; these do: \['occlusion'\].*tl.retrieved"
@@ -265,7 +266,7 @@ def test_integrated_gradients_are_complete_for_every_model_that_offers_them(tiss
             continue
         views = {field: value for field, value in (means | {"context_um": ()}).items() if hasattr(config, field)}
         model = sqi.get_model(name)(replace(config, **views)).fit(
-            tissue.train.take(np.arange(60)), replace(PLAN, epochs=3)
+            tissue.train.take(np.arange(60)), replace(PLAN, epochs=3, calibration=0)
         )
         if "integrated_gradients" not in explain.available(model):
             continue

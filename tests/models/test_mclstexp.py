@@ -22,7 +22,7 @@ MIX_IMAGE, MIX_GENES = rng.normal(size=(PARTS, 20)), rng.normal(size=(PARTS, GEN
 
 def config(**changes) -> Config:
     base = Config.small()
-    form = {"context_um": (), "per_section": False, "dropout": 0.1, "weight_decay": 0.1, "calibration": 0}
+    form = {"context_um": (), "per_section": False, "dropout": 0.1, "weight_decay": 0.1, "calibration": 0, "epochs": 20}
     return replace(base, **{**form, **changes})
 
 
@@ -211,7 +211,7 @@ def test_5_the_prediction_does_not_depend_on_the_order_of_the_bank(fitted, said,
 
 @pytest.mark.parametrize("position", ["none", "sinusoid", "learned"])
 def test_6_every_kind_of_position_trains(train, test, position) -> None:
-    model = Model(config(position=position)).fit(train, PLAN)
+    model = Model(config(position=position, epochs=12)).fit(train, PLAN)
     assert explained(model.predict(test, device="cpu"), test.expression) > 0.4
     moved = replace(train[0], xy_um=train[0].xy_um[::-1])
     assert torch.allclose(model.keys(train[0]), model.keys(moved), atol=1e-5) == (position == "none")
@@ -325,7 +325,7 @@ def test_recall_needs_the_genes_of_the_model(fitted, test) -> None:
 
 def test_the_papers_form_on_features_learns(train, test) -> None:
     """Vectors of any length, temperature 1, positions of variance 1, random batches, 200 neighbors."""
-    form = replace(Config.paper(), backbone="", context_um=(), per_section=False, lr=1e-3)
+    form = replace(Config.paper(), backbone="", context_um=(), per_section=False, lr=1e-3, epochs=45)
     model = Model(form).fit(train, PLAN)
     said = model.predict(test, device="cpu")
     assert model.mixes_sections and said.neighbors.shape == (140, 200)

@@ -16,7 +16,7 @@ NOISE = 0.3
 
 def config(**changes) -> mlp.Config:
     base = mlp.Config(context_um=(), per_section=False, hidden=64, members=4, dropout=0.1, weight_decay=0.01, lr=5e-3)
-    return replace(base, **{"epochs": 60, "calibration": 2, **changes})
+    return replace(base, **{"epochs": 35, "calibration": 2, **changes})
 
 
 def bent(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
