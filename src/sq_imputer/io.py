@@ -204,7 +204,7 @@ def assemble(
     patient
         Individual, if known.
     """
-    import dask
+    import dask.array as da
     from anndata import AnnData
     from spatialdata import SpatialData
     from spatialdata.models import Image2DModel, ShapesModel, TableModel
@@ -212,8 +212,9 @@ def assemble(
 
     systems = {"global": Identity(), "um": Scale([mpp, mpp], axes=("x", "y"))}
     times = halvings(pixels.shape[1:])
+    whole = _padded(pixels, 2**times)
     image = Image2DModel.parse(
-        _padded(pixels, 2**times),
+        whole,
         dims=("c", "y", "x"),
         c_coords=["r", "g", "b"],
         scale_factors=[2] * times,
@@ -221,9 +222,9 @@ def assemble(
         transformations=systems,
     )
     # Else every look at a coarse level would compute it anew from the finest.
-    levels = dask.persist(*(level["image"].data for level in image.values()), scheduler="synchronous")
-    for level, pixels in zip(image.values(), levels, strict=True):
-        level["image"].data = pixels
+    for level in list(image.values())[1:]:
+        whole = _halved(whole)
+        level["image"].data = da.from_array(whole, chunks=(3, CHUNK, CHUNK))
     radius = spot_diameter_um / 2 / mpp
     shapes = ShapesModel.parse(spots[["px", "py"]].to_numpy(float), geometry=0, radius=radius, transformations=systems)
     shapes["barcode"] = spots.index.astype(str).to_numpy(dtype=object)
@@ -240,6 +241,14 @@ def assemble(
 def _padded(pixels: np.ndarray, multiple: int) -> np.ndarray:
     """The picture, its last row and column repeated to a multiple: levels of other sizes lie beside where they say."""
     return np.pad(pixels, [(0, 0), *((0, -n % multiple) for n in pixels.shape[1:])], mode="edge")
+
+
+def _halved(pixels: np.ndarray) -> np.ndarray:
+    """Means of two by two pixels, without fractions: the levels that spatialdata makes, in a fraction of the time."""
+    total = pixels[:, ::2, ::2].astype(np.uint16)
+    for y, x in ((0, 1), (1, 0), (1, 1)):
+        total += pixels[:, y::2, x::2]
+    return (total >> 2).astype(np.uint8)
 
 
 def _separator(path: Path) -> str:
