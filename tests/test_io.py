@@ -31,6 +31,17 @@ def test_pixel_size_comes_from_the_lattice():
     assert "patient" not in sdata["table"].obs
 
 
+def test_levels_are_those_that_spatialdata_makes():
+    from spatialdata.models import Image2DModel
+
+    levels = [level["image"] for level in read_st(*small_section(), technology="st")["he"].values()]
+    made = Image2DModel.parse(levels[0].data, dims=("c", "y", "x"), scale_factors=[2] * (len(levels) - 1))
+    assert len(levels) > 1
+    for level, other in zip(levels, made.values(), strict=True):
+        assert level.dtype == other["image"].dtype
+        np.testing.assert_array_equal(level.data.compute(), other["image"].data.compute())
+
+
 def test_rows_are_joined_by_barcode():
     image, counts, spots = small_section()
     table = read_st(image, counts.sample(frac=1, random_state=1), spots, technology="st")["table"]
