@@ -39,20 +39,27 @@ def toy(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def predicted(toy, tmp_path_factory):
+def states() -> dict:
+    """What was hashed of objects that tests share, by their `id`: once, as nothing may change them."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def predicted(toy, tmp_path_factory, states):
     """The section with predictions of 12 genes by ridge, out of fold, and domains, also backed and shared."""
     section = copied(toy)
     section.path = None
-    sqi.tl.predict(section, "ridge", genes=12, n_folds=2, config={"size_px": 64, "context_um": (300.0,)})
+    sqi.tl.predict(section, "ridge", genes=12, n_folds=2, config={"size_px": 32, "context_um": ()})
     sqi.tl.domains(section, n_domains=3, method="kmeans")
     section.write(tmp_path_factory.mktemp("predicted") / "section.zarr")
+    states[id(section)] = None
     return section
 
 
 @pytest.fixture(scope="session")
 def fitted(predicted):
     """A model that was fitted on the section."""
-    return sqi.tl.fit(predicted, "ridge", genes=6, config={"size_px": 64, "context_um": (300.0,)})
+    return sqi.tl.fit(predicted, "ridge", genes=6, config={"size_px": 64, "context_um": ()})
 
 
 @pytest.fixture
@@ -99,7 +106,7 @@ def files() -> Callable:
 
 
 @pytest.fixture
-def unchanged(digest, files) -> Callable:
+def unchanged(digest, files, states) -> Callable:
     """A function that calls another one and checks that object and store are as before. Gives error and warnings."""
 
     def held(sdata):
@@ -109,7 +116,9 @@ def unchanged(digest, files) -> Callable:
             return None  # a damaged chunk cannot be read, here or by the verb; its file is hashed
 
     def of(sdata, call: Callable) -> SimpleNamespace:
-        before, error = (held(sdata), files(sdata)), None
+        before, error = states.get(id(sdata)) or (held(sdata), files(sdata)), None
+        if id(sdata) in states:
+            states[id(sdata)] = before
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             start = time.process_time()

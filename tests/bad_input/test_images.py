@@ -5,6 +5,7 @@ Ids that begin with "f" are rows of the table of faults: no common coordinate sy
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -44,12 +45,19 @@ def sdata(toy) -> SpatialData:
     return deepcopy(toy)
 
 
-@pytest.fixture
-def on_disk(sdata, tmp_path) -> SpatialData:
-    """The same, backed by a store."""
+@pytest.fixture(scope="session")
+def whole_on_disk(toy, tmp_path_factory) -> Path:
+    """A store of the same, to be copied."""
+    sdata = deepcopy(toy)
     put(sdata, pixels(sdata), scales=[2])
-    sdata.write(tmp_path / "section.zarr")
-    return read_zarr(tmp_path / "section.zarr")
+    sdata.write(tmp_path_factory.mktemp("on_disk") / "section.zarr")
+    return sdata.path
+
+
+@pytest.fixture
+def on_disk(whole_on_disk, tmp_path) -> SpatialData:
+    """The same, backed by a store."""
+    return read_zarr(shutil.copytree(whole_on_disk, tmp_path / "section.zarr"))
 
 
 def pixels(sdata) -> np.ndarray:
@@ -196,6 +204,7 @@ def test_missing_chunks_are_refused_or_taken_as_they_are(on_disk, refused, level
     chunk_file(on_disk, 1, 1, level).unlink()
     holds = ["1 chunk files of image 'he'", "shapes 'spots'", "/1/1'", "of 59 rows lie there", "expected none"]
     refused(on_disk, predict(on_disk), BadInput, *holds, "Copy the store again", "missing='fill'")
+    on_disk.path = None  # the result stays in memory
     predict(on_disk, missing="fill")()
     assert "ridge" in on_disk.tables["imputed"].layers
 
