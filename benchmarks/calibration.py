@@ -173,7 +173,9 @@ def remember(path: Path, table: pd.DataFrame) -> None:
         kept = {
             column: round(float(value), 3) for column, value in row.items() if column != "seconds" and value == value
         }
-        figures.setdefault("calibration", {}).setdefault(case, {})[name] = kept
+        known = figures.setdefault("calibration", {}).setdefault(case, {})
+        known.pop(name, None)  # "counts alone" comes last
+        known[name] = kept
     path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
