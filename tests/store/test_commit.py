@@ -130,26 +130,27 @@ def test_a_kill_leaves_all_or_nothing_of_the_first_element_of_a_kind(tmp_path, p
     assert check(store, "shapes/grid", before, consolidated, "shapes") == expected
 
 
-def test_kills_at_any_time_leave_all_of_the_old_or_all_of_the_new(store, processes):
+def test_kills_at_any_time_leave_all_of_the_old_or_all_of_the_new(store, processes, tmp_path_factory):
     """Four here, and four more for the other kind of store; benchmarks/faults.py has 300."""
     rng, found = np.random.default_rng(0), []
     ways = [*((path, "put") for path in PATHS), ("tables/table", "add")]
-    for i in range(-1, 4):
-        path, how = ways[i % len(ways)]
-        before, old = files(store, path), writers.stored(store, path)
+
+    def begun(store, path, how):
         ours, theirs = processes.Pipe()
-        process = start(processes, writers.write, str(store), path, how, None, theirs)
-        begin = ours.recv()
-        if i < 0:  # how long it takes
-            whole = ours.recv() - begin
-            end(process)
-            continue
-        time.sleep(rng.uniform(i / 4, (i + 1) / 4) * 1.1 * whole)  # sooner and later
+        return start(processes, writers.write, str(store), path, how, None, theirs), ours, ours.recv()
+
+    copy = shutil.copytree(store, tmp_path_factory.mktemp("whole") / store.name)
+    process, ours, begin = begun(copy, *ways[-1])
+    whole = ours.recv() - begin
+    end(process)
+    for (path, how), delay in zip(ways, (0, rng.uniform(0, 0.5), rng.uniform(0.5, 1), None), strict=True):
+        before = files(store, path)
+        process, ours, _ = begun(store, path, how)
+        ours.recv() if delay is None else time.sleep(delay * whole)  # the last is killed after its end
         process.kill()
         process.join()
         found.append(check(store, path, before, listed(store) is not None))
-        assert found[-1] in (old, 2)
-    assert len(set(found)) > 1, "no kill came in time"
+    assert found[0] == 1 and found[-1] == 2 and set(found) <= {1, 2}
 
 
 def test_ctrl_c_at_any_time_cleans_up_and_is_raised(store, processes):
@@ -161,7 +162,7 @@ def test_ctrl_c_at_any_time_cleans_up_and_is_raised(store, processes):
         ours, theirs = processes.Pipe()
         process = start(processes, writers.write, str(store), path, how, None, theirs)
         ours.recv()
-        time.sleep(rng.uniform(0, 0.1))
+        time.sleep(rng.uniform(0, 0.1) if i else 0)
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGINT)
         process.join(60)

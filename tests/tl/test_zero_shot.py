@@ -47,7 +47,8 @@ def test_genes_that_the_model_has_not_seen_are_written_and_marked(section, model
 def test_genes_of_the_fit_alone_are_no_zero_shot(section, model):
     sqi.tl.predict(section, model, genes=NAMES[1:3])
     table = section.tables["imputed"]
-    assert "zero_shot" not in table.var and list(table.layers) == ["measured", "bilinear", "bilinear_std"]
+    assert "zero_shot" not in table.var
+    assert set(table.layers) - {None} == {"measured", "bilinear", "bilinear_std"}  # anndata 0.13 lists X as None
 
 
 def test_a_saved_model_is_told_its_knowledge_again(section, model, tmp_path):
