@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sq_imputer.pixels import fingerprint as module
-from sq_imputer.pixels.fingerprint import GRID, SIDE, fingerprint
+from sq_imputer.pixels.fingerprint import GRID, SIDE, fingerprint, remembered
 from sq_imputer.pixels.pyramid import Pyramid
 
 
@@ -88,3 +88,10 @@ def test_a_pyramid_reads_its_own_once(monkeypatch):
     monkeypatch.setattr(pyramid, "fingerprint", lambda *a: calls.append(a) or "f")
     image = Pyramid(levels(drawn()))
     assert image.fingerprint == image.fingerprint == "f" and len(calls) == 1
+
+
+def test_what_is_remembered_is_found_once_until_there_are_too_many():
+    found, asked = {}, []
+    for key in (1, 1, 2, 1, 3, 1):
+        assert remembered(found, 2, key, lambda key=key: asked.append(key) or 10 * key) == 10 * key
+    assert asked == [1, 2, 3, 1] and found == {3: 30, 1: 10}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 import dask
 import dask.array as da
 import numpy as np
+
+K, V = TypeVar("K", bound=Hashable), TypeVar("V")
 
 SIDE = 64  # pixels along a window
 GRID = 4  # windows along an axis
@@ -48,3 +51,12 @@ def _read(parts: list[da.Array]) -> list[np.ndarray | None]:
         return list(dask.compute(*parts, scheduler="synchronous"))  # a chunk of several windows is read once
     except Exception:  # noqa: BLE001 of any kind: codecs and stores have no base of their own
         return [_read([part])[0] for part in parts] if len(parts) > 1 else [None]
+
+
+def remembered(found: dict[K, V], most: int, key: K, find: Callable[[], V]) -> V:
+    """What was found of an image under a key that tells it from others; it is looked for once, of so many at most."""
+    if key not in found:
+        if len(found) >= most:
+            found.clear()
+        found[key] = find()
+    return found[key]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import BadInput
-from sq_imputer.pixels.fingerprint import fingerprint
+from sq_imputer.pixels.fingerprint import fingerprint, remembered
 from sq_imputer.pixels.levels import Place, find
 
 if TYPE_CHECKING:
@@ -87,8 +87,4 @@ class Pyramid:
     @property
     def _places(self) -> list[Place | None]:
         key = (self.channels, *((level.name, level.shape) for level in self.levels))
-        if key not in _FOUND:
-            if len(_FOUND) >= MOST_FOUND:
-                _FOUND.clear()
-            _FOUND[key] = find(self.levels, self.channels)
-        return _FOUND[key]
+        return remembered(_FOUND, MOST_FOUND, key, lambda: find(self.levels, self.channels))

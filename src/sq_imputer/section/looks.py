@@ -10,6 +10,7 @@ import numpy as np
 
 from sq_imputer.contract import CropSpec
 from sq_imputer.pixels.crops import Crops
+from sq_imputer.pixels.fingerprint import remembered
 from sq_imputer.pixels.sharpness import LEAST, blocks, pixels_resolved
 from sq_imputer.pixels.stains import angle_between, stain_vectors, white_point
 
@@ -73,11 +74,7 @@ def look(frame: Frame, centers_px: np.ndarray) -> Looks:
         return Looks(mpp, mpp)
     some = centers_px[np.unique(np.linspace(0, len(centers_px) - 1, TILES).astype(int))]
     key = (frame.pyramid.fingerprint, mpp, some.tobytes())
-    if key not in _FOUND:
-        if len(_FOUND) >= MOST_FOUND:
-            _FOUND.clear()
-        _FOUND[key] = _look(frame, some)
-    return _FOUND[key]
+    return remembered(_FOUND, MOST_FOUND, key, lambda: _look(frame, some))
 
 
 def _look(frame: Frame, some: np.ndarray) -> Looks:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,7 +131,7 @@ def explain(
     slides = [Slide.from_sdata(sdata, **keys)] if sections is None else [*slides_of(sdata, sections, keys).values()]
     predictor = fitting(predictor, slides)
     slides = read_at(slides, for_model(slides, predictor.needs, predictor.provenance))
-    slides = [anchored(replace(slide, encoders=shelf), sdata) for slide in slides]
+    slides = [anchored(slide.with_encoders(shelf), sdata) for slide in slides]
     parts = [(slide, rows) for slide in slides if len(rows := _rows(slide, spots, slides))]
     names = [key_added] if sections is None else elements_of(key_added, [slide.section for slide, _ in parts])
     for name in names:
