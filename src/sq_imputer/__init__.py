@@ -13,6 +13,7 @@ from sq_imputer.predictor.registry import ModelCard, cite, get_model, list_model
 if TYPE_CHECKING:
     from sq_imputer import bench, datasets, encoders, explain, genes, io, pl, pp, report, scores, testing, tl, widget
     from sq_imputer.genes.knowledge import GeneKnowledge
+    from sq_imputer.genes.windows import GeneWindows
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.predictor.folder import load
     from sq_imputer.predictor.train import Plan
@@ -45,6 +46,7 @@ _ROOMS = {
 }
 _LAZY = {
     "GeneKnowledge": "sq_imputer.genes.knowledge",
+    "GeneWindows": "sq_imputer.genes.windows",
     "Plan": "sq_imputer.predictor.train",
     "Predictor": "sq_imputer.predictor.base",
     "Slide": "sq_imputer.section.slide",
@@ -56,6 +58,7 @@ __all__ = [
     "Batch",
     "CropSpec",
     "GeneKnowledge",
+    "GeneWindows",
     "MissingKey",
     "ModelCard",
     "Needs",

@@ -81,6 +81,15 @@ class Batch:
     maps
         `(B, 1 or 2, C, S, S)` uint8: boundaries in the crop and, with neighbors, in the block around the row. Edges
         have one channel, 0 to 255; nuclei have three: what they cover, their borders, and the distance to these.
+    bases
+        `(B, L)` uint8 around the transcription start site, which is number L // 2: 0 to 3 are A, C, G and T, 4 is
+        unknown (N) or beyond the end.
+    allowed
+        `(B, L)` bool: False where a base is unknown, on a blacklist, or not on the list of what is included.
+    tracks
+        `(B, L, T)` float32: signals along the window, such as accessibility; None where the windows have none.
+    extra
+        `(B, E)` float32: further numbers of a gene; None where the windows have none.
     slides
         The whole sections that the rows are of.
     at
@@ -105,6 +114,10 @@ class Batch:
     neighbors: Tensor | None = None
     inside: Tensor | None = None
     maps: Tensor | None = None
+    bases: Tensor | None = None
+    allowed: Tensor | None = None
+    tracks: Tensor | None = None
+    extra: Tensor | None = None
     at: Tensor | None = None
     xy_um: Tensor | None = None
     expression: Tensor | None = None
@@ -310,11 +323,14 @@ class Model(Protocol):
 
 @runtime_checkable
 class Source(Protocol):
-    """Rows that a model can be fitted on or asked about: spots of a section (`Slide`), or genes.
+    """Rows that a model can be fitted on or asked about: spots of a section (`Slide`), or genes (`GeneWindows`).
 
     `genes`, `unit` and `expression` describe the targets; `expression` is `(n, G)` float32 with NaN in rows that were
     not `measured`, or None. `group` is the individual (patient, mouse) that the rows come from, `section` the cut,
     `names` what rows are called, `xy_um` where they lie, `fingerprint` the identity of what was measured.
+
+    Where rows are genes, `genes` are the contexts that expression is predicted in, `section` and `group` the
+    chromosome, and `xy_um` is in base pairs along it.
     """
 
     names: np.ndarray

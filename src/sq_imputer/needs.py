@@ -122,6 +122,9 @@ class Needs:
         Center and scale the features within each section, which takes its stain and scanner out.
     knowledge
         Vectors of the genes (:class:`sq_imputer.GeneKnowledge`), which a fit keeps as buffers of the model.
+    sequence
+        Base pairs around the transcription start site, where rows are genes (:class:`sq_imputer.GeneWindows`); 0 for
+        none. Tracks and further numbers of a gene come along where the windows have them.
     """
 
     crop: CropSpec | None = None
@@ -135,6 +138,7 @@ class Needs:
     maps_um: float = 1.0
     per_section: bool = False
     knowledge: bool = False
+    sequence: int = 0
 
     def __post_init__(self) -> None:
         if self.crop is not None:
@@ -148,6 +152,9 @@ class Needs:
             raise BadInput(f"Needs.maps is {self.maps!r}; expected a tuple of some of {listed(MAPS)}.")
         check_number("Needs.maps_px", self.maps_px, 8, whole=True)
         check_number("Needs.maps_um", self.maps_um, 0.1)
+        check_number("Needs.sequence", self.sequence, 0, whole=True)
+        if self.sequence and self.crop is not None:
+            raise BadInput("Needs has both a crop and a sequence; rows are spots or genes. Leave out one of them.")
 
     @property
     def views(self) -> tuple[CropSpec, ...]:

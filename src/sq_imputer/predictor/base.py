@@ -30,7 +30,7 @@ from sq_imputer.predictor.parts import in_order
 from sq_imputer.predictor.registry import ModelCard, get_model
 from sq_imputer.predictor.resolutions import settings_of, tensors_of
 from sq_imputer.predictor.scaled import Apart, Scaled
-from sq_imputer.predictor.sources import check_sources, provenance, target_of
+from sq_imputer.predictor.sources import check_reads, check_sources, provenance, target_of
 from sq_imputer.predictor.statistics import kind_of_parts, summary, take, widths_of
 from sq_imputer.predictor.train import Plan
 from sq_imputer.progress import track
@@ -198,6 +198,7 @@ class Predictor(nn.Module, ABC):
         """
         sources = [sources] if isinstance(sources, Source) else list(sources)
         check_sources(sources, self.card)
+        check_reads(self.card, self.needs, sources)
         plan = Plan.of(plan)
         pick_device(plan.device)
         if plan.batch_size is not None and plan.batch_size < self.fewest_rows:
@@ -236,6 +237,7 @@ class Predictor(nn.Module, ABC):
             )
         size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
         device = pick_device(device)
+        check_reads(self.card, self.needs, [source], self.sizes)
         encoded.check(self, source, device)
         every = np.arange(len(source))
         rows, place = np.unique(every if rows is None else np.atleast_1d(every[rows]), return_inverse=True)
@@ -319,6 +321,8 @@ class Predictor(nn.Module, ABC):
     def bytes_per_row(self) -> int:
         """Memory that one row takes in a batch."""
         needs, sizes, block = self.needs, self.sizes, max(self.needs.neighbors, 1) ** 2
+        if needs.sequence:  # bases, which are allowed, tracks
+            return needs.sequence * (2 + 4 * sizes["tracks"]) + 4 * (sizes["extra"] + len(self.genes)) + 64
         if not needs.encoders:
             return 3 * needs.crop.size_px**2 * block + 4 * len(self.genes) + 64
         tiles = block * (sizes["features"] // len(needs.views)) if block > 1 else 0
@@ -356,7 +360,7 @@ class Predictor(nn.Module, ABC):
     def _read_features(self, sources: list[Source], plan: Plan) -> tuple[dict[str, int], dict[str, dict]]:
         """Compute the features once, where they are needed: their number, and the provenance of their encoders."""
         if not self.needs.encoders:
-            return {"features": 0}, {}
+            return {"features": 0, **(sources[0].sizes if self.needs.sequence else {})}, {}
         device = pick_device(plan.device)
         widths = [widths_of(source, self.needs, device) for source in sources][0]
         return widths, encoded.of_sources(sources, self.needs, device)

@@ -78,7 +78,9 @@ def measure(predictor: Model, sources: Sequence[Source], plan: Plan) -> None:
     """Set the size of the standard deviation of a model that was just fitted on these sources."""
     import torch
 
-    folds = _parts(sources, n_folds(predictor, plan), predictor.needs.crop.extent_um if predictor.needs.crop else 0.0)
+    needs = predictor.needs
+    apart = needs.crop.extent_um if needs.crop else float(needs.sequence)  # µm, or base pairs
+    folds = _parts(sources, n_folds(predictor, plan), apart)
     if not folds:
         return
     stopped = predictor.history["epochs"] if predictor.history.get("validation") else plan.epochs

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 
-from sq_imputer.contract import Source, Target
+from sq_imputer.contract import Needs, Source, Target
 from sq_imputer.errors import BadInput, listed
 from sq_imputer.predictor.folder import CONTROL
 from sq_imputer.predictor.registry import ModelCard, get_model, list_models
@@ -53,6 +53,28 @@ def check_sources(sources: Sequence[Source], card: ModelCard) -> None:
     if n_rows < 2:
         names = listed(source.section for source in sources)
         raise BadInput(f"sections {names} have {n_rows} measured rows; a fit needs 2 or more. Add sections.")
+
+
+def check_reads(
+    card: ModelCard, needs: Needs, sources: Sequence[Source], sizes: Mapping[str, int] | None = None
+) -> None:
+    """Check that a model of DNA is given windows of DNA, all with as many tracks, and a model of images is not.
+
+    `sizes` are those of a fit; those of the first source if left out.
+    """
+    for source in sources:
+        found = getattr(source, "sizes", None)
+        if (found is None) == bool(needs.sequence):
+            reads, rows = ("DNA", "no windows of it") if needs.sequence else ("images", "windows of DNA")
+            fix = "Give it sq_imputer.GeneWindows." if needs.sequence else "Take a model of the gene axis."
+            raise BadInput(f"'{card.name}' reads {reads}, and the rows of '{source.section}' are {rows}. {fix}")
+        sizes = found if sizes is None else sizes
+        odd = [f"{name} ({n}, expected {sizes[name]})" for name, n in (found or {}).items() if n != sizes[name]]
+        if odd:
+            raise BadInput(
+                f"windows of '{source.section}' have other numbers of {listed(odd)}. Make them with the same tracks= "
+                "and extra=."
+            )
 
 
 def provenance(sources: Sequence[Source], plan: Plan) -> dict:

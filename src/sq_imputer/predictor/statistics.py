@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sq_imputer.contract import Batch, Model, Needs, Source
+from sq_imputer.nn.bases import composition
 from sq_imputer.predictor.parts import Labels
 from sq_imputer.progress import track
 from sq_imputer.scores.moments import MANY, chunks, mean_and_std
@@ -18,6 +19,7 @@ from sq_imputer.scores.splits import spatial_blocks, whole_parts
 PARTS = 5  # that are left out in turn, to know how far rows lie that a model has not seen
 FEWEST = 20  # rows
 LEAST_SPREAD = 1e-6
+READ_BYTES = 2**26
 CLIP_SD = 10.0  # features farther out than this are artifacts, not tissue
 
 
@@ -38,6 +40,11 @@ def take(predictor: Model, sources: Sequence[Source]) -> None:
     kept = all(getattr(source, "kept", True) for source in sources)
     if kept and part.max() > 0:
         predictor.applicability.calibrate((look(part != k), look(part == k)) for k in range(part.max() + 1))
+
+
+def rows_at_once(predictor: Model) -> int:
+    """Rows that are looked at together where nothing is learned from them: as many as are some megabytes."""
+    return min(256, max(1, READ_BYTES // predictor.bytes_per_row))
 
 
 def parts_of(sources: Sequence[Source]) -> np.ndarray:
@@ -96,7 +103,8 @@ def _look_up(predictor: Model, sources: Sequence[Source], rows: list[np.ndarray]
     if needs.encoders:
         return lambda mask: _Features(predictor, sources, _chosen(rows, np.split(mask, ends)))
     known = torch.zeros(sum(map(len, rows)), 6)
-    read = ((k, b) for k, s in enumerate(sources) for b in predictor.seen(s, 256, rows=rows[k]))
+    size = rows_at_once(predictor)
+    read = ((k, b) for k, s in enumerate(sources) for b in predictor.seen(s, size, rows=rows[k]))
     starts = [0, *ends.tolist()]
     for k, batch in track(read, f"{predictor.card.name}: statistics", len(known), size=lambda one: len(one[1])):
         known[starts[k] + torch.from_numpy(np.searchsorted(rows[k], batch.index.numpy()))] = summary(batch).cpu()
@@ -133,7 +141,9 @@ def safe(std: np.ndarray) -> np.ndarray:
 
 
 def summary(batch: Batch) -> Tensor:
-    """What a row looks like in few numbers: its features, or mean and spread of the optical density of its pixels."""
+    """What a row looks like in few numbers: features, composition of DNA, or mean and spread of optical density."""
+    if batch.bases is not None:
+        return composition(batch.bases, batch.tracks)
     if batch.features is not None:
         return batch.features if batch.features.ndim == 2 else batch.features.mean(dim=1)
     pixels = batch.crops.float()

@@ -1,0 +1,364 @@
+r"""Genes as rows: windows of DNA around transcription start sites, and what is expressed of each gene.
+
+A window of length :math:`L` holds the bases :math:`s - \lfloor L/2 \rfloor, \dots` of the strand that the FASTA
+file has, so that the start site :math:`s` is number :math:`\lfloor L/2 \rfloor`; turned to the gene's own strand
+(`strand="reverse_complement"`) it is so for both strands. What lies beyond the ends of a chromosome is
+unknown, as N is.
+
+DNA is the same in all spots of a tissue. What can be learned of it is how genes differ, not how places do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sq_imputer.contract import Batch, Marks, Needs
+from sq_imputer.errors import BadInput, check_number, listed
+from sq_imputer.genes.cut import Loci, Sequences
+from sq_imputer.genes.genome import Genome
+from sq_imputer.genes.measured import AS_GIVEN, expressed
+from sq_imputer.genes.positions import place
+from sq_imputer.genes.tracks import Regions, Track, caller
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+    from pandas import DataFrame
+
+# n genes, L bases, T tracks, E further numbers, C contexts
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GeneWindows:
+    """Genes with the DNA around their start sites: a source of rows for models of the gene axis.
+
+    Made by :meth:`from_table` or :meth:`from_sequences`. Nothing of the DNA or the tracks is read until batches are
+    asked for. It stands where a :class:`sq_imputer.Slide` stands for images: :meth:`by_chromosome` gives one source per
+    chromosome, whose errors and splits are then by chromosome.
+
+    Parameters
+    ----------
+    names
+        `(n,)` names of the genes.
+    cut
+        What cuts the windows.
+    length
+        Base pairs of a window; a model that asks for fewer sees the middle.
+    genes
+        Names of the contexts that expression is predicted in, such as cell types.
+    expression
+        `(n, C)` float32, NaN where nothing was measured.
+    unit
+        Of the expression.
+    extra
+        `(n, E)` float32 further numbers of a gene, or None.
+    """
+
+    names: np.ndarray
+    cut: Loci | Sequences
+    length: int
+    genes: tuple[str, ...]
+    expression: np.ndarray | None
+    unit: str = AS_GIVEN
+    extra: np.ndarray | None = None
+
+    @classmethod
+    def from_table(
+        cls,
+        table: AnnData | DataFrame,
+        fasta: str | Path | Genome | Mapping[str, str],
+        annotation: str | Path | DataFrame | None = None,
+        *,
+        tracks: Mapping[str, object] | None = None,
+        target: str | list[str] | None = None,
+        layer: str | None = None,
+        unit: str | None = None,
+        length: int = 200_000,
+        strand: str = "keep",
+        normalize: str = "raw",
+        blacklist: str | Path | DataFrame | None = None,
+        include: str | Path | DataFrame | None = None,
+        extra: DataFrame | None = None,
+        rename: str | Mapping[str, str] | None = None,
+    ) -> GeneWindows:
+        """Windows around the start sites of the genes of a table.
+
+        Parameters
+        ----------
+        table
+            Genes with what is expressed of them: a DataFrame whose index names genes, or an AnnData, of whose rows the
+            counts are summed and given as `log1p_cp10k` of the sum (values that are no counts are averaged).
+        fasta
+            The genome: path of a FASTA file, plain or gzipped, or a mapping from chromosomes to letters.
+        annotation
+            GTF, GFF3 or BED file, or a table with the columns `chrom`, `tss` (counted from 0) and `strand`. Left out:
+            the table itself (`var` of an AnnData) has these columns.
+        tracks
+            Signals by name: paths of bigWig, bedGraph or fragment files, tables with `chrom`, `start`, `end` and a
+            value, or arrays by chromosome.
+        target
+            Columns of a DataFrame to predict, all numbers if left out; of an AnnData the column of `obs` whose labels
+            are the contexts, one context if left out.
+        layer
+            Layer of the AnnData; X if left out.
+        unit
+            What the expression is in, if it is to be called otherwise.
+        length
+            Base pairs of a window.
+        strand
+            `"keep"`: all windows as the FASTA file has them, as Seq2Exp reads them. `"reverse_complement"`: those of
+            genes on the - strand are turned, tracks with them.
+        normalize
+            Of the tracks: `"raw"`, `"p99"` or `"cpm"` (`sq_imputer.genes.tracks`).
+        blacklist
+            BED file or table of stretches that no model may use.
+        include
+            The same for stretches that alone may be used.
+        extra
+            Further numbers of every gene, such as half-life features: a table whose index names the genes.
+        rename
+            `"chr"`: chromosomes of the other files are called as in the FASTA with or without `chr`. Or a mapping from
+            the names there to the names in the FASTA.
+
+        Raises
+        ------
+        MissingKey
+            If a file, a column or a package is missing.
+        BadInput
+            If files are of different builds, call chromosomes differently, or have none of the genes; the message has
+            the fix.
+        """
+        genome = fasta if isinstance(fasta, Genome) else Genome(fasta)
+        found, called = expressed(table, target, layer, unit), caller(rename, genome)
+        if strand not in ("keep", "reverse_complement"):
+            raise BadInput(f"strand is {strand!r}; expected 'keep' or 'reverse_complement'.")
+        placed = place(found.names, found.ids, found.about if annotation is None else annotation, genome, called)
+        signals = tuple(Track.of(k, v, genome, normalize, called) for k, v in (tracks or {}).items())
+        masks = [
+            None if source is None else Regions.of(source, genome, name, called)
+            for name, source in (("blacklist", blacklist), ("include", include))
+        ]
+        turned = strand == "reverse_complement"
+        cut = Loci(genome, placed.chroms, placed.tss, placed.strands, turned, signals, *masks)
+        names = [found.names[row] for row in placed.rows]
+        return cls._made(
+            names, cut, length, found.contexts, found.values[placed.rows], found.unit, _numbers_of(extra, names)
+        )
+
+    @classmethod
+    def from_sequences(
+        cls,
+        sequences: Sequence[str],
+        expression=None,
+        *,
+        names: Sequence[str] | None = None,
+        group: Sequence[str] | None = None,
+        genes: Sequence[str] = ("expression",),
+        unit: str = AS_GIVEN,
+        length: int | None = None,
+        extra=None,
+    ) -> GeneWindows:
+        """Windows of sequences at hand, such as promoters of a reporter assay.
+
+        Parameters
+        ----------
+        sequences
+            Letters of every window. Shorter ones are filled up with unknown bases on both sides.
+        expression
+            `(n,)` or `(n, C)`, NaN where not measured; None if nothing was.
+        names
+            Names of the rows; numbers if left out.
+        group
+            What rows of must not be parted by a split, such as the family that a sequence is a variant of; it stands
+            where the chromosome stands for genes. All rows are of one group if left out.
+        genes
+            Names of the columns of `expression`.
+        unit
+            Of the expression.
+        length
+            Of the windows; the longest sequence's if left out. Of longer sequences the middle is taken.
+        extra
+            `(n, E)` further numbers.
+        """
+        sequences = list(sequences)
+        if not sequences or not all(isinstance(one, str) and one for one in sequences):
+            raise BadInput(f"{len(sequences)} sequences, or some are empty or no text; expected letters of each.")
+        names = [str(k) for k in range(len(sequences))] if names is None else names
+        group = ["sequences"] * len(sequences) if group is None else group
+        length = max(map(len, sequences)) if length is None else length
+        return cls._made(names, Sequences.of(sequences, group), length, genes, expression, unit, extra)
+
+    @classmethod
+    def _made(cls, names, cut, length, genes, expression, unit, extra) -> GeneWindows:
+        """Windows whose parts fit together, or an error."""
+        check_number("length", length, 1, whole=True)
+        names = np.array([str(name) for name in names], dtype=object)
+        if len(names) != len(cut):
+            raise BadInput(f"{len(names)} names of {len(cut)} windows; expected one name each.")
+        genes = tuple(map(str, genes))
+        if expression is not None:
+            expression = _matrix(expression, len(names), "expression")
+            if expression.shape[1] != len(genes):
+                raise BadInput(f"expression has {expression.shape[1]} columns, and names are {listed(genes)}.")
+        if extra is not None:
+            extra = _matrix(extra, len(names), "extra")
+            if not np.isfinite(extra).all():
+                raise BadInput("extra has values that are NaN or infinite; fill or leave out these genes.")
+        return cls(names, cut, int(length), genes, expression, unit, extra)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        """What it is of, and how much of it is measured."""
+        size = f"{len(self)} windows of {self.length:,} bp, {self.measured.sum()} measured"
+        tracks = f", tracks {listed(self.tracks)}" if self.tracks else ""
+        return f"GeneWindows '{self.section}': {size} in {len(self.genes)} contexts{tracks}"
+
+    def __getitem__(self, rows) -> GeneWindows:
+        """The windows of some rows: a mask, or numbers."""
+        rows = np.arange(len(self))[rows]
+        kept = {name: getattr(self, name) for name in ("names", "cut", "expression", "extra")}
+        return replace(self, **{name: part[rows] for name, part in kept.items() if part is not None})
+
+    def by_chromosome(self) -> list[GeneWindows]:
+        """One source per chromosome (or group), in the order in which they first occur: what splits are made of."""
+        labels = self.cut.labels
+        return [self[labels == label] for label in dict.fromkeys(labels.tolist())]
+
+    # What a source is --------------------------------------------------------------------------------
+
+    @property
+    def section(self) -> str:
+        """The chromosome, or how many there are."""
+        found = list(dict.fromkeys(self.cut.labels.tolist()))
+        return str(found[0]) if len(found) == 1 else f"{len(found)} {self.cut.parts}"
+
+    @property
+    def group(self) -> str:
+        """The same: what genes of one chromosome share, such as paralogs beside each other, is not new."""
+        return self.section
+
+    @property
+    def measured(self) -> np.ndarray:
+        """`(n,)` whether a gene was measured in all contexts."""
+        if self.expression is None:
+            return np.zeros(len(self), dtype=bool)
+        return np.isfinite(self.expression).all(axis=1)
+
+    @property
+    def xy_um(self) -> np.ndarray:
+        """`(n, 2)` place along the chromosome in base pairs, and a number of the chromosome, far apart."""
+        return self.cut.places
+
+    @property
+    def tracks(self) -> tuple[str, ...]:
+        """Names of the tracks."""
+        return self.cut.tracks
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many tracks and further numbers a row has: what a model is built for."""
+        return {"tracks": len(self.tracks), "extra": 0 if self.extra is None else self.extra.shape[1]}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the genome, the windows, the tracks and what was measured."""
+        found = hashlib.sha256(f"{self.length} {self.cut.fingerprint} {self.genes} {self.unit}".encode())
+        found.update("\n".join(self.names).encode())
+        for part in (self.expression, self.extra):
+            found.update(b"none" if part is None else np.ascontiguousarray(part).tobytes())
+        return found.hexdigest()[:16]
+
+    def batches(
+        self,
+        needs: Needs,
+        batch_size: int = 64,
+        *,
+        rows=None,
+        generator: np.random.Generator | None = None,
+        device: str = "auto",
+    ) -> Iterator[Batch]:
+        """Batches of `rows` along the genome, or shuffled by `generator`; one batch is in memory at a time."""
+        length = self._length(needs)
+        rows = np.arange(len(self)) if rows is None else np.arange(len(self))[rows]
+        order = rows[self.cut.order(rows)] if generator is None else generator.permutation(rows)
+        for start in range(0, len(order), batch_size):
+            yield self._batch(order[start : start + batch_size], length)
+
+    def _length(self, needs: Needs) -> int:
+        if not needs.sequence:
+            raise BadInput("rows are genes, and the model asks for no DNA (Needs.sequence). Take a model that does.")
+        if needs.sequence > self.length:
+            raise BadInput(
+                f"the model reads {needs.sequence:,} bp, and the windows have {self.length:,}. Make them with "
+                f"length={needs.sequence}, or set the model's length in its config."
+            )
+        return needs.sequence
+
+    def _batch(self, index: np.ndarray, length: int) -> Batch:
+        import torch
+
+        bases = np.empty((len(index), length), dtype=np.uint8)
+        allowed = np.empty((len(index), length), dtype=bool)
+        tracks = np.empty((len(index), length, len(self.tracks)), dtype=np.float32) if self.tracks else None
+        for k in self.cut.order(index):  # read along the genome, kept in the order asked for
+            bases[k], allowed[k], signal = self.cut.window(int(index[k]), length)
+            if tracks is not None:
+                tracks[k] = signal
+        own = {"expression": self.expression, "extra": self.extra}
+        seen = {name: torch.from_numpy(part[index]) for name, part in own.items() if part is not None}
+        if tracks is not None:
+            seen["tracks"] = torch.from_numpy(tracks)
+        return Batch(
+            torch.from_numpy(index),
+            bases=torch.from_numpy(bases),
+            allowed=torch.from_numpy(allowed),
+            xy_um=torch.from_numpy(self.xy_um[index]),
+            section=torch.zeros(len(index), dtype=torch.long),
+            **seen,
+        )
+
+    def all_features(self, needs: Needs, *, device: str = "auto") -> np.ndarray:
+        """Nothing, `(n, 0)`: no encoder reads DNA."""
+        return np.zeros((len(self), 0), dtype=np.float32)
+
+    def moments(self, needs: Needs, *, device: str = "auto") -> None:
+        """Nothing: there are no features to be scaled."""
+
+    def marks(self, genes: Sequence[str]) -> Marks:
+        """The places of the measured genes; genes are told by name, and no codes are needed."""
+        xy = self.xy_um[self.measured]
+        return Marks((), xy, np.zeros((len(xy), 0), dtype=np.int16), np.zeros(0, dtype=bool))
+
+
+def _matrix(values, n: int, what: str) -> np.ndarray:
+    """Numbers `(n, columns)` float32; one column may come as `(n,)`."""
+    try:
+        found = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{what} is not made of numbers: {error}") from error
+    found = found[:, None] if found.ndim == 1 else found
+    if found.ndim != 2 or len(found) != n or np.isinf(found).any():
+        raise BadInput(f"{what} is {found.shape} of {n} windows, or infinite somewhere; expected one row per window.")
+    return found
+
+
+def _numbers_of(extra: DataFrame | None, names: list[str]) -> np.ndarray | None:
+    """Further numbers of genes, in their order."""
+    if extra is None:
+        return None
+    if not hasattr(extra, "reindex"):
+        raise BadInput(f"extra is a {type(extra).__name__}; expected a table whose index names the genes.")
+    missing = [name for name in names if name not in extra.index]
+    if missing:
+        raise BadInput(f"extra lacks {len(missing)} of {len(names)} genes: {listed(missing)}. Add or leave them out.")
+    return extra.loc[names].to_numpy(dtype=np.float32)
