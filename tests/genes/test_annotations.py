@@ -10,7 +10,7 @@ from knowing import P53, cosine
 
 import sq_imputer as sqi
 from sq_imputer import GeneKnowledge
-from sq_imputer.genes.annotations import read_chromosomes
+from sq_imputer.genes.annotations import read_chromosomes, read_kinds
 
 
 def test_gene_info_gives_texts_synonyms_and_ids(gene_info):
@@ -53,3 +53,8 @@ def test_large_files_are_not_unpacked(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "bomb.npz", names=np.array(["A"]), vectors=np.zeros((1, 5000)))
     with pytest.raises(sqi.BadInput, match="'vectors' in .* has more than 1000 bytes"):
         GeneKnowledge.from_npz(tmp_path / "bomb.npz")
+
+
+def test_gene_info_says_what_kind_of_gene_it_is(tmp_path):
+    (tmp_path / "info.tsv").write_text("Symbol\ttype_of_gene\nTP53\tprotein-coding\nX\t-\n")
+    assert read_kinds(tmp_path / "info.tsv") == {"TP53": "protein-coding"}

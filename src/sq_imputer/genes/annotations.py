@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,19 +33,9 @@ def read_gene_info(path: str | Path) -> GeneInfo:
     path
         A table with the columns Symbol, Synonyms, dbXrefs, description, Other_designations.
     """
-    header, *lines = read_text(path).splitlines() or [""]
-    names = header.lstrip("#").split("\t")
-    missing = [column for column in COLUMNS if column not in names]
-    if missing:
-        raise BadInput(f"'{path}' lacks the columns {listed(missing)}; it has {listed(names)}. Pass an NCBI gene_info.")
-    places = [names.index(column) for column in COLUMNS]
     descriptions: dict[str, str] = {}
     claims: dict[str, set[str]] = {}
-    for line in lines:
-        fields = line.split("\t")
-        if len(fields) != len(names):
-            raise BadInput(f"'{path}' has a line of {len(fields)} fields; expected {len(names)}. Download it again.")
-        symbol, synonyms, xrefs, said, others = ("" if fields[p] == NONE else fields[p] for p in places)
+    for symbol, synonyms, xrefs, said, others in _columns(path, COLUMNS):
         if not symbol:
             continue
         descriptions.setdefault(symbol, "; ".join(part for part in (symbol, said, others.replace("|", "; ")) if part))
@@ -63,20 +53,37 @@ def read_chromosomes(path: str | Path) -> dict[str, str]:
     path
         A table with the columns Symbol, dbXrefs, chromosome, gzipped or not.
     """
+    found = {}
+    for symbol, xrefs, chromosome in _columns(path, ("Symbol", "dbXrefs", "chromosome")):
+        if chromosome not in ("", "Un"):
+            found |= dict.fromkeys((*ENSEMBL_XREF.findall(xrefs), symbol), chromosome)
+    return found
+
+
+def read_kinds(path: str | Path) -> dict[str, str]:
+    """What kind of gene every symbol of NCBI's gene_info is: protein-coding, ncRNA, pseudo.
+
+    Parameters
+    ----------
+    path
+        A table with the columns Symbol, type_of_gene, gzipped or not.
+    """
+    return {symbol: kind for symbol, kind in _columns(path, ("Symbol", "type_of_gene")) if symbol and kind}
+
+
+def _columns(path: str | Path, wanted: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Some columns of a gene_info file, line by line; what NCBI writes for no value is empty."""
     header, *lines = read_text(path).splitlines() or [""]
     names = header.lstrip("#").split("\t")
-    missing = [column for column in ("Symbol", "dbXrefs", "chromosome") if column not in names]
+    missing = [column for column in wanted if column not in names]
     if missing:
         raise BadInput(f"'{path}' lacks the columns {listed(missing)}; it has {listed(names)}. Pass an NCBI gene_info.")
-    places, found = [names.index(column) for column in ("Symbol", "dbXrefs", "chromosome")], {}
+    places = [names.index(column) for column in wanted]
     for line in lines:
         fields = line.split("\t")
         if len(fields) != len(names):
             raise BadInput(f"'{path}' has a line of {len(fields)} fields; expected {len(names)}. Download it again.")
-        symbol, xrefs, chromosome = (fields[place] for place in places)
-        if chromosome not in (NONE, "", "Un"):
-            found |= dict.fromkeys((*ENSEMBL_XREF.findall(xrefs), symbol), chromosome)
-    return found
+        yield tuple("" if fields[p] == NONE else fields[p] for p in places)
 
 
 def read_gmt(paths: str | Path | Iterable[str | Path]) -> dict[str, tuple[str, ...]]:
