@@ -75,6 +75,18 @@ def test_genes_are_found_by_symbol_or_id_and_never_by_a_guess(tmp_path):
         place(["aa", "bb"], [], path, GENOME)
 
 
+def test_a_second_copy_on_chromosome_y_does_not_hide_a_symbol(tmp_path):
+    """GENCODE lists the genes that X and Y share twice, with one symbol."""
+    copy = 'chr2\tx\tgene\t51\t60\t.\t+\t.\tgene_id "ENSG00000000001.3_PAR_Y"; gene_name "AA";\n'
+    path = written(tmp_path, GTF + copy)
+    assert place(["AA", "ENSG00000000001.3_PAR_Y"], [], path, GENOME).tss.tolist() == [100, 50]
+
+
+def test_the_symbol_of_a_yeast_gene_is_its_standard_name(tmp_path):
+    path = written(tmp_path, "chr1\tSGD\tgene\t11\t20\t.\t+\t.\tID=YAL069W;Name=YAL069W;gene=FLO9\n")
+    assert place(["FLO9", "YAL069W"], [], path, GENOME).tss.tolist() == [10, 10]
+
+
 def test_genes_on_chromosomes_that_the_genome_lacks_are_left_out(tmp_path):
     path = written(tmp_path, BED + "KI27\t5\t6\tDD\t0\t+\n")
     with pytest.warns(UserWarning, match="1 of 2 genes are left out: 'DD'"):

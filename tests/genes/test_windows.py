@@ -74,6 +74,27 @@ def test_there_is_a_source_per_chromosome():
         assert (part.expression[:, 0] == table().loc[part.names, "y"].to_numpy(np.float32)).all()
 
 
+def test_chromosomes_are_dealt_into_parts():
+    parts = windows().by_chromosome(2)
+    assert [part.section for part in parts] == ["part 1 of 2", "part 2 of 2"]
+    held = [set(part.cut.labels.tolist()) for part in parts]
+    assert not held[0] & held[1] and held[0] | held[1] == set(CHROMS)
+    many = GeneWindows.from_sequences(["ACGT"] * 999, group=[str(k // 3) for k in range(999)]).by_chromosome(5)
+    assert sum(map(len, many)) == 999 and all(set(np.unique(p.cut.labels, return_counts=True)[1]) == {3} for p in many)
+
+
+def test_provenance_says_what_was_read(tmp_path):
+    table().iloc[:1].assign(start=3, end=9)[["chrom", "start", "end"]].to_csv(
+        tmp_path / "cuts.tsv", sep="\t", header=False, index=False
+    )
+    found = windows(tracks={"cuts": tmp_path / "cuts.tsv"}, normalize="cpm", strand="reverse_complement").provenance
+    assert found["length"] == 64 and found["genes"] == 60 and found["strand"] == "reverse_complement"
+    assert found["genome"]["bases"] == 16_000 and found["genome"]["build"] == "" and found["blacklist"] is None
+    (track,) = found["tracks"]
+    assert track["path"] == str(tmp_path / "cuts.tsv") and track["divisor"] == 2e-6 and track["normalize"] == "cpm"
+    assert GeneWindows.from_sequences(["A", "C"]).provenance["sequences"] == 2
+
+
 def test_sequences_at_hand_are_windows():
     found = GeneWindows.from_sequences(["ACGT", "GG", "TTTTTT"], [1.0, 2.0, np.nan], group=["a", "b", "a"])
     assert found.length == 6 and found.measured.tolist() == [True, True, False]
@@ -179,6 +200,8 @@ def test_a_model_is_fitted_saved_and_asked_by_chromosome(tmp_path):
     model = Content().fit(parts[:3])
     assert model.sizes == {"rows": sum(map(len, parts[:3])), "features": 0, "tracks": 1, "extra": 0}
     assert model.provenance["sections"] == sorted(part.section for part in parts[:3])
+    assert model.provenance["windows"]["tracks"][0]["name"] == "a"
+    assert sorted(sum(model.provenance["row_names"], [])) == sorted(name for p in parts[:3] for name in p.names)
     assert model.provenance["ood_from"] == "left-out individuals" and model.history["calibration"]["folds"] == 2
     said = model.predict(parts[3])
     error = said.mean[:, 0].numpy() - parts[3].expression[:, 0]

@@ -257,3 +257,8 @@ def test_needs_that_a_slide_meets_pass(neighbors):
     check_needs(needs)
     with pytest.raises(BadInput, match="Needs.crop is None"):
         check_needs(replace(needs, crop=None))
+
+
+def test_a_model_of_dna_is_not_asked_about_a_section():
+    with pytest.raises(BadInput, match="the model reads DNA, and all rows of a section have the same"):
+        check_needs(Needs(sequence=100))

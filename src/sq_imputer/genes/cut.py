@@ -113,6 +113,17 @@ class Loci:
             tracks = None if tracks is None else tracks[::-1]
         return Window(bases, allowed, tracks)
 
+    @property
+    def provenance(self) -> dict:
+        """Genome, strand, tracks and masks, in words and numbers."""
+        masks = {"blacklist": self.blacklist, "include": self.include}
+        return {
+            "genome": self.genome.provenance,
+            "strand": "reverse_complement" if self.turned else "keep",
+            "tracks": [track.provenance for track in self.signals],
+            **{name: None if one is None else one.fingerprint for name, one in masks.items()},
+        }
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of genome, places, tracks and masks."""
@@ -169,6 +180,11 @@ class Sequences:
         first, last = max(shift, 0), min(shift + len(own), length)
         found[first:last] = own[first - shift : last - shift]
         return Window(found, found != UNKNOWN, None)
+
+    @property
+    def provenance(self) -> dict:
+        """How many sequences and groups there are, and their hash."""
+        return {"sequences": len(self), "groups": len(set(self.labels.tolist())), "sha256": self.fingerprint}
 
     @cached_property
     def fingerprint(self) -> str:

@@ -94,6 +94,12 @@ class Genome:
         """The build, such as `"hg38"`, where the length of chromosome 1 tells it; else empty."""
         return build_of(self.lengths)
 
+    @property
+    def provenance(self) -> dict:
+        """Where it is from, its build where that is known, its size, and its hash."""
+        size = {"chromosomes": len(self.lengths), "bases": sum(self.lengths.values())}
+        return {"path": self.path, "build": self.build, **size, "sha256": self.fingerprint}
+
     def read(self, chrom: str, start: int, end: int) -> np.ndarray:
         """Bases `(end - start,)` uint8 from `start`, counted from 0, to before `end`; 4 beyond the ends."""
         length = self.lengths[chrom]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 COLUMNS = ("chrom", "tss", "strand")
 STRANDS = ("+", "-", ".")
 GENES = ("gene", "ncRNA_gene", "pseudogene")  # lines of genes: Ensembl's GFF3 tells kinds apart
+COPY = "_PAR_Y"  # ends GENCODE's ids of genes on chromosome Y that are those of X once more
 _GTF = re.compile(r'(\w+) "([^"]*)"')
 _GFF = re.compile(r"(\w+)=([^;]*)")
 
@@ -104,7 +105,7 @@ def _take_feature(fields: list[str], genes: dict[str, list], others: dict[str, l
     name = name.removeprefix("gene:")
     if not name:
         return
-    symbol = said.get("gene_name") or said.get("Name") or said.get("gene") or name
+    symbol = said.get("gene_name") or said.get("gene") or said.get("Name") or name
     into = genes if kind in GENES else others
     start, end = int(fields[3]) - 1, int(fields[4])
     if kind in GENES or name not in into:
@@ -217,10 +218,11 @@ def _warn_of_lost(lost: list[str], n: int, what: str) -> None:
 
 def _columns(known: Annotation) -> dict[str, int]:
     """The column of every name that means one gene."""
+    pairs = [(own if own.endswith(COPY) else name, own) for name, own in zip(known.symbols, known.ids, strict=True)]
     count: dict[str, int] = {}
-    for name in known.symbols:
+    for name, _ in pairs:
         count[name] = count.get(name, 0) + 1
-    symbols = [name if count[name] == 1 else own for name, own in zip(known.symbols, known.ids, strict=True)]
+    symbols = [name if count[name] == 1 else own for name, own in pairs]
     return columns_by_name(symbols, known.ids)
 
 

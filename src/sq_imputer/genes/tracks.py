@@ -56,12 +56,15 @@ class Track:
         The genome that it lies on.
     normalize
         `"raw"`, `"p99"` or `"cpm"`.
+    path
+        The file, where it is one.
     """
 
     name: str
     signal: Signal
     genome: Genome
     normalize: str = "raw"
+    path: str = ""
 
     @classmethod
     def of(cls, name: str, source, genome: Genome, normalize: str = "raw", called=str) -> Track:
@@ -81,7 +84,7 @@ class Track:
             signal = BigWig.of(source, genome, called, what)
         else:
             signal = Steps.of(source, genome, called, what)
-        return cls(name, signal, genome, normalize)
+        return cls(name, signal, genome, normalize, str(source) if isinstance(source, str | Path) else "")
 
     def read(self, chrom: str, start: int, end: int) -> np.ndarray:
         """Normalized values `(end - start,)` float32; 0 beyond the ends."""
@@ -110,6 +113,12 @@ class Track:
                 parts.append(values[values != 0])
         found = np.concatenate(parts)
         return float(np.percentile(found, 99)) if len(found) else 0.0
+
+    @property
+    def provenance(self) -> dict:
+        """Name, file, what values were divided by, and hash."""
+        how = {"normalize": self.normalize, "divisor": self.divisor}
+        return {"name": self.name, "path": self.path, **how, "sha256": self.signal.fingerprint}
 
     @property
     def fingerprint(self) -> str:
@@ -167,7 +176,11 @@ class Steps:
 
     def __init__(self, parts: dict[str, tuple[np.ndarray, ...]], fingerprint: str) -> None:
         self.parts, self.fingerprint = parts, fingerprint
-        self.total = float(sum(_sum_of(part) for part in parts.values()))
+
+    @cached_property
+    def total(self) -> float:
+        """Sum over the genome."""
+        return float(sum(_sum_of(part) for part in self.parts.values()))
 
     @classmethod
     def of(cls, source: str | Path | DataFrame, genome: Genome, called: Callable[[str], str], what: str) -> Steps:
@@ -231,7 +244,11 @@ class Arrays:
 
     def __init__(self, parts: Mapping[str, np.ndarray]) -> None:
         self.parts = parts
-        self.total = float(sum(np.sum(part, dtype=np.float64) for part in parts.values()))
+
+    @cached_property
+    def total(self) -> float:
+        """Sum over the genome."""
+        return float(sum(np.nansum(part, dtype=np.float64) for part in self.parts.values()))
 
     @classmethod
     def of(cls, source: Mapping[str, np.ndarray], genome: Genome, called: Callable[[str], str], what: str) -> Arrays:

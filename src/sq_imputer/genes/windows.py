@@ -22,6 +22,7 @@ import numpy as np
 from sq_imputer.contract import Batch, Marks, Needs
 from sq_imputer.errors import BadInput, check_number, listed
 from sq_imputer.genes.cut import Loci, Sequences
+from sq_imputer.genes.folds import gene_folds
 from sq_imputer.genes.genome import Genome
 from sq_imputer.genes.measured import AS_GIVEN, expressed
 from sq_imputer.genes.positions import place
@@ -60,6 +61,8 @@ class GeneWindows:
         Of the expression.
     extra
         `(n, E)` float32 further numbers of a gene, or None.
+    called
+        What the rows together are called, where it is not the name of their chromosome.
     """
 
     names: np.ndarray
@@ -69,6 +72,7 @@ class GeneWindows:
     expression: np.ndarray | None
     unit: str = AS_GIVEN
     extra: np.ndarray | None = None
+    called: str = ""
 
     @classmethod
     def from_table(
@@ -229,16 +233,29 @@ class GeneWindows:
         kept = {name: getattr(self, name) for name in ("names", "cut", "expression", "extra")}
         return replace(self, **{name: part[rows] for name, part in kept.items() if part is not None})
 
-    def by_chromosome(self) -> list[GeneWindows]:
-        """One source per chromosome (or group), in the order in which they first occur: what splits are made of."""
-        labels = self.cut.labels
-        return [self[labels == label] for label in dict.fromkeys(labels.tolist())]
+    def by_chromosome(self, n_parts: int | None = None) -> list[GeneWindows]:
+        """One source per chromosome (or group), or `n_parts` about equal ones, none of which shares a chromosome.
+
+        What splits are made of: errors are measured on chromosomes that a fit has not seen. Many small groups, such as
+        the families of a reporter assay, are dealt into parts.
+        """
+        labels, number = np.unique(self.cut.labels.astype(str), return_inverse=True)
+        titles = [""] * len(labels)
+        if n_parts is not None:
+            keys = list(map(str, range(len(self))))
+            number = gene_folds(keys, n_parts, chromosomes=dict(zip(keys, self.cut.labels, strict=True)))
+            titles = [f"part {k + 1} of {n_parts}" for k in range(n_parts)]
+        order = np.argsort(number, kind="stable")
+        rows = np.split(order, np.cumsum(np.bincount(number))[:-1])
+        return [replace(self[own], called=title) for own, title in zip(rows, titles, strict=True)]
 
     # What a source is --------------------------------------------------------------------------------
 
     @property
     def section(self) -> str:
         """The chromosome, or how many there are."""
+        if self.called:
+            return self.called
         found = list(dict.fromkeys(self.cut.labels.tolist()))
         return str(found[0]) if len(found) == 1 else f"{len(found)} {self.cut.parts}"
 
@@ -268,6 +285,11 @@ class GeneWindows:
     def sizes(self) -> dict[str, int]:
         """How many tracks and further numbers a row has: what a model is built for."""
         return {"tracks": len(self.tracks), "extra": 0 if self.extra is None else self.extra.shape[1]}
+
+    @property
+    def provenance(self) -> dict:
+        """What was read: genome, tracks and masks, and how windows are cut."""
+        return {"length": self.length, "genes": len(self), "fingerprint": self.fingerprint, **self.cut.provenance}
 
     @cached_property
     def fingerprint(self) -> str:

@@ -86,6 +86,14 @@ def provenance(sources: Sequence[Source], plan: Plan) -> dict:
         "fingerprints": [source.fingerprint for source in sources],
         "rows": [int(source.measured.sum()) for source in sources],
         "plan": asdict(plan),
+        **_of_genes(sources),
         "versions": {name: version(name) for name in packages},
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _of_genes(sources: Sequence[Source]) -> dict:
+    """Where rows are genes: what was read of them, and which of them were trained on."""
+    if not hasattr(sources[0], "sizes"):
+        return {}
+    return {"windows": sources[0].provenance, "row_names": [list(s.names[s.measured]) for s in sources]}

@@ -33,6 +33,9 @@ PLAIN = 3.0  # spread of the values (of 255) in a crop of one color
 
 def check_needs(needs: Needs) -> None:
     """Check that a slide provides what a model needs to see."""
+    if needs.sequence:
+        told = "the model reads DNA, and all rows of a section have the same"
+        raise BadInput(f"{told}. Give it sq_imputer.GeneWindows, whose rows are genes.")
     if needs.crop is None:
         raise BadInput("Needs.crop is None; a model of image rows must say what crop it sees.")
     if needs.neighbors and needs.neighbors % 2 == 0:

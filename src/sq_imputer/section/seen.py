@@ -53,6 +53,7 @@ class Seen:
 
         Features and batches begin with this; call it to know before something long. Raises `BadInput`, or warns.
         """
+        check_needs(needs)
         self.checked.size(self.frame, needs)
         for spec in needs.views:
             self.checked.crops((self._parent[0] if self._parent else self).crops(spec))
