@@ -234,8 +234,8 @@ def test_sums_give_the_fits_and_errors_of_rows(arrays, kernel) -> None:
     model = ridge.Model(config(kernel=kernel)).fit(arrays(y, features=x), PLAN)
     source = arrays(y, features=x)
     mapped = model.map(next(model.seen(source, 90)).features).double().numpy()
-    folds = [ridge._Fold(model, [source], mask) for mask in ridge._left_out(Labels.of([source]))]
-    whole = ridge._Sums.over(row for fold in folds for row in fold.rows())
+    folds = [ridge._Fold(model, [source], mask, None) for mask in ridge._left_out(Labels.of([source]))]
+    whole = ridge._Sums.over((row for fold in folds for row in fold.rows()), len(model.mapped_mean))
     for fold in folds:
         inside = whole - fold.sums
         error = ridge._left_out_error(inside, fold.sums, fold, (0.01, 1.0)).numpy()
@@ -247,6 +247,20 @@ def test_sums_give_the_fits_and_errors_of_rows(arrays, kernel) -> None:
             np.testing.assert_allclose(fit.weight.numpy(), expected.coef_.T, rtol=1e-6, atol=1e-8)
             off = expected.predict(mapped[fold.mask]) - source.expression[fold.mask]
             np.testing.assert_allclose(of_alpha, (off**2).sum(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.1])
+def test_fewer_rows_than_features_are_fitted_along_their_axes_to_the_same(arrays, monkeypatch, alpha) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 8)) @ rng.normal(size=(8, 120)) + 0.1 * rng.normal(size=(50, 120))
+    source, new = arrays(x[:40, :5], features=x[:40]), arrays(None, features=x[40:])
+    along = ridge.Model(config(alpha=alpha)).fit(source, PLAN)
+    monkeypatch.setattr(ridge.Model, "_axes", lambda self, sources: None)
+    whole = ridge.Model(config(alpha=alpha)).fit(source, PLAN)
+    assert along.history["alpha"] == whole.history["alpha"]
+    for name in ("weight", "posterior", "mapped_mean", "penalty", "noise"):
+        np.testing.assert_allclose(getattr(along, name), getattr(whole, name), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(said(along, new), said(whole, new), rtol=1e-5)
 
 
 def test_how_many_rows_are_taken_at_a_time_changes_nothing(train, test, monkeypatch) -> None:

@@ -104,3 +104,15 @@ def test_of_many_features_the_leading_components_are_found_as_well(monkeypatch) 
     whole = fitted(train).distance(fresh)
     monkeypatch.setattr(applicability, "WHOLE", 50)
     torch.testing.assert_close(fitted(train).distance(fresh), whole, rtol=1e-2, atol=1e-2)
+
+
+def test_of_fewer_rows_than_features_the_distance_is_that_of_their_own_axes() -> None:
+    few = normal(30, 6) @ normal(6, 90, 1) + 0.05 * normal(30, 90, 2)
+    fresh, block = normal(8, 90, 3), fitted(few)
+    rows = few.double() - few.double().mean(dim=0)
+    axes, sizes = torch.linalg.svd(rows).Vh[:RANK], torch.linalg.svdvals(rows)[:RANK] / 29**0.5
+    inside = ((fresh.double() - few.double().mean(dim=0)) @ axes.T / sizes).pow(2).sum(dim=1)
+    rest = (rows - rows @ axes.T @ axes).pow(2).sum(dim=1).mean()
+    outside = fresh.double() - few.double().mean(dim=0)
+    outside = (outside - outside @ axes.T @ axes).pow(2).sum(dim=1)
+    np.testing.assert_allclose(block.distance(fresh), inside + outside / rest, rtol=1e-3)

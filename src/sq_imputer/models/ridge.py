@@ -22,7 +22,8 @@ then are the scores of a softmax (`sq_imputer.nn.heads`): its map is fitted to t
 for the choice of :math:`\alpha`, so that probabilities are calibrated on rows that no fit had seen.
 
 Rows are gone through some thousand at a time, and fits are made of sums over rows: those of the rows that are not left
-out are the sums over all minus those over the rows that are.
+out are the sums over all minus those over the rows that are. Where there are fewer rows than features, sums are along
+the axes that the rows span.
 
 Ridge on frozen features is the common baseline of the field (HEST-Benchmark); scales, scaling within sections and the
 choice of :math:`\alpha` are ours.
@@ -31,7 +32,7 @@ choice of :math:`\alpha` are ours.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
 
 import numpy as np
@@ -123,8 +124,8 @@ class Model(Predictor):
         """Solve for the weights; the penalty is chosen by leaving training data out."""
         self._fit_map(sources, plan.seed)
         labels = Labels.of(sources)
-        masks = _left_out(labels)
-        folds = [_Fold(self, sources, mask) for mask in masks]
+        masks, axes = _left_out(labels), self._axes(sources)
+        folds = [_Fold(self, sources, mask, axes) for mask in masks]
         whole = reduce(_Sums.__add__, (fold.sums for fold in folds))
         alpha = self.config.alpha or _best_alpha(whole, folds)
         fit = _Fit(whole, alpha)
@@ -132,12 +133,24 @@ class Model(Predictor):
             self.link.fit(*_left_out_scores(whole, folds, alpha), balanced=self.config.balanced)
         noise = self._noise(whole, folds, alpha, fit)
         if len(folds) == 2 and min(map(np.sum, masks)) >= LEAST_HALVED:
-            parts = [_Fold(self, sources, half_of(labels.sections, labels.xy_um, mask)) for mask in masks]
+            halves = [half_of(labels.sections, labels.xy_um, mask) for mask in masks]
+            parts = [_Fold(self, sources, half, axes) for half in halves]
             noise = noise * self._share_left(folds, parts, alpha)
         self.noise.copy_(noise.sqrt())
-        for name in ("mapped_mean", "penalty", "weight", "posterior"):
-            getattr(self, name).copy_(getattr(fit, name))
+        for name, value in fit.in_features(axes).items():
+            getattr(self, name).copy_(value)
         self.history |= {"alpha": alpha}
+
+    def _axes(self, sources: Sequence[Source]) -> Tensor | None:
+        """Orthonormal axes `(D, N)` that hold all training rows, where these are fewer than the features.
+
+        Along them the fit is the same, and of as many numbers as there are rows.
+        """
+        n = self.sizes["rows"]
+        if self.config.kernel == "rbf" or n >= self.sizes["features"]:
+            return None
+        rows = torch.cat([batch.features for batch in _batches(self, sources, np.ones(n, dtype=bool))])
+        return torch.linalg.qr(rows.double().T).Q
 
     def _noise(self, whole: _Sums, folds: Sequence[_Fold], alpha: float, final: _Fit) -> Tensor:
         """Variance `(G,)` of a measurement: mean squared error of left-out rows, each over its own 1 + h.
@@ -232,8 +245,12 @@ def _batches(model: Model, sources: Sequence[Source], mask: np.ndarray) -> Itera
 
 @dataclass
 class _Sums:
-    """Sums over rows, of which every fit is made: their number, and first and second moments, in float64."""
+    """Sums over rows, of which every fit is made: their number, and first and second moments, in float64.
 
+    They are of all `width` features after the map, or along the fewer axes that hold the rows.
+    """
+
+    width: int
     n: int
     x_D: Tensor
     y_G: Tensor
@@ -242,16 +259,17 @@ class _Sums:
     yy_G: Tensor
 
     @classmethod
-    def over(cls, rows: Iterator[tuple[Tensor, Tensor]]) -> _Sums:
+    def over(cls, rows: Iterator[tuple[Tensor, Tensor]], width: int) -> _Sums:
         """The sums over features `(n, D)` and targets `(n, G)`, which come some rows at a time."""
         sums = None
         for x, y in rows:
-            own = cls(len(x), x.sum(dim=0), y.sum(dim=0), x.T @ x, x.T @ y, y.pow(2).sum(dim=0))
+            own = cls(width, len(x), x.sum(dim=0), y.sum(dim=0), x.T @ x, x.T @ y, y.pow(2).sum(dim=0))
             sums = own if sums is None else sums + own
         return sums
 
     def _map(self, other: _Sums, change) -> _Sums:
-        return _Sums(*map(change, vars(self).values(), vars(other).values()))
+        values = [(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)[1:]]
+        return _Sums(self.width, *(change(*pair) for pair in values))
 
     def __add__(self, other: _Sums) -> _Sums:
         return self._map(other, lambda one, two: one + two)
@@ -277,7 +295,7 @@ class _Fit:
     def __init__(self, sums: _Sums, alpha: float) -> None:
         self.mapped_mean, self.y_mean = sums.means
         xx, xy, _ = sums.about(*sums.means)
-        self.penalty = _penalty(xx.trace() / len(xx), alpha)
+        self.penalty = _penalty(xx.trace() / sums.width, alpha)
         xx.diagonal().add_(self.penalty)
         self.posterior = torch.cholesky_inverse(torch.linalg.cholesky(xx))
         self.weight = self.posterior @ xy
@@ -288,24 +306,35 @@ class _Fit:
 
     leverage = Model.leverage
 
+    def in_features(self, axes_DN: Tensor | None) -> dict[str, Tensor]:
+        """What the model keeps, in features after the map."""
+        found = {name: getattr(self, name) for name in ("mapped_mean", "penalty", "weight", "posterior")}
+        if axes_DN is None:
+            return found
+        beside = torch.eye(len(axes_DN), dtype=axes_DN.dtype) - axes_DN @ axes_DN.T  # no row varies there
+        posterior = axes_DN @ self.posterior @ axes_DN.T + beside / self.penalty
+        weight = axes_DN @ self.weight
+        return found | {"mapped_mean": axes_DN @ self.mapped_mean, "weight": weight, "posterior": posterior}
+
 
 class _Fold:
     """Rows that are left out together."""
 
-    def __init__(self, model: Model, sources: Sequence[Source], mask: np.ndarray) -> None:
-        self.model, self.sources, self.mask, self._kept = model, sources, mask, None
+    def __init__(self, model: Model, sources: Sequence[Source], mask: np.ndarray, axes_DN: Tensor | None) -> None:
+        self.model, self.sources, self.mask, self.axes_DN, self._kept = model, sources, mask, axes_DN, None
 
     def rows(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Mapped features and targets in float64, some rows at a time."""
+        """Mapped features, along the axes, and targets in float64, some rows at a time."""
         for batch in _batches(self.model, self.sources, self.mask):
-            yield self.model.map(batch.features).double(), batch.expression.double()
+            mapped = self.model.map(batch.features).double()
+            yield mapped if self.axes_DN is None else mapped @ self.axes_DN, batch.expression.double()
 
     @property
     def sums(self) -> _Sums:
         """Kept if they are smaller than the rows, else added up again."""
         if self._kept is not None:
             return self._kept
-        sums = _Sums.over(self.rows())
+        sums = _Sums.over(self.rows(), len(self.model.mapped_mean))
         if 8 * sums.xx_DD.numel() < 4 * sums.n * self.model.sizes["features"]:
             self._kept = sums
         return sums
@@ -343,7 +372,8 @@ def _left_out_error(inside: _Sums, out: _Sums, fold: _Fold, alphas: Sequence[flo
     xx, xy, _ = inside.about(mean, y_mean)
     values, vectors = torch.linalg.eigh(xx)
     values, target = values.clamp_min(0), vectors.T @ xy
-    weights = [target / (values + _penalty(values.mean(), alpha))[:, None] for alpha in alphas]
+    size = values.sum() / inside.width
+    weights = [target / (values + _penalty(size, alpha))[:, None] for alpha in alphas]
     if out.n < len(values):
         x, y = (torch.cat(parts) for parts in zip(*fold.rows(), strict=True))
         x, y = (x - mean) @ vectors, y - y_mean

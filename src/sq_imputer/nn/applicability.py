@@ -36,17 +36,25 @@ class Applicability(nn.Module):
         for part in seen:
             total, n = total + part.double().sum(dim=0), n + len(part)
         self.center.copy_(total / n)
-        moment = sum((part - self.center).double().T @ (part - self.center).double() for part in seen)
-        values, vectors = _leading(moment)
+        values, vectors, size = self._spread(seen, n)
         sizes = (values.clamp_min(0) / max(n - 1, 1)).sqrt()
         rank = min(RANK, int((sizes > 1e-6 * sizes.max().clamp_min(1e-12)).sum()))
         self.basis.zero_()
         self.basis[:, :rank] = vectors[:, :rank] / sizes[:rank]
         inside, outside = (torch.cat(parts) for parts in zip(*map(self._parts, seen), strict=True))
         # where the components hold everything, what is left outside is rounding error and must not count
-        floor = 1e-8 * float(moment.trace()) / n
+        floor = 1e-8 * size / n
         self.rest.copy_(outside.mean().clamp_min(floor).clamp_min(1e-12))
         self._rank([inside + outside / self.rest])
+
+    def _spread(self, seen: Iterable[Tensor], n: int) -> tuple[Tensor, Tensor, float]:
+        """Eigenvalues and eigenvectors of the moment of the rows, the largest first, and its trace."""
+        if n < len(self.center):  # products of rows with each other are fewer, and have the same eigenvalues
+            rows = torch.cat([part - self.center for part in seen]).double()
+            values, turn = (found.flip(-1) for found in torch.linalg.eigh(rows @ rows.T))
+            return values, rows.T @ turn / values.clamp_min(1e-12).sqrt(), float(rows.pow(2).sum())
+        moment = sum((part - self.center).double().T @ (part - self.center).double() for part in seen)
+        return *_leading(moment), float(moment.trace())
 
     def calibrate(self, folds: Iterable[tuple[Iterable[Tensor], Iterable[Tensor]]]) -> None:
         """Take the shares from rows that were left out: of pairs of the rows that are kept, and those left out."""
