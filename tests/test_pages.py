@@ -1,6 +1,6 @@
-"""Every block of Python in the documentation runs, page by page and in order, on toy tissue in the place of what it names.
+"""Every block of Python in the documentation runs, page by page and in order, on toy tissue in place of what it names.
 
-A page begins with what it says is there (:data:`GIVEN`) and nothing else. README and the page on one's own data have
+A page begins with what it speaks of (:func:`given`) and nothing else. README and the page on one's own data have
 tests of their own, which use the defaults and real files. What needs weights, or a cluster, is named with its reason.
 """
 
@@ -20,7 +20,11 @@ from quick_zarr import *  # noqa: F403
 import sq_imputer as sqi
 
 DOCS = Path(__file__).parent.parent / "docs"
-ELSEWHERE = {"howto/own_data.md": "tests/test_own_data.py", "extending.md": "tests/test_docs.py"}
+ELSEWHERE = {
+    "howto/own_data.md": "tests/test_own_data.py",
+    "extending.md": "tests/test_docs.py",
+    "concepts/genes.md": "tests/genes",
+}
 NOT_RUN = {  # number of the block on its page, and why
     ("encoders.md", 0): "weights of UNI",
     ("encoders.md", 1): "weights of Midnight",
@@ -45,7 +49,7 @@ PAGES = [page for page in PAGES if not page.startswith("generated") and blocks_o
 
 @pytest.fixture(scope="module")
 def tissue(tmp_path_factory) -> Path:
-    """A folder with the stores and files that pages name: three sections, a slide of cells, a fitted model, gene sets."""
+    """A folder with the stores and files that pages name: sections, a slide of cells, a fitted model, gene sets."""
     folder = tmp_path_factory.mktemp("pages")
     sections = sqi.datasets.toy(4, size_px=520, mpp=1.25, n_genes=30, seed=11)
     own = sections["P4"]
@@ -105,11 +109,11 @@ def given(page: str, folder: Path) -> dict:
     slides = [sqi.Slide.from_sdata(section, section=name) for name, section in read.items()]
     ridge, bilinear = sqi.get_model("ridge"), sqi.get_model("bilinear")
     knowledge = GeneKnowledge.from_gene_sets([folder / "h.all.symbols.gmt"], name="h")
-    return {"sqi": sqi, "bench": bench, "sdata": sdata, "sections": sections, "slides": slides, "references": sections} | {
-        "sdata_a": read["P1"], "sdata_b": other, "c2": read["P1"], "c3": read["P2"], "labelled": sections, "unlabelled": other,
-        "stained_only": other, "cases": bench.leave_one_out(slides), "models": {"ridge": ridge()}, "bilinear": bilinear,
-        "genes": ["NUC1", "GLD1", "STR1", "LYM1"], "knowledge": knowledge, "network": network(), "normalize": lambda x: x / 255.0,
-    }  # fmt: skip
+    known = {"sqi": sqi, "bench": bench, "sdata": sdata, "sections": sections, "slides": slides, "bilinear": bilinear}
+    known |= dict.fromkeys(("references", "labelled"), sections) | {"knowledge": knowledge, "network": network()}
+    known |= dict.fromkeys(("sdata_b", "unlabelled", "stained_only"), other) | {"normalize": lambda x: x / 255.0}
+    known |= {"sdata_a": read["P1"], "c2": read["P1"], "c3": read["P2"], "genes": ["NUC1", "GLD1", "STR1", "LYM1"]}
+    return known | {"cases": bench.leave_one_out(slides), "models": {"ridge": ridge()}}
 
 
 def network():
