@@ -266,6 +266,7 @@ class Model(Protocol):
     measures_error: bool
     draws_by_name: bool
     fewest_rows: int
+    per_gene: tuple[str, ...]
     expression_std: Tensor
     std_factor: Tensor
     std_added: Tensor

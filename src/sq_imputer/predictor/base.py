@@ -69,6 +69,7 @@ class Predictor(nn.Module, ABC):
     std_of_mean: ClassVar[bool] = False  # `predict_step` says how uncertain the mean is; noise is added, not scaled
     draws_by_name: bool = False  # training draws by the generators of `sq_imputer.nn.drawn` alone: that saves time
     measures_error: ClassVar[bool] = False  # the fit itself makes the standard deviation of errors on left-out rows
+    per_gene: ClassVar[tuple[str, ...]] = ()  # weights and buffers with a row per gene: 0 of one not fitted on
 
     def __init__(self, config=None, knowledge: GeneKnowledge | None = None) -> None:
         super().__init__()

@@ -56,7 +56,8 @@ def asked(predictor: Model, genes: Sequence[str], knowledge: GeneKnowledge | Non
     fresh._register_statistics()
     with Chance(0):  # initial weights are drawn only to be replaced
         fresh.build()
-    fresh.load_state_dict({**predictor.state_dict(), **_pooled(predictor, where), **_told(found)})
+    changed = _of_genes(predictor, where) | _pooled(predictor, where) | _told(found)
+    fresh.load_state_dict({**predictor.state_dict(), **changed})
     fresh.coarser = tuple(asked(model, genes, knowledge) for model in predictor.coarser)
     return fresh.eval()
 
@@ -144,6 +145,16 @@ def _check_names(
     for gene, row, here in zip(genes, rows, where, strict=True):
         if here is None and row in known:
             raise BadInput(f"'{gene}' is '{known[row]}', which the model was fitted on. Ask for it by that name.")
+
+
+def _of_genes(predictor: Model, where: Sequence[int | None]) -> dict[str, Tensor]:
+    """What a model has for each gene (`per_gene`): its own, or 0 of a gene that it was not fitted on."""
+    import torch
+
+    state, own = predictor.state_dict(), torch.tensor([row is not None for row in where])
+    rows = torch.tensor([row or 0 for row in where])
+    kept = {name: state[name].cpu()[rows] for name in predictor.per_gene}
+    return {name: part * own.view(-1, *[1] * (part.ndim - 1)).to(part.dtype) for name, part in kept.items()}
 
 
 def _pooled(predictor: Model, where: Sequence[int | None]) -> dict[str, Tensor]:
