@@ -27,6 +27,11 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """The longest test begins first: it would else be left to one process at the end."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now stays: a full collection that looks at it again takes most of a second."""
     gc.collect()

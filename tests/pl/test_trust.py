@@ -36,6 +36,7 @@ def test_pictures_show_genes_sections_and_spots(trusted, genes) -> None:
     np.testing.assert_allclose(held, inside, rtol=1e-4)
     axes = sqi.pl.uncertainty(trusted, genes[0], background=False)
     assert [stripes(ax) for ax in axes] == [strange] * 2 and "interval of 90%" in axes[1].get_title()
+    assert axes[0].get_title().split("\n")[0] == f"{genes[0]}, spy"
     with pytest.raises(sqi.BadInput, match="axes are 1; expected 2"):
         sqi.pl.uncertainty(trusted, genes[0], axes=axes[:1])
     with pytest.raises(sqi.BadInput, match="axes are 2; expected 3"):

@@ -93,7 +93,7 @@ def uncertainty(
     two = placed.draw(axes[1], wide, _panels.SPREAD, _panels.limits(wide, least=LEAST), **how)
     _panels.color_bar(axes[0], one, unit)
     _panels.color_bar(axes[1], two, f"width, {unit}")
-    axes[0].set_title(plain(f"{gene}, {layer}: {_found(table, layer, gene)}"), fontsize="medium")
+    axes[0].set_title(f"{plain(f'{gene}, {layer}')}\n{_found(table, layer, gene)}", fontsize="medium")
     axes[1].set_title(
         f"{said}\n{int(strange.sum())} of {len(strange)} spots not to be trusted (striped)", fontsize="medium"
     )
@@ -102,7 +102,7 @@ def uncertainty(
 
 
 def _found(table, layer: str, gene: str) -> str:
-    """What was found of a gene, in a line of its own."""
+    """What was found of a gene."""
     row = table.var.loc[gene]
     skill = row[f"{layer}_skill"]
-    return f"\n{row[f'{layer}_reason']}" + (f" (skill {skill:.2f})" if np.isfinite(skill) else "")
+    return plain(row[f"{layer}_reason"]) + (f" (skill {skill:.2f})" if np.isfinite(skill) else "")
