@@ -243,3 +243,15 @@ def test_the_page_on_cells_quotes_its_benchmarks():
         row = FIGURES["spots together"]["all" if view == "all three" else view.split()[0]]
         together, alone = row["together"], row["crop by crop"]
         assert f"| {view} | {together:,.0f} | {alone:,.0f} | {together / alone:.1f} |" in page
+
+
+def test_the_page_on_genes_quotes_what_windows_cost():
+    page = (ROOT / "docs" / "concepts" / "genes.md").read_text()
+    found = FIGURES["windows"]
+    size = f"{found['bases']:,} bases, {found['rows']} windows of {found['length']:,} bp in batches of {found['batch']}"
+    assert size in " ".join(page.split())
+    for name, row in found["cases"].items():
+        more = row["MB"] - row["MB before"]
+        assert f"| {name} | {row['first batch, s']:.1f} | {row['each, ms']:.1f} | {more:.0f} |" in page
+    alone = found["cases"]["DNA"]
+    assert f"beyond {alone['MB before']:.0f} |" in page and f"took {alone['index, s']:.1f} s, once" in page

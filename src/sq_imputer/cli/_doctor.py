@@ -18,6 +18,7 @@ EXTRAS = {
     "zoo": ("lazyslide-models", "encoders zoo:NAME and models of others"),
     "io": ("spatialdata-io", "readers of Visium, Xenium and others"),
     "text": ("transformers", "knowledge of genes from texts"),
+    "genomics": ("pyfaidx", "genomes and tracks for models of DNA"),
     "dask": ("distributed", "predictions on a cluster"),
     "napari": ("napari-spatialdata", "the napari widget"),
 }

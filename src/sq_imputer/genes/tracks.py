@@ -205,15 +205,21 @@ class Steps:
         if part is None:
             return found
         if len(part) == 1:  # places of cut sites
-            first, last = np.searchsorted(part[0], [start, end])
+            first, last = np.searchsorted(part[0], _as(part[0], start, end))
             return np.bincount(part[0][first:last] - start, minlength=end - start).astype(np.float32)
         starts, ends, values = part
-        some = slice(np.searchsorted(ends, start, "right"), np.searchsorted(starts, end, "left"))
+        (first,), (last,) = np.searchsorted(ends, _as(ends, start), "right"), np.searchsorted(starts, _as(starts, end))
+        some = slice(first, last)
         first = np.maximum(starts[some] - start, 0)
         size = np.minimum(ends[some] - start, end - start) - first
         where = np.repeat(first - (np.cumsum(size) - size), size) + np.arange(size.sum())
         found[where] = np.repeat(values[some], size)
         return found
+
+
+def _as(among: np.ndarray, *places: int) -> np.ndarray:
+    """Places in the type of those that they are looked up among, which would be copied otherwise."""
+    return np.array(places, dtype=among.dtype)
 
 
 def _sum_of(part: tuple[np.ndarray, ...]) -> float:
