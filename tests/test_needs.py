@@ -18,3 +18,9 @@ def test_features_are_asked_of_encoders(asked):
     with pytest.raises(BadInput, match="Needs.encoders is empty; name some"):
         needs.Needs(needs.CropSpec(), **asked)
     assert needs.Needs(needs.CropSpec(), ("texture",), **asked)
+
+
+def test_text_is_of_genes_and_not_of_spots():
+    assert needs.Needs(text=64).of_genes and needs.Needs(sequence=8).of_genes and not needs.Needs().of_genes
+    with pytest.raises(BadInput, match="both a crop and a sequence"):
+        needs.Needs(needs.CropSpec(), text=64)

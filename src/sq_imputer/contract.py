@@ -90,6 +90,8 @@ class Batch:
         `(B, L, T)` float32: signals along the window, such as accessibility; None where the windows have none.
     extra
         `(B, E)` float32: further numbers of a gene; None where the windows have none.
+    text
+        `(B, N)` uint8: what is written about a gene, in UTF-8, filled up with 0.
     slides
         The whole sections that the rows are of.
     at
@@ -118,6 +120,7 @@ class Batch:
     allowed: Tensor | None = None
     tracks: Tensor | None = None
     extra: Tensor | None = None
+    text: Tensor | None = None
     at: Tensor | None = None
     xy_um: Tensor | None = None
     expression: Tensor | None = None

@@ -125,6 +125,8 @@ class Needs:
     sequence
         Base pairs around the transcription start site, where rows are genes (:class:`sq_imputer.GeneWindows`); 0 for
         none. Tracks and further numbers of a gene come along where the windows have them.
+    text
+        Bytes of what is written about a gene, where rows are genes; 0 for none.
     """
 
     crop: CropSpec | None = None
@@ -139,6 +141,7 @@ class Needs:
     per_section: bool = False
     knowledge: bool = False
     sequence: int = 0
+    text: int = 0
 
     def __post_init__(self) -> None:
         if self.crop is not None:
@@ -153,8 +156,14 @@ class Needs:
         check_number("Needs.maps_px", self.maps_px, 8, whole=True)
         check_number("Needs.maps_um", self.maps_um, 0.1)
         check_number("Needs.sequence", self.sequence, 0, whole=True)
-        if self.sequence and self.crop is not None:
+        check_number("Needs.text", self.text, 0, whole=True)
+        if self.of_genes and self.crop is not None:
             raise BadInput("Needs has both a crop and a sequence; rows are spots or genes. Leave out one of them.")
+
+    @property
+    def of_genes(self) -> bool:
+        """Whether rows are genes."""
+        return bool(self.sequence or self.text)
 
     @property
     def views(self) -> tuple[CropSpec, ...]:

@@ -7,7 +7,7 @@ import gzip
 import pytest
 
 import sq_imputer as sqi
-from sq_imputer.genes.prompts import gene_prompts, words_of
+from sq_imputer.genes.prompts import as_bytes, gene_prompts, text_of, words_of
 
 SETS = {
     "keratinization (GO:0031424)": ["KRT5", "KRT14"],
@@ -41,3 +41,9 @@ def test_names_of_sets_are_words():
     assert words_of("REACTOME_CELL_CYCLE") == "cell cycle" and words_of("ossification (GO:0001503)") == "ossification"
     with pytest.raises(sqi.BadInput, match="most_sets is -1"):
         gene_prompts("nowhere", most_sets=-1)
+
+
+def test_texts_are_bytes_and_back_and_what_is_cut_off_is_no_half_letter():
+    found = as_bytes(["zinc", "", "Förster"], 2)
+    assert found.shape == (3, 2) and [text_of(row) for row in found] == ["zi", "", "F"]
+    assert [text_of(row) for row in as_bytes(["zinc", "Förster"], 20)] == ["zinc", "Förster"]

@@ -11,6 +11,7 @@ import torch
 
 import sq_imputer as sqi
 from sq_imputer import GeneWindows, Needs
+from sq_imputer.genes.prompts import text_of
 from sq_imputer.nn.bases import composition, one_hot
 from sq_imputer.predictor.registry import ModelCard
 
@@ -256,3 +257,19 @@ def test_images_and_dna_are_not_mistaken(toy_slides):
     bare = GeneWindows.from_table(table(), CHROMS, length=64)
     with pytest.raises(sqi.BadInput, match=r"other numbers of 'tracks \(0, expected 1\)'. Make them with the same"):
         Content(Config(epochs=1, calibration=0)).fit(parts).predict(bare)
+
+
+def test_what_is_written_about_a_gene_comes_along_where_it_is_asked_for():
+    found = windows()
+    texts = {name: f"gene number {k}" for k, name in enumerate(found.names)}
+    told = found.with_texts(texts)
+    batch = next(told.batches(Needs(sequence=64, text=20), 9, rows=[5, 3]))
+    assert [text_of(row) for row in batch.text.numpy()] == [texts[told.names[k]] for k in batch.index.tolist()]
+    assert batch.bases.shape == (2, 64) and next(told.batches(Needs(sequence=64), 9)).text is None
+    alone = next(told[[7, 2]].batches(Needs(text=6), 9))
+    assert alone.bases is None and {text_of(row) for row in alone.text.numpy()} == {"gene n"}
+    names = next(found.batches(Needs(text=20), 60))
+    assert [text_of(row) for row in names.text.numpy()] == found.names[names.index.numpy()].tolist()
+    assert told.fingerprint != found.fingerprint
+    with pytest.raises(sqi.BadInput, match="texts has none of 59 of 60 genes"):
+        found.with_texts({"G1": "one"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sq_imputer.genes.genome import coded
-from sq_imputer.nn.bases import LOOKS, composition, one_hot
+from sq_imputer.nn.bases import LOOKS, composition, lettering, one_hot
 
 
 def bases(*letters: str) -> torch.Tensor:
@@ -29,3 +29,11 @@ def test_the_other_strand_has_the_opposite_skews():
     one, other = composition(bases("GGGCAAAT", "ATTTGCCC"))
     assert torch.allclose(one[:3], other[:3]) and torch.allclose(one[3:5], -other[3:5]) and one[3] > 0
     assert one[5] == 0  # no tracks
+
+
+def test_lettering_counts_the_letters_of_a_text():
+    text = torch.tensor([[*b"KRT5; a b", 0, 0], [0] * 11], dtype=torch.uint8)
+    found = lettering(text)
+    assert found.shape == (2, LOOKS) and found[1].abs().sum() == 0
+    expected = torch.tensor([9.0]).log().tolist() + [5 / 9, 1 / 9, 2 / 9, 1 / 9, 3 / 9]
+    torch.testing.assert_close(found[0], torch.tensor(expected))

@@ -107,3 +107,27 @@ def _of_anndata(table: AnnData, target, layer: str | None, unit: str | None) -> 
 
 def _counts(values: np.ndarray) -> bool:
     return bool((values >= 0).all() and (values == np.round(values)).all())
+
+
+def matrix_of(values, n: int, what: str) -> np.ndarray:
+    """Numbers `(n, columns)` float32; one column may come as `(n,)`."""
+    try:
+        found = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{what} is not made of numbers: {error}") from error
+    found = found[:, None] if found.ndim == 1 else found
+    if found.ndim != 2 or len(found) != n or np.isinf(found).any():
+        raise BadInput(f"{what} is {found.shape} of {n} windows, or infinite somewhere; expected one row per window.")
+    return found
+
+
+def numbers_of(extra: DataFrame | None, names: list[str]) -> np.ndarray | None:
+    """Further numbers of genes, in their order."""
+    if extra is None:
+        return None
+    if not hasattr(extra, "reindex"):
+        raise BadInput(f"extra is a {type(extra).__name__}; expected a table whose index names the genes.")
+    missing = [name for name in names if name not in extra.index]
+    if missing:
+        raise BadInput(f"extra lacks {len(missing)} of {len(names)} genes: {listed(missing)}. Add or leave them out.")
+    return extra.loc[names].to_numpy(dtype=np.float32)

@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from sq_imputer.errors import BadInput, check_number
 from sq_imputer.genes import annotations
 from sq_imputer.genes.names import unversioned
@@ -91,3 +93,17 @@ def _memberships(sets: Mapping[str, Iterable[str]], info: annotations.GeneInfo) 
 def _rounded(number: int) -> int:
     """The nearest power of two below, or 0."""
     return 1 << (number.bit_length() - 1) if number else 0
+
+
+def as_bytes(texts: Sequence[str], most: int) -> np.ndarray:
+    """Texts as `(n, most)` uint8, in UTF-8 and filled up with 0; what is longer is cut off."""
+    found = np.zeros((len(texts), most), dtype=np.uint8)
+    for row, text in enumerate(texts):
+        said = text.encode()[:most]
+        found[row, : len(said)] = np.frombuffer(said, dtype=np.uint8)
+    return found
+
+
+def text_of(row: np.ndarray) -> str:
+    """The text of a row of :func:`as_bytes`."""
+    return row.tobytes().rstrip(b"\0").decode(errors="ignore")

@@ -24,8 +24,9 @@ from sq_imputer.errors import BadInput, check_number, listed
 from sq_imputer.genes.cut import Loci, Sequences
 from sq_imputer.genes.folds import gene_folds
 from sq_imputer.genes.genome import Genome
-from sq_imputer.genes.measured import AS_GIVEN, expressed
+from sq_imputer.genes.measured import AS_GIVEN, expressed, matrix_of, numbers_of
 from sq_imputer.genes.positions import place
+from sq_imputer.genes.prompts import as_bytes
 from sq_imputer.genes.tracks import Regions, Track, caller
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from pandas import DataFrame
+    from torch import Tensor
 
 # n genes, L bases, T tracks, E further numbers, C contexts
 
@@ -61,6 +63,8 @@ class GeneWindows:
         Of the expression.
     extra
         `(n, E)` float32 further numbers of a gene, or None.
+    texts
+        `(n,)` what is written about a gene, or None; its name then stands for that.
     called
         What the rows together are called, where it is not the name of their chromosome.
     """
@@ -73,6 +77,7 @@ class GeneWindows:
     unit: str = AS_GIVEN
     extra: np.ndarray | None = None
     called: str = ""
+    texts: np.ndarray | None = None
 
     @classmethod
     def from_table(
@@ -154,7 +159,7 @@ class GeneWindows:
         cut = Loci(genome, placed.chroms, placed.tss, placed.strands, turned, signals, *masks)
         names = [found.names[row] for row in placed.rows]
         return cls._made(
-            names, cut, length, found.contexts, found.values[placed.rows], found.unit, _numbers_of(extra, names)
+            names, cut, length, found.contexts, found.values[placed.rows], found.unit, numbers_of(extra, names)
         )
 
     @classmethod
@@ -209,11 +214,11 @@ class GeneWindows:
             raise BadInput(f"{len(names)} names of {len(cut)} windows; expected one name each.")
         genes = tuple(map(str, genes))
         if expression is not None:
-            expression = _matrix(expression, len(names), "expression")
+            expression = matrix_of(expression, len(names), "expression")
             if expression.shape[1] != len(genes):
                 raise BadInput(f"expression has {expression.shape[1]} columns, and names are {listed(genes)}.")
         if extra is not None:
-            extra = _matrix(extra, len(names), "extra")
+            extra = matrix_of(extra, len(names), "extra")
             if not np.isfinite(extra).all():
                 raise BadInput("extra has values that are NaN or infinite; fill or leave out these genes.")
         return cls(names, cut, int(length), genes, expression, unit, extra)
@@ -230,8 +235,15 @@ class GeneWindows:
     def __getitem__(self, rows) -> GeneWindows:
         """The windows of some rows: a mask, or numbers."""
         rows = np.arange(len(self))[rows]
-        kept = {name: getattr(self, name) for name in ("names", "cut", "expression", "extra")}
+        kept = {name: getattr(self, name) for name in ("names", "cut", "expression", "extra", "texts")}
         return replace(self, **{name: part[rows] for name, part in kept.items() if part is not None})
+
+    def with_texts(self, texts: Mapping[str, str]) -> GeneWindows:
+        """The same with what is written about the genes (:func:`sq_imputer.genes.prompts.gene_prompts`), by name."""
+        missing = [name for name in self.names if not texts.get(name)]
+        if missing:
+            raise BadInput(f"texts has none of {len(missing)} of {len(self)} genes: {listed(missing)}. Add these.")
+        return replace(self, texts=np.array([texts[name] for name in self.names], dtype=object))
 
     def by_chromosome(self, n_parts: int | None = None) -> list[GeneWindows]:
         """One source per chromosome (or group), or `n_parts` about equal ones, none of which shares a chromosome.
@@ -296,6 +308,8 @@ class GeneWindows:
         """Identity of the genome, the windows, the tracks and what was measured."""
         found = hashlib.sha256(f"{self.length} {self.cut.fingerprint} {self.genes} {self.unit}".encode())
         found.update("\n".join(self.names).encode())
+        if self.texts is not None:
+            found.update("\n".join(self.texts).encode())
         for part in (self.expression, self.extra):
             found.update(b"none" if part is None else np.ascontiguousarray(part).tobytes())
         return found.hexdigest()[:16]
@@ -310,14 +324,14 @@ class GeneWindows:
         device: str = "auto",
     ) -> Iterator[Batch]:
         """Batches of `rows` along the genome, or shuffled by `generator`; one batch is in memory at a time."""
-        length = self._length(needs)
+        self._length(needs)
         rows = np.arange(len(self)) if rows is None else np.arange(len(self))[rows]
         order = rows[self.cut.order(rows)] if generator is None else generator.permutation(rows)
         for start in range(0, len(order), batch_size):
-            yield self._batch(order[start : start + batch_size], length)
+            yield self._batch(order[start : start + batch_size], needs)
 
     def _length(self, needs: Needs) -> int:
-        if not needs.sequence:
+        if not needs.of_genes:
             raise BadInput("rows are genes, and the model asks for no DNA (Needs.sequence). Take a model that does.")
         if needs.sequence > self.length:
             raise BadInput(
@@ -326,28 +340,36 @@ class GeneWindows:
             )
         return needs.sequence
 
-    def _batch(self, index: np.ndarray, length: int) -> Batch:
+    def _batch(self, index: np.ndarray, needs: Needs) -> Batch:
         import torch
 
-        bases = np.empty((len(index), length), dtype=np.uint8)
-        allowed = np.empty((len(index), length), dtype=bool)
-        tracks = np.empty((len(index), length, len(self.tracks)), dtype=np.float32) if self.tracks else None
-        for k in self.cut.order(index):  # read along the genome, kept in the order asked for
-            bases[k], allowed[k], signal = self.cut.window(int(index[k]), length)
-            if tracks is not None:
-                tracks[k] = signal
         own = {"expression": self.expression, "extra": self.extra}
         seen = {name: torch.from_numpy(part[index]) for name, part in own.items() if part is not None}
-        if tracks is not None:
-            seen["tracks"] = torch.from_numpy(tracks)
+        if needs.text:
+            texts = self.names if self.texts is None else self.texts
+            seen["text"] = torch.from_numpy(as_bytes(texts[index], needs.text))
+        if needs.sequence:
+            seen |= self._windows(index, self._length(needs))
         return Batch(
             torch.from_numpy(index),
-            bases=torch.from_numpy(bases),
-            allowed=torch.from_numpy(allowed),
             xy_um=torch.from_numpy(self.xy_um[index]),
             section=torch.zeros(len(index), dtype=torch.long),
             **seen,
         )
+
+    def _windows(self, index: np.ndarray, length: int) -> dict[str, Tensor]:
+        """Bases, which of them are allowed, and tracks."""
+        import torch
+
+        bases = np.empty((len(index), length), dtype=np.uint8)
+        allowed = np.empty((len(index), length), dtype=bool)
+        tracks = np.empty((len(index), length, len(self.tracks)), dtype=np.float32)
+        for k in self.cut.order(index):  # read along the genome, kept in the order asked for
+            bases[k], allowed[k], signal = self.cut.window(int(index[k]), length)
+            if self.tracks:
+                tracks[k] = signal
+        found = {"bases": bases, "allowed": allowed} | ({"tracks": tracks} if self.tracks else {})
+        return {name: torch.from_numpy(part) for name, part in found.items()}
 
     def all_features(self, needs: Needs, *, device: str = "auto") -> np.ndarray:
         """Nothing, `(n, 0)`: no encoder reads DNA."""
@@ -360,27 +382,3 @@ class GeneWindows:
         """The places of the measured genes; genes are told by name, and no codes are needed."""
         xy = self.xy_um[self.measured]
         return Marks((), xy, np.zeros((len(xy), 0), dtype=np.int16), np.zeros(0, dtype=bool))
-
-
-def _matrix(values, n: int, what: str) -> np.ndarray:
-    """Numbers `(n, columns)` float32; one column may come as `(n,)`."""
-    try:
-        found = np.asarray(values, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"{what} is not made of numbers: {error}") from error
-    found = found[:, None] if found.ndim == 1 else found
-    if found.ndim != 2 or len(found) != n or np.isinf(found).any():
-        raise BadInput(f"{what} is {found.shape} of {n} windows, or infinite somewhere; expected one row per window.")
-    return found
-
-
-def _numbers_of(extra: DataFrame | None, names: list[str]) -> np.ndarray | None:
-    """Further numbers of genes, in their order."""
-    if extra is None:
-        return None
-    if not hasattr(extra, "reindex"):
-        raise BadInput(f"extra is a {type(extra).__name__}; expected a table whose index names the genes.")
-    missing = [name for name in names if name not in extra.index]
-    if missing:
-        raise BadInput(f"extra lacks {len(missing)} of {len(names)} genes: {listed(missing)}. Add or leave them out.")
-    return extra.loc[names].to_numpy(dtype=np.float32)

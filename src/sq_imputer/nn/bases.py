@@ -1,4 +1,4 @@
-"""DNA as tensors: one-hot bases, and what a window is made of in few numbers."""
+"""DNA as tensors: one-hot bases, and what a window, or what is written about a gene, is made of in few numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 A, C, G, T, UNKNOWN = range(5)
-LOOKS = 6  # numbers of `composition`
+LOOKS = 6  # numbers of `composition` and `lettering`
 
 # B windows, L bases, T tracks
 
@@ -32,3 +32,15 @@ def composition(bases_BL: Tensor, tracks_BLT: Tensor | None = None) -> Tensor:
     skews = [(one - other) / (one + other).clamp_min(1) for one, other in ((g, c), (a, t))]
     signal = torch.zeros_like(known) if tracks_BLT is None else tracks_BLT.clamp_min(0).log1p().mean(dim=(1, 2))
     return torch.stack([(g + c) / known, cpg / known, twins / known, *skews, signal], dim=1)
+
+
+def lettering(text_BN: Tensor) -> Tensor:
+    """What texts look like in few numbers, `(B, 6)` float32, as `composition` says it of windows that have no DNA.
+
+    The log of the length in bytes, and shares of letters, digits, blanks, semicolons and capitals. This choice is ours.
+    """
+    there = text_BN > 0
+    size = there.sum(dim=1).clamp_min(1)
+    small, large = (text_BN >= 97) & (text_BN <= 122), (text_BN >= 65) & (text_BN <= 90)
+    kinds = (small | large, (text_BN >= 48) & (text_BN <= 57), text_BN == 32, text_BN == 59, large)
+    return torch.stack([size.float().log(), *(kind.sum(dim=1) / size for kind in kinds)], dim=1)

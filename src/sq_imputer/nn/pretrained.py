@@ -7,7 +7,8 @@ run.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,14 +45,23 @@ class Pretrained(nn.Module):
         return super().train(False)
 
 
-class Tokenizer(NamedTuple):
+@dataclass(frozen=True)
+class Tokenizer:
     """The tokenizer of a model of transformers as a function of a text, without special tokens."""
 
-    of: object
+    of: Any
+
+    def __len__(self) -> int:
+        return len(self.of)
 
     def __call__(self, text: str) -> list[int]:
         """The numbers of the pieces of a text, in its order."""
         return list(self.of(text, add_special_tokens=False)["input_ids"])
+
+    @property
+    def pieces(self) -> list[str]:
+        """All pieces by their number."""
+        return self.of.convert_ids_to_tokens(range(len(self.of)))
 
 
 def tokenizer(name: str) -> Tokenizer:

@@ -322,8 +322,9 @@ class Predictor(nn.Module, ABC):
     def bytes_per_row(self) -> int:
         """Memory that one row takes in a batch."""
         needs, sizes, block = self.needs, self.sizes, max(self.needs.neighbors, 1) ** 2
-        if needs.sequence:  # bases, which are allowed, tracks
-            return needs.sequence * (2 + 4 * sizes["tracks"]) + 4 * (sizes["extra"] + len(self.genes)) + 64
+        if needs.of_genes:  # bases, which are allowed, tracks
+            text = needs.sequence * (2 + 4 * sizes["tracks"]) + needs.text
+            return text + 4 * (sizes["extra"] + len(self.genes)) + 64
         if not needs.encoders:
             return 3 * needs.crop.size_px**2 * block + 4 * len(self.genes) + 64
         tiles = block * (sizes["features"] // len(needs.views)) if block > 1 else 0
@@ -361,7 +362,7 @@ class Predictor(nn.Module, ABC):
     def _read_features(self, sources: list[Source], plan: Plan) -> tuple[dict[str, int], dict[str, dict]]:
         """Compute the features once, where they are needed: their number, and the provenance of their encoders."""
         if not self.needs.encoders:
-            return {"features": 0, **(sources[0].sizes if self.needs.sequence else {})}, {}
+            return {"features": 0, **(sources[0].sizes if self.needs.of_genes else {})}, {}
         device = pick_device(plan.device)
         widths = [widths_of(source, self.needs, device) for source in sources][0]
         return widths, encoded.of_sources(sources, self.needs, device)

@@ -64,9 +64,9 @@ def check_reads(
     """
     for source in sources:
         found = getattr(source, "sizes", None)
-        if (found is None) == bool(needs.sequence):
-            reads, rows = ("DNA", "no windows of it") if needs.sequence else ("images", "windows of DNA")
-            fix = "Give it sq_imputer.GeneWindows." if needs.sequence else "Take a model of the gene axis."
+        if (found is None) == needs.of_genes:
+            reads, rows = ("DNA", "no windows of it") if needs.of_genes else ("images", "windows of DNA")
+            fix = "Give it sq_imputer.GeneWindows." if needs.of_genes else "Take a model of the gene axis."
             raise BadInput(f"'{card.name}' reads {reads}, and the rows of '{source.section}' are {rows}. {fix}")
         sizes = found if sizes is None else sizes
         odd = [f"{name} ({n}, expected {sizes[name]})" for name, n in (found or {}).items() if n != sizes[name]]

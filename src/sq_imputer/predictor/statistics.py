@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sq_imputer.contract import Batch, Model, Needs, Source
-from sq_imputer.nn.bases import composition
+from sq_imputer.nn.bases import composition, lettering
 from sq_imputer.predictor.parts import Labels
 from sq_imputer.progress import track
 from sq_imputer.scores.moments import MANY, chunks, mean_and_std
@@ -141,9 +141,11 @@ def safe(std: np.ndarray) -> np.ndarray:
 
 
 def summary(batch: Batch) -> Tensor:
-    """What a row looks like in few numbers: features, composition of DNA, or mean and spread of optical density."""
+    """What a row looks like in few numbers: composition of DNA or text, features, or optical density of its pixels."""
     if batch.bases is not None:
         return composition(batch.bases, batch.tracks)
+    if batch.text is not None:
+        return lettering(batch.text)
     if batch.features is not None:
         return batch.features if batch.features.ndim == 2 else batch.features.mean(dim=1)
     pixels = batch.crops.float()
