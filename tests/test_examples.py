@@ -8,13 +8,17 @@ from dataclasses import make_dataclass
 
 import matplotlib.pyplot as plt
 import pytest
+from dna import small_config, windows_of
 from spatialdata.transformations import Affine, set_transformation
 
 import sq_imputer as sqi
 
 ORDER = {
     sqi.pp: ("pixel_size", "quality", "crops", "tissue", "grid", "embed", "straighten", "alignment"),
-    sqi.tl: ("fit", "predict", "score", "correct", "trust", "domains", "agreement", "explain", "retrieved"),
+    sqi.tl: (
+        *("fit", "predict", "score", "correct", "trust", "domains", "agreement", "explain", "retrieved"),
+        *("sequence_prior", "regulatory_map", "in_silico"),
+    ),
     sqi.bench: (
         *(
             "leave_one_out",
@@ -50,6 +54,7 @@ ORDER = {
         "alignment",
         "trust",
         "uncertainty",
+        "regulatory_map",
     ),
 }
 
@@ -73,7 +78,8 @@ def known(tmp_path, monkeypatch) -> dict:
     bent = Affine([[1, 0.3, 0], [0, 1, 0], [0, 0, 1]], ("x", "y"), ("x", "y"))
     set_transformation(sheared.images["image"], bent, "global")
     spots = list(sdata.tables["table"].obs_names)
-    return {"sqi": sqi, "sdata": sdata, "sections": sections, "sheared": sheared, "spots": spots}
+    known = {"sqi": sqi, "sdata": sdata, "sections": sections, "sheared": sheared, "spots": spots}
+    return known | {"windows": windows_of(sdata), "small_dna": small_config()}
 
 
 @pytest.mark.filterwarnings("ignore:.*chance:UserWarning")  # of a small model on little tissue

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from dna import small_model, windows_of
 
 import sq_imputer as sqi
 from sq_imputer import CropSpec
@@ -81,6 +82,13 @@ def told(given: SimpleNamespace) -> dict:
     genes, bilinear = list(given.fitted.genes), sqi.get_model("bilinear")
     model = bilinear(bilinear.Config(size_px=32, context_um=()), sqi.GeneKnowledge.lexical(genes))
     return {"models": {"bilinear": model}, "measured": given.models["ridge"], "genes": genes, "n_folds": 2}
+
+
+def mapped(given: SimpleNamespace):
+    """Toy DNA of the genes of the section, and a map of two of them."""
+    windows = windows_of(given.sdata)
+    sqi.tl.regulatory_map(given.sdata, windows, small_model(), genes=windows.names[:2], share=0.3, progress=False)
+    return windows
 
 
 # Each verb, how it is called, and what it may write: slots of the object, which are folders of the store as well.
@@ -159,6 +167,31 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "tl.explain": (
         lambda g: sqi.tl.explain(g.sdata, g.gene, model=g.fitted, spots=g.spots, grid=2, key_added="more"),
         ("images/more", "tables/more_spots"),
+    ),
+    "tl.sequence_prior": (
+        lambda g: sqi.tl.sequence_prior(g.sdata, windows_of(g.sdata), small_model()),
+        (
+            *(f"tables/table/var/seq2exp{ending}" for ending in ("", "_std", "_fold")),
+            *("tables/table/varm/X_seq2exp", "tables/table/uns/sq_imputer"),
+        ),
+    ),
+    "tl.regulatory_map": (mapped, ("tables/regulatory_map",)),
+    "tl.in_silico": (
+        lambda g: sqi.tl.in_silico(g.sdata, mapped(g), small_model(), n_controls=3),
+        ("tables/regulatory_map",),
+    ),
+    "tl.in_silico of edits": (
+        lambda g: sqi.tl.in_silico(
+            g.sdata,
+            windows_of(g.sdata),
+            small_model(),
+            edits=pd.DataFrame({"gene": [g.sdata.tables["table"].var_names[0]], "start": [9], "motif": ["ACGT"]}),
+        ),
+        (),
+    ),
+    "pl.regulatory_map": (
+        lambda g: sqi.pl.regulatory_map(g.sdata, g.sdata.tables["table"].var_names[0], windows=mapped(g)),
+        ("tables/regulatory_map",),
     ),
     "tl.retrieved": (lambda g: sqi.tl.retrieved(g.sdata, key_added="recalled"), ()),
     "tl.fit of a target": (lambda g: sqi.tl.fit(g.other, "ridge", target="obs:nuclei", config=SMALL), ()),

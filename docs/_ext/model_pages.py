@@ -23,6 +23,16 @@ CAPTION = (
     "the same patient, replicates of one tumor and not new patients. Made by `python benchmarks/maps.py`. Data: her2st "
     "(Andersson et al. 2021), CC BY 4.0."
 )
+CALLED = {
+    "spots": "sqi.tl.predict(sdata, model={name})",
+    "genes": "sqi.tl.sequence_prior(sdata, windows, model={name})  # windows: sqi.GeneWindows",
+}
+OWN = {  # pictures of their own, with all that is to be said of them
+    "seq2exp": "A motif of 9 bp is planted into real yeast DNA and raises expression where a track is high. Left, "
+    "masks along four windows that no model has seen: green, a motif where the track is high, which raises expression; "
+    "blue, the motif alone; orange, the track alone. Right, the highest mask near each site. Made by "
+    "`python benchmarks/sequence.py --parts motif --pictures docs/_static/models`.",
+}
 SHOWN = {
     "stem": "Measured; mean and standard deviation of 20 samples; one of these samples.",
     "mclstexp": "Measured and predicted; right, where on the training sections the neighbors of the ringed spot lie, "
@@ -36,7 +46,8 @@ def figure(name: str) -> list[str]:
     if not (FIGURES / f"{name}.png").is_file():
         return []
     what = SHOWN.get(name, "Measured and predicted.")
-    return [f"```{{figure}} ../_static/models/{name}.png\n:alt: {what}\n\n{CAPTION.format(what=what)}\n```"]
+    caption = OWN.get(name) or CAPTION.format(what=what)
+    return [f"```{{figure}} ../_static/models/{name}.png\n:alt: {caption.partition('.')[0]}.\n\n{caption}\n```"]
 
 
 def settings(model: type) -> str:
@@ -61,7 +72,7 @@ def page(name: str) -> str:
     parts = [
         f"# `{name}`",
         card.summary,
-        f"```python\nsqi.tl.predict(sdata, model={name!r})\n```",
+        f"```python\n{CALLED[card.rows].format(name=repr(name))}\n```",
         *figure(name),
         "## Card",
         *rows,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gzip
 import re
+from dataclasses import make_dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from dna import SMALL
+
+import sq_imputer as sqi
 
 PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "genes.md"
 CHROMS = {f"chr{name}": 2000 for name in (*range(1, 6), 22, "X")}
@@ -35,7 +39,25 @@ def test_windows_and_splits_of_the_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     there = {"table": made()}
-    for block in [block for block in blocks if "from_table(" in block or "split_by_chromosome" in block]:
+    for block in [block for block in blocks if "fragments" in block or "split_by_chromosome" in block]:
         exec(compile(block, str(PAGE), "exec"), there)
     assert len(there["parts"]) == len(CHROMS) and there["windows"].tracks == ("dnase", "atac")
     assert [part.section for part in there["test"]] == ["chr22", "chrX"] and len(there["folds"]) == 5
+
+
+def test_expression_from_dna_as_the_page_has_it(section, tmp_path, monkeypatch):
+    pytest.importorskip("pyfaidx")
+    monkeypatch.chdir(tmp_path)
+    made()
+    names = section.tables["table"].var_names
+    rows = [f"chr{k % 5 + 1}\t{300 + 20 * k}\t{301 + 20 * k}\t{name}\t0\t+\n" for k, name in enumerate(names)]
+    Path("gencode.v44.gtf.gz").write_bytes(gzip.compress("".join(rows).encode()))  # as BED
+    model = sqi.get_model("seq2exp")
+    small = [(name, type(value), value) for name, value in SMALL.items()]
+    monkeypatch.setattr(model, "Config", make_dataclass("Config", small, bases=(model.Config,), frozen=True))
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    there = {"sqi": sqi, "sdata": section}
+    for block in [block for block in blocks if "sequence_prior" in block]:
+        exec(compile(block.replace("length=1000", "length=160"), str(PAGE), "exec"), there)
+    assert section.tables["table"].var["seq2exp"].notna().all() and len(there["effects"]) == len(there["stretches"])
+    assert Path("stretches.bed").read_text().count("\n") == len(there["stretches"])

@@ -9,7 +9,7 @@ import torch
 from sq_imputer.errors import BadInput
 from sq_imputer.nn import sequence
 from sq_imputer.nn.scan import selective_scan
-from sq_imputer.nn.sequence import BiMamba, Direction, Gated, Trunk, dilations, fused_scan, in_bins, one_hot
+from sq_imputer.nn.sequence import BiMamba, Direction, Gated, Trunk, dilations, fused_scan, in_bins
 
 
 @pytest.fixture(autouse=True)
@@ -17,11 +17,6 @@ def seed():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
-
-
-def test_unknown_bases_are_rows_of_zeros():
-    found = one_hot(torch.tensor([[0, 1, 2, 3, 4]], dtype=torch.uint8))
-    torch.testing.assert_close(found[0], torch.cat([torch.eye(4), torch.zeros(1, 4)]))
 
 
 def test_a_direction_sees_nothing_that_comes_later():

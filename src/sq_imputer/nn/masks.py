@@ -80,7 +80,7 @@ def of_tracks(tracks_BLT: Tensor, weights_T: Tensor, against_T: Tensor, least: f
         b, and how much tracks weigh beside the sequence, c.
     """
     tracks = tracks_BLT.float()
-    keep = scale * ((tracks.clamp_min(0) + least) @ weights_T)
+    keep = scale * ((tracks.clamp_min(0) + least) * weights_T).sum(dim=-1)
     drop = scale * ((against_T + least) * weights_T).sum()
     return Betas(keep, drop.expand_as(keep))
 

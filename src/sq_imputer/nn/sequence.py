@@ -32,16 +32,9 @@ from sq_imputer.nn.scan import selective_scan
 # B sequences, L positions, W width, I inner width, N states of a channel, R rank of the steps, K taps of a convolution
 
 BACKBONES = ("bimamba", "dilated", "mamba_ssm")
-ALPHABET = 4  # A, C, G, T; what is none of them is a row of zeros
 LONG = 2**23  # numbers of an input, above which blocks keep theirs alone and are computed again for the gradient
 LEAST_STEP, MOST_STEP = 1e-3, 1e-1
 TAPS = 5
-
-
-def one_hot(bases_BL: Tensor) -> Tensor:
-    """`(B, L, 4)` float32 of bases 0 to 3; unknown ones, 4, are rows of zeros."""
-    eye = torch.eye(ALPHABET + 1, ALPHABET, device=bases_BL.device)
-    return eye[bases_BL.long()]
 
 
 def in_bins(x_BLW: Tensor, bins: int) -> Tensor:
@@ -64,9 +57,14 @@ class Trunk(nn.Module):
         Bases on either side that `dilated` blocks must see together.
     state
         Numbers in a state of a scan.
+    normed
+        Whether every position is brought to one size before each block and at the end. A mask that positions are
+        multiplied by is undone by that.
     """
 
-    def __init__(self, name: str, width: int, layers: int, *, reach: int = 0, state: int = 16) -> None:
+    def __init__(
+        self, name: str, width: int, layers: int, *, reach: int = 0, state: int = 16, normed: bool = True
+    ) -> None:
         super().__init__()
         if name not in BACKBONES:
             raise BadInput(f"backbone is {name!r}; expected one of {listed(BACKBONES)}.")
@@ -75,8 +73,9 @@ class Trunk(nn.Module):
         else:
             scan = fused_scan() if name == "mamba_ssm" else selective_scan
             blocks = [BiMamba(width, state, scan) for _ in range(layers)]
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.RMSNorm(width)
+        self.blocks, self.norm = nn.ModuleList(blocks), nn.RMSNorm(width)
+        for part in () if normed else (self, *blocks):
+            part.norm = nn.Identity()
 
     def forward(self, x_BLW: Tensor) -> Tensor:
         """`(B, L, W)` to `(B, L, W)`."""

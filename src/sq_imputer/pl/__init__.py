@@ -9,6 +9,7 @@ from sq_imputer.pl._explain import explain
 from sq_imputer.pl._genes_correlation import genes_correlation
 from sq_imputer.pl._leaderboard import leaderboard
 from sq_imputer.pl._quality import quality
+from sq_imputer.pl._regulatory_map import regulatory_map
 from sq_imputer.pl._skill import skill
 from sq_imputer.pl._trust import trust
 from sq_imputer.pl._uncertainty import uncertainty
@@ -21,6 +22,7 @@ __all__ = [
     "genes_correlation",
     "leaderboard",
     "quality",
+    "regulatory_map",
     "skill",
     "trust",
     "uncertainty",

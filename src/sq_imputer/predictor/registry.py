@@ -47,6 +47,8 @@ class ModelCard:
         License of the method's code here.
     targets
         Kinds of target that the model takes (:class:`sq_imputer.Target`).
+    rows
+        What its rows are: `"spots"` of a section, or `"genes"`, of which it reads the DNA.
     zero_shot
         Whether it can be asked for genes that it was not fitted on (:meth:`sq_imputer.Predictor.for_genes`).
     """
@@ -63,6 +65,7 @@ class ModelCard:
     license: str = "BSD-3-Clause"
     targets: tuple[str, ...] = ("genes",)
     zero_shot: bool = False
+    rows: str = "spots"
 
 
 def _builtin() -> list[str]:

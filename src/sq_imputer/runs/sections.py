@@ -163,8 +163,9 @@ def resolve_model(
     config=None,
     genes: Sequence[str] | None = None,
     knowledge: GeneKnowledge | None = None,
+    rows: str = "spots",
 ) -> Predictor:
-    """A predictor from a name, a folder, a class, or itself.
+    """A predictor from a name, a folder, a class, or itself, whose rows are spots, or genes.
 
     Parameters
     ----------
@@ -176,7 +177,21 @@ def resolve_model(
         What a model of others, or one that can say of genes that it was not fitted on, is asked for; its own if None.
     knowledge
         What a model that is not fitted, or asked for such genes, is told of genes.
+    rows
+        What its rows must be: `"spots"`, or `"genes"` of the DNA of genes.
     """
+    found = _resolved(model, config, genes, knowledge)
+    if found.card.rows != rows:
+        name, own = found.card.name, {"spots": "images", "genes": "the DNA of genes"}
+        other = {"spots": "sq_imputer.tl.predict", "genes": "sq_imputer.tl.sequence_prior"}[found.card.rows]
+        able = [one for one in list_models() if get_model(one).card.rows == rows]
+        raise BadInput(
+            f"'{name}' reads {own[found.card.rows]}: it is asked by {other}. Models of {own[rows]}: {listed(able, 20)}."
+        )
+    return found
+
+
+def _resolved(model, config, genes: Sequence[str] | None, knowledge: GeneKnowledge | None) -> Predictor:
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.predictor.folder import load
     from sq_imputer.predictor.told import unfitted

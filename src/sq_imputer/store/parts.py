@@ -76,17 +76,18 @@ def new_table(
     return TableModel.parse(table, region=region, region_key=region_key, instance_key=instance_key)
 
 
-def parts_of(table: AnnData, layers, obs, var, obsm, uns, x) -> dict:
+def parts_of(table: AnnData, layers, obs, var, obsm, uns, x, varm=None) -> dict:
     """What changes in the table, by path: "layers/stem", "obs", "uns/sq_imputer", "X". Changes nothing."""
     parts = {}
     for name, values in layers.items():
         if np.shape(values) != table.shape:
             raise BadInput(f"layer '{name}' has shape {np.shape(values)}; the table is {table.shape} (rows, genes).")
         parts[f"layers/{name}"] = np.ascontiguousarray(values, dtype="float32")
-    for name, values in (obsm or {}).items():
-        if len(values) != table.n_obs:
-            raise BadInput(f"obsm '{name}' has {len(values)} rows; the table has {table.n_obs}.")
-        parts[f"obsm/{name}"] = np.ascontiguousarray(values)
+    for slot, given, n in (("obsm", obsm, table.n_obs), ("varm", varm, table.n_vars)):
+        for name, values in (given or {}).items():
+            if len(values) != n:
+                raise BadInput(f"{slot} '{name}' has {len(values)} rows; the table has {n}.")
+            parts[f"{slot}/{name}"] = np.ascontiguousarray(values)
     for axis, frame in {"obs": obs, "var": var}.items():
         if frame is not None:
             old = getattr(table, axis)

@@ -128,6 +128,7 @@ def put_layers(
     obs: DataFrame | None = None,
     var: DataFrame | None = None,
     obsm: Mapping[str, np.ndarray] | None = None,
+    varm: Mapping[str, np.ndarray] | None = None,
     uns: Mapping | None = None,
     x: str | None = None,
 ) -> None:
@@ -143,8 +144,8 @@ def put_layers(
         `(n, G)` matrices by name, stored as float32 in chunks of whole rows.
     obs, var
         Columns to add or replace, indexed like the table.
-    obsm
-        `(n, D)` matrices by name.
+    obsm, varm
+        `(n, D)` and `(G, D)` matrices by name.
     uns
         Provenance, made storable by `plain`; of a dict of dicts the inner ones are replaced, the others stay.
     x
@@ -160,7 +161,7 @@ def put_layers(
         If the store cannot be written. The results are in the object nevertheless.
     """
     table = _table(sdata, key)
-    parts = parts_of(table, layers, obs, var, obsm, uns, x)
+    parts = parts_of(table, layers, obs, var, obsm, uns, x, varm)
     if sdata.is_backed():
         with kept(sdata, "tables", key, lambda: apply(table, parts)):
             if _is_stored(sdata, key):

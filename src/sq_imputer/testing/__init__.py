@@ -12,8 +12,9 @@ from sq_imputer.testing import _fitting, _learning, _prediction, _saving, _state
 from sq_imputer.testing._encoder import ENCODER_CHECKS, check_encoder
 from sq_imputer.testing._subject import Subject, left_alone, run_checks, toy_slides
 from sq_imputer.testing._targets import relabeled
+from sq_imputer.testing._windows import toy_windows
 
-__all__ = ["CHECKS", "ENCODER_CHECKS", "Subject", "check_encoder", "check_predictor", "toy_slides"]
+__all__ = ["CHECKS", "ENCODER_CHECKS", "Subject", "check_encoder", "check_predictor", "toy_slides", "toy_windows"]
 
 
 def check_predictor(model: str | type[Predictor], config=None, slides: tuple[Slide, ...] | None = None) -> list[str]:
@@ -27,7 +28,7 @@ def check_predictor(model: str | type[Predictor], config=None, slides: tuple[Sli
         What to check it with; `Config.small()` if left out.
     slides
         Training sections and, last, the one to predict, with expression of genes; toy tissue if left out. For a model
-        that takes no genes, another target is made of them.
+        that takes no genes, another target is made of them; one whose rows are genes is checked on toy DNA.
 
     Returns
     -------
@@ -39,7 +40,8 @@ def check_predictor(model: str | type[Predictor], config=None, slides: tuple[Sli
         With the name of the first check that failed, and why.
     """
     model = get_model(model) if isinstance(model, str) else model
-    slides = slides or toy_slides()
+    rows = getattr(model.card, "rows", "spots")
+    slides = slides if slides and rows == "spots" else toy_windows() if rows == "genes" else toy_slides()
     takes = getattr(model.card, "targets", (GENES,))
     if takes and GENES not in takes:
         slides = tuple(relabeled(slides, takes[0]))

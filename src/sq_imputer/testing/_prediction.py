@@ -166,7 +166,11 @@ def check_no_rows(subject: Subject) -> None:
 
 def check_row_isolated(subject: Subject) -> None:
     """What one row looks like, even if it is not a number, reaches no other row: these are the same bit for bit."""
-    spoiled = Spoiled(**{field.name: getattr(subject.target, field.name) for field in fields(Slide)})
+    target = subject.target
+    if isinstance(target, Slide):
+        spoiled = Spoiled(**{field.name: getattr(target, field.name) for field in fields(Slide)})
+    else:
+        spoiled = replace(target, noise=ROW)
     others = torch.arange(len(subject.target)) != ROW
     said, expected = subject.predict_of(spoiled), subject.prediction
     assert not torch.equal(said.mean[ROW], expected.mean[ROW]), "what a row looks like does not change its prediction"

@@ -24,6 +24,7 @@ from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.told import unfitted
 from sq_imputer.predictor.train import Plan
 from sq_imputer.section.slide import Slide
+from sq_imputer.testing._windows import Windows
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 SMALL = 24  # rows of a section in the fits that need not be good; too few for fits on half of them
@@ -58,6 +59,8 @@ class Subject:
         self.model, self._config = model, config
         self.training, self.target = list(slides[:-1]), slides[-1]
         self.plan = Plan(seed=3, device="cpu", progress=False)
+        import rich.progress  # noqa: F401 draws a number when it is first imported
+
         self.content = [content(slide) for slide in slides]
         self.process = process()
         self.by_kind: dict[str, Predictor] = {}  # fitted on other targets than genes
@@ -185,19 +188,23 @@ def by_gradient(model: type[Predictor]) -> bool:
     return model.loss is not Predictor.loss
 
 
-def blank(slide: Slide, rows: np.ndarray, value: int) -> Slide:
-    """Some rows of a section by themselves, on an image of one color."""
+def blank(slide: Slide | Windows, rows: np.ndarray, value: int) -> Slide | Windows:
+    """Some rows of a section by themselves, on an image of one color; of windows of one letter, or of unknown bases."""
     import dask.array
 
+    if isinstance(slide, Windows):
+        return replace(slide.take(rows), blank=4 if value else 0)
     colors = tuple(dask.array.full_like(level, value) for level in slide.frame.pyramid.levels)
     frame = replace(slide.frame, pyramid=Pyramid(colors, slide.frame.pyramid.channels))
     return replace(slide.take(rows), frame=frame, anchor=None, _parent=None, _features={}, _derived={})
 
 
-def content(slide: Slide) -> dict[str, np.ndarray]:
+def content(slide: Slide | Windows) -> dict[str, np.ndarray]:
     """Copies of what a model could write to."""
-    counts = np.array([]) if slide.counts is None else slide.counts.toarray()
-    arrays = {"expression": slide.expression, "centers_px": slide.centers_px, "counts": counts}
+    arrays = {"expression": slide.expression}
+    if isinstance(slide, Slide):
+        counts = np.array([]) if slide.counts is None else slide.counts.toarray()
+        arrays |= {"centers_px": slide.centers_px, "counts": counts}
     return {name: np.array(values, copy=True) for name, values in arrays.items() if values is not None}
 
 

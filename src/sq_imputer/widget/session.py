@@ -91,6 +91,7 @@ class Session:
 
         found = {name: model.card for name, model in self.models.items()}
         found |= {name: get_model(name).card for name in list_models()}
+        found = {name: card for name, card in found.items() if card.rows == "spots"}  # others read no section
         return found | {f"{external.PREFIX}{card.name}": card for card in external.cards()}
 
     def genes(self, search: str = "", most: int = MOST_LISTED) -> list[str]:
