@@ -24,3 +24,11 @@ def test_text_is_of_genes_and_not_of_spots():
     assert needs.Needs(text=64).of_genes and needs.Needs(sequence=8).of_genes and not needs.Needs().of_genes
     with pytest.raises(BadInput, match="both a crop and a sequence"):
         needs.Needs(needs.CropSpec(), text=64)
+
+
+def test_a_model_sees_crops_or_dna():
+    with pytest.raises(BadInput, match="both a crop and a sequence; rows are spots or genes"):
+        needs.Needs(needs.CropSpec(), sequence=100)
+    with pytest.raises(BadInput, match="Needs.sequence is -1; expected a whole number, 0 or more"):
+        needs.Needs(sequence=-1)
+    assert needs.Needs(sequence=200_000).views == ()

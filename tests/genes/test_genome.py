@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 
 import numpy as np
 import pytest
@@ -88,6 +89,26 @@ def test_what_is_no_fasta_is_said(content, message, tmp_path):
         Genome(path)
 
 
+@pytest.mark.parametrize("piece", [3, 20, 1000])
+def test_a_long_line_is_unpacked_in_parts(piece, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PIECE", piece)
+    path = tmp_path / "genome.fa.gz"
+    path.write_bytes(gzip.compress(f">c\n{LETTERS['chr1']}\n>d\nAC\n".encode()))
+    genome = Genome(path)
+    assert (
+        genome.lengths == {"c": 127, "d": 2}
+        and genome.fingerprint == Genome({"c": LETTERS["chr1"], "d": "AC"}).fingerprint
+    )
+
+
+def test_packages_that_are_missing_are_named_with_their_extra(tmp_path, monkeypatch):
+    path = tmp_path / "genome.fa"
+    path.write_text(text())
+    monkeypatch.setitem(sys.modules, "pyfaidx", None)
+    with pytest.raises(sqi.MissingKey, match=r"pyfaidx, .* is not installed; pip install 'sq-imputer\[genomics\]'"):
+        Genome(path)
+
+
 def test_a_damaged_or_missing_file_is_said(tmp_path, monkeypatch):
     path = tmp_path / "genome.fa.gz"
     path.write_bytes(gzip.compress(text().encode())[:-12])
@@ -136,6 +157,7 @@ def test_another_build_is_told_by_the_length_of_chromosome_1():
     told = r"'chr1' has 249,250,621 bases, and the genome has 248,956,422 \(hg19 against hg38\); 1 of 2 chrom.* lift it"
     with pytest.raises(sqi.BadInput, match=told):
         genome.check_lengths({"chr1": 249_250_621, "scaffold_7": 3}, "track 'a'")
-    with pytest.raises(sqi.BadInput, match=r"1 positions beyond the end, such as chr1:248,956,423 of 248,956,422"):
-        genome.check_inside(np.array(["chr1", "chr1"]), np.array([5, 248_956_423]), "annotation 'a'")
+    with pytest.raises(sqi.BadInput, match=r"1 positions beyond .* 'chr1', such as 248,956,423 of 248,956,422"):
+        genome.check_inside("chr1", np.array([5, 248_956_423]), "annotation 'a'")
+    genome.check_inside("scaffold_7", np.array([10**9]), "annotation 'a'")
     assert repr(genome) == "Genome of 2 chromosomes, 491,149,951 bases (hg38) from letters"

@@ -25,6 +25,7 @@ def test_numbers_of_a_table_are_the_contexts():
     found = expressed(table, None, None, None)
     assert found.names == ["A", "B"] and found.contexts == ("K562", "H1") and found.unit == "as given"
     assert found.values.dtype == np.float32 and np.isnan(found.values[1, 0])
+    assert expressed(table, (), None, None).values is None
     one = expressed(table, "H1", None, "log10 CAGE")
     assert one.contexts == ("H1",) and one.unit == "log10 CAGE" and one.values.tolist() == [[3], [4]]
 

@@ -102,7 +102,7 @@ def test_other_names_other_lengths_and_positions_beyond_the_end_are_errors(tmp_p
     with pytest.raises(sqi.BadInput, match="says that 'chr1' has 1,001 bases, and the genome has 1,000"):
         place(["AA"], [], longer, GENOME)
     beyond = written(tmp_path, "chr2\t300\t301\tAA\t0\t+\n")
-    with pytest.raises(sqi.BadInput, match="positions beyond the end, such as chr2:301 of 200 bases"):
+    with pytest.raises(sqi.BadInput, match="1 positions beyond the end of 'chr2', such as 301 of 200 bases"):
         place(["AA"], [], beyond, GENOME)
 
 
@@ -137,5 +137,5 @@ def test_a_damaged_or_missing_file_is_said(tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(sqi.BadInput, match="is damaged"):
         read_annotation(path)
-    with pytest.raises(sqi.MissingKey, match="no annotation"):
+    with pytest.raises(sqi.MissingKey, match="no file"):
         read_annotation(tmp_path / "none.gtf")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -114,7 +116,7 @@ def test_another_build_is_an_error(tmp_path):
         Track.of("a", path, GENOME)
     with pytest.raises(sqi.BadInput, match="'chr1' has 99 bases, and the genome has 100"):
         Track.of("a", {"chr1": np.zeros(99)}, GENOME)
-    with pytest.raises(sqi.BadInput, match="1 positions beyond the end, such as chr2:41 of 40 bases"):
+    with pytest.raises(sqi.BadInput, match="1 positions beyond the end of 'chr2', such as 41 of 40 bases"):
         Track.of("a", pd.DataFrame([("chr2", 39, 41, 1.0)], columns=TABLE.columns), GENOME)
 
 
@@ -124,7 +126,7 @@ def test_a_base_has_one_value():
         Track.of("a", table, GENOME)
 
 
-def test_odd_tracks_are_said(tmp_path):
+def test_odd_tracks_are_said(tmp_path, monkeypatch):
     with pytest.raises(sqi.BadInput, match="normalize is 'log' for track 'a'; expected one of 'raw', 'p99', 'cpm'"):
         Track.of("a", TABLE, GENOME, "log")
     with pytest.raises(sqi.BadInput, match="no line of numbers for 'chr1'"):
@@ -134,6 +136,10 @@ def test_odd_tracks_are_said(tmp_path):
             Track.of("a", {"chr1": np.zeros(100)}, GENOME, how).read("chr1", 0, 5)
     path = tmp_path / "a.bw"
     path.write_bytes(b"\x26\xfc\x8f\x88" + b"\0" * 100)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pybigtools", None)
+        with pytest.raises(sqi.MissingKey, match=r"pybigtools, .* pip install 'sq-imputer\[genomics\]'"):
+            Track.of("a", path, GENOME)
     pytest.importorskip("pybigtools")
     with pytest.raises(sqi.BadInput, match="cannot be read as bigWig"):
         Track.of("a", path, GENOME)

@@ -11,6 +11,7 @@ import torch
 
 import sq_imputer as sqi
 from sq_imputer import GeneWindows, Needs
+from sq_imputer.genes.genome import Genome
 from sq_imputer.genes.prompts import text_of
 from sq_imputer.nn.bases import composition, one_hot
 from sq_imputer.predictor.registry import ModelCard
@@ -56,6 +57,17 @@ def test_batches_have_the_windows_of_their_rows_in_any_order():
     assert sorted(some.index.tolist()) == [3, 5]
 
 
+def test_nothing_is_read_before_a_batch_is_asked_for_and_then_its_rows_alone(monkeypatch):
+    read = []
+    whole = Genome.read
+    monkeypatch.setattr(Genome, "read", lambda self, *where: read.append(where) or whole(self, *where))
+    parts = windows(tracks={"a": SIGNAL}).by_chromosome()
+    batches = parts[0].batches(Needs(sequence=64), 4)
+    assert not read
+    next(batches)
+    assert len(read) == 4
+
+
 def test_a_model_may_see_less_than_a_window_and_never_more():
     found = windows()
     narrow, wide = (next(found.batches(Needs(sequence=n), 60)) for n in (10, 64))
@@ -93,6 +105,8 @@ def test_provenance_says_what_was_read(tmp_path):
     assert found["genome"]["bases"] == 16_000 and found["genome"]["build"] == "" and found["blacklist"] is None
     (track,) = found["tracks"]
     assert track["path"] == str(tmp_path / "cuts.tsv") and track["divisor"] == 2e-6 and track["normalize"] == "cpm"
+    (alone,) = windows(tracks=[tmp_path / "cuts.tsv"], normalize={"cuts.tsv": "cpm"}).cut.signals
+    assert alone.name == "cuts.tsv" and alone.divisor == 2e-6
     assert GeneWindows.from_sequences(["A", "C"]).provenance["sequences"] == 2
 
 
@@ -122,6 +136,13 @@ def test_the_fingerprint_knows_the_genome_the_targets_and_the_length():
 def test_parts_that_do_not_fit_are_said():
     with pytest.raises(sqi.BadInput, match="strand is 'both'; expected 'keep' or 'reverse_complement'"):
         windows(strand="both")
+    unknown = table().assign(strand=".")
+    with pytest.raises(sqi.BadInput, match=r"60 of 60 genes have no strand \('.'\), .*pass strand='keep'"):
+        GeneWindows.from_table(unknown, CHROMS, length=64, strand="reverse_complement")
+    with pytest.raises(sqi.BadInput, match="tracks is 'a.bw'; expected a list of paths"):
+        windows(tracks="a.bw")
+    with pytest.raises(sqi.BadInput, match="normalize names 'b', and the tracks are 'a'"):
+        windows(tracks={"a": SIGNAL}, normalize={"b": "cpm"})
     with pytest.raises(sqi.BadInput, match="extra lacks 1 of 60 genes: 'G59'"):
         windows(extra=table().iloc[:59][["y"]])
     with pytest.raises(sqi.BadInput, match="extra is a list"):
@@ -208,6 +229,12 @@ def test_a_model_is_fitted_saved_and_asked_by_chromosome(tmp_path):
     error = said.mean[:, 0].numpy() - parts[3].expression[:, 0]
     assert np.corrcoef(said.mean[:, 0], parts[3].expression[:, 0])[0, 1] > 0.9
     assert 0.5 < (error / said.std[:, 0].numpy()).std() < 2
+    bare = GeneWindows.from_table(
+        table(240), CHROMS, length=64, target=(), tracks={"a": parts[3].cut.signals[0].signal.parts}
+    )
+    assert bare.expression is None and not bare.measured.any()
+    rows = [bare.names.tolist().index(name) for name in parts[3].names]
+    assert torch.allclose(model.predict(bare, rows=rows).mean, said.mean, atol=1e-5)
     model.save(tmp_path / "model")
     loaded = Content.load(tmp_path / "model")
     assert torch.equal(loaded.predict(parts[3]).mean, said.mean) and loaded.sizes == model.sizes

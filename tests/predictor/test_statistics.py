@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -71,3 +73,9 @@ def test_parts_are_individuals_else_sections_else_blocks(arrays) -> None:
         assert np.bincount(statistics.parts_of(sources)).tolist() == ([6] * 5 if kind.endswith("blocks") else [30, 30])
     few = [arrays(y[:5], features=y[:5])]
     assert statistics.kind_of_parts(few) == "the training rows themselves"
+
+
+def test_long_rows_are_looked_at_a_few_at_a_time() -> None:
+    """Windows of 200,000 bp with three tracks have 2.8 MB each: 256 of them would fill most of a gigabyte."""
+    sizes = {150_000: 256, 2_800_000: 23, 10**9: 1}
+    assert {row: statistics.rows_at_once(SimpleNamespace(bytes_per_row=row)) for row in sizes} == sizes

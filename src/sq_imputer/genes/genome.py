@@ -8,7 +8,6 @@ beyond the ends.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, listed
+from sq_imputer.genes.lines import PIECE, is_packed, opened
 from sq_imputer.untrusted import PACKING
 
 UNKNOWN = 4
@@ -75,7 +75,7 @@ class Genome:
             self.path, self._held = "", {str(name): coded(letters) for name, letters in source.items()}
         else:
             self.path = str(source)
-            self._held = _unpacked(Path(source)) if _is_packed(Path(source)) else None
+            self._held = _unpacked(Path(source)) if is_packed(Path(source)) else None
         self._faidx = _indexed(Path(source)) if self._held is None else None
         self.lengths = {name: len(bases) for name, bases in (self._held or {}).items()}
         if self._faidx is not None:
@@ -151,16 +151,15 @@ class Genome:
                 f"{len(odd)} of {len(lengths)} chromosomes differ. Pass the FASTA of the same build, or lift it over."
             )
 
-    def check_inside(self, chroms: np.ndarray, ends: np.ndarray, what: str) -> None:
-        """Raise `BadInput` if positions lie beyond the ends of their chromosomes."""
-        limits = np.array([self.lengths.get(chrom, np.iinfo(np.int64).max) for chrom in chroms], dtype=np.int64)
-        odd = np.flatnonzero((np.asarray(ends) > limits) | (np.asarray(ends) < 0))
-        if len(odd):
-            k = odd[0]
+    def check_inside(self, chrom: str, ends: np.ndarray, what: str) -> None:
+        """Raise `BadInput` if places lie beyond the end of a chromosome; of one that the genome lacks, none do."""
+        length = self.lengths.get(chrom)
+        odd = 0 if length is None else int((ends > length).sum())
+        if odd:
+            build = f" ({self.build})" if self.build else ""
             raise BadInput(
-                f"{what} has {len(odd)} positions beyond the end, such as {chroms[k]}:{ends[k]:,} of "
-                f"{limits[k]:,} bases: it is of another build than the genome{f' ({self.build})' * bool(self.build)}. "
-                "Pass files of one build."
+                f"{what} has {odd} positions beyond the end of '{chrom}', such as {ends.max():,} of {length:,} bases: "
+                f"it is of another build than the genome{build}. Pass files of one build."
             )
 
 
@@ -176,29 +175,22 @@ def renamed(name: str, lengths: Mapping[str, int]) -> str:
     return next((other for other in tries if other in lengths), name)
 
 
-def _is_packed(path: Path) -> bool:
-    if not path.is_file():
-        raise MissingKey(f"no file '{path}'; give the path of a FASTA file.")
-    with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
-
-
 def _unpacked(path: Path) -> dict[str, np.ndarray]:
     """All chromosomes of a gzipped file."""
     found: dict[str, list[bytes]] = {}
-    parts: list[bytes] = []
-    size = 0
+    size, inside = 0, False  # a line may come in parts
     try:
-        with gzip.open(path) as file:
-            for line in file:
-                if line.startswith(b">"):
-                    name = line[1:].split()[0].decode() if line[1:].split() else ""
+        with opened(path) as file:
+            while line := file.readline(PIECE):
+                if line.startswith(b">") and not inside:
+                    name = _name_of(line)
                     if not name or name in found:
                         raise BadInput(f"'{path}' has a sequence without a name, or '{name}' twice. Rename it.")
                     parts = found[name] = []
-                    continue
-                parts.append(line.strip())
-                size += len(parts[-1])
+                elif found:
+                    parts.append(line.strip())
+                    size += len(parts[-1])
+                inside = not line.endswith(b"\n")
                 if size > MOST_UNPACKED:
                     raise BadInput(
                         f"'{path}' has more than {MOST_UNPACKED:,} bases, too many for memory. Unpack it once "
@@ -207,6 +199,11 @@ def _unpacked(path: Path) -> dict[str, np.ndarray]:
     except (*PACKING, UnicodeDecodeError) as error:
         raise BadInput(f"'{path}' is damaged: {error}. Copy or download it again.") from error
     return {name: coded(b"".join(lines)) for name, lines in found.items()}
+
+
+def _name_of(line: bytes) -> str:
+    words = line[1:].split(maxsplit=1)
+    return words[0].decode() if words else ""
 
 
 def _indexed(path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ class Expressed(NamedTuple):
     contexts
         Names of the columns of `values`.
     values
-        `(n, C)` float32, NaN where nothing was measured.
+        `(n, C)` float32, NaN where nothing was measured; None where nothing is asked for.
     unit
         Of the values.
     """
@@ -39,12 +40,12 @@ class Expressed(NamedTuple):
     ids: list[str]
     about: DataFrame
     contexts: tuple[str, ...]
-    values: np.ndarray
+    values: np.ndarray | None
     unit: str
 
 
 def expressed(
-    table: AnnData | DataFrame, target: str | list[str] | None, layer: str | None, unit: str | None
+    table: AnnData | DataFrame, target: str | Sequence[str] | None, layer: str | None, unit: str | None
 ) -> Expressed:
     """What a table says of its genes: the columns of a DataFrame, or what the rows of an AnnData have together.
 
@@ -62,7 +63,7 @@ def _repeats(names: list[str]) -> bool:
     return len(set(names)) < len(names)
 
 
-def _of_frame(table: DataFrame, target: str | list[str] | None, unit: str | None) -> Expressed:
+def _of_frame(table: DataFrame, target: str | Sequence[str] | None, unit: str | None) -> Expressed:
     if not hasattr(table, "select_dtypes"):
         raise BadInput(
             f"table is a {type(table).__name__}; expected a DataFrame whose index names genes, or an AnnData."
@@ -70,9 +71,10 @@ def _of_frame(table: DataFrame, target: str | list[str] | None, unit: str | None
     numbers = [column for column in table.select_dtypes("number") if column not in COLUMNS]
     columns = numbers if target is None else named("target", target)
     missing = [column for column in columns if column not in table]
-    if missing or not columns:
-        raise MissingKey(f"no column {listed(missing)} to predict; the table has {listed(table)}. Pass target=.")
-    values = table[columns].to_numpy(dtype=np.float32)
+    if missing or (target is None and not columns):
+        told = f"no column {listed(missing)} to predict; the table has {listed(table)}"
+        raise MissingKey(f"{told}. Pass target=, or target=() for windows alone.")
+    values = table[columns].to_numpy(dtype=np.float32) if columns else None
     return Expressed([str(name) for name in table.index], [], table, tuple(map(str, columns)), values, unit or AS_GIVEN)
 
 

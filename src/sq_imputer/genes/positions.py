@@ -6,10 +6,9 @@ transcripts where a file has no such lines; on the `-` strand that is the last b
 
 from __future__ import annotations
 
-import gzip
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,8 +16,8 @@ import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.genes.genome import BUILDS, Genome
+from sq_imputer.genes.lines import lines
 from sq_imputer.genes.names import alike, column_of, columns_by_name
-from sq_imputer.untrusted import PACKING
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -59,7 +58,9 @@ def read_annotation(path: str | Path) -> Annotation:
     header: list[str] = []
     genes: dict[str, list] = {}
     others: dict[str, list] = {}
-    for line in _lines(Path(path)):
+    for line in lines(Path(path), "annotation"):
+        if line.startswith("##FASTA"):
+            break
         fields = line.split("\t")
         if line.startswith("#") or len(fields) < 3:
             header.append(line)
@@ -77,22 +78,6 @@ def read_annotation(path: str | Path) -> Annotation:
     tss = np.array([row[3] - 1 if row[4] == "-" else row[2] for row in rows], dtype=np.int64)
     chroms = np.array([row[1] for row in rows], dtype=object)
     return Annotation(list(found), [row[0] for row in rows], chroms, tss, strands, *_said(header))
-
-
-def _lines(path: Path) -> Iterator[str]:
-    if not path.is_file():
-        raise MissingKey(f"no annotation '{path}'; give the path of a GTF, GFF3 or BED file.")
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rt", encoding="utf-8") if packed else path.open(encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("##FASTA"):
-                    return
-                if line.strip():
-                    yield line.rstrip("\n")
-    except (*PACKING, UnicodeDecodeError) as error:
-        raise BadInput(f"'{path}' is damaged, or no text: {error}. Copy or download it again.") from error
 
 
 def _take_feature(fields: list[str], genes: dict[str, list], others: dict[str, list]) -> None:
@@ -200,9 +185,11 @@ def place(
             f"and {listed(known.ids, 3)}. {hint}Pass the annotation of these names."
         )
     there = [k for k, column in enumerate(found) if column is not None and chroms[column] in genome.lengths]
-    _warn_of_lost([gene for k, gene in enumerate(genes) if k not in set(there)], len(genes), what)
+    kept = set(there)
+    _warn_of_lost([gene for k, gene in enumerate(genes) if k not in kept], len(genes), what)
     at = np.array([found[k] for k in there], dtype=int)
-    genome.check_inside(chroms[at], known.tss[at] + 1, what)
+    for chrom in dict.fromkeys(chroms[at]):
+        genome.check_inside(chrom, known.tss[at][chroms[at] == chrom] + 1, what)
     return Placed(np.array(there, dtype=int), chroms[at], known.tss[at], known.strands[at])
 
 
@@ -243,3 +230,14 @@ def of_table(table: DataFrame) -> Annotation:
     names = [str(name) for name in some.index]
     chroms = some["chrom"].astype(str).to_numpy(dtype=object)
     return Annotation(names, names, chroms, tss.astype(np.int64), strands, {}, "")
+
+
+def turns(strand: str, known: np.ndarray) -> bool:
+    """Whether windows of the other strand are turned, which takes a strand `(n,)` of every gene."""
+    if strand not in ("keep", "reverse_complement"):
+        raise BadInput(f"strand is {strand!r}; expected 'keep' or 'reverse_complement'.")
+    unknown = int((known == ".").sum())
+    if unknown and strand == "reverse_complement":
+        told = f"{unknown} of {len(known)} genes have no strand ('.'), and strand is 'reverse_complement'"
+        raise BadInput(f"{told}. Add strands, or pass strand='keep'.")
+    return strand == "reverse_complement"

@@ -126,6 +126,20 @@ class Track:
         return f"{self.name} {self.normalize} {self.signal.fingerprint}"
 
 
+def tracks_of(
+    tracks, normalize: str | Mapping[str, str], genome: Genome, called: Callable[[str], str] = str
+) -> tuple[Track, ...]:
+    """Tracks by name; of paths alone the names of the files."""
+    if isinstance(tracks, str | Path):
+        raise BadInput(f"tracks is {str(tracks)!r}; expected a list of paths, or signals by name.")
+    named = tracks if isinstance(tracks, Mapping) else {Path(path).name: path for path in tracks or ()}
+    how = normalize if isinstance(normalize, Mapping) else dict.fromkeys(named, normalize)
+    strange = [name for name in how if name not in named]
+    if strange:
+        raise BadInput(f"normalize names {listed(strange)}, and the tracks are {listed(named)}. Name these.")
+    return tuple(Track.of(name, one, genome, how.get(name, "raw"), called) for name, one in named.items())
+
+
 def caller(rename, genome: Genome) -> Callable[[str], str]:
     """What a chromosome of a file is called in the genome."""
     if rename is None:
@@ -191,11 +205,13 @@ class Steps:
         names = {called(name): part for name, part in found.items()}
         genome.check(list(names), what)
         for name, (starts, ends, values) in names.items():
-            genome.check_inside(np.full(len(ends), name, dtype=object), ends, what)
+            genome.check_inside(name, ends, what)
             part = _cuts(starts, ends) if values is None else _sorted(starts, ends, values, name, what)
             if name in genome.lengths:
                 parts[name] = part
-            digest.update(name.encode() + b"".join(one.tobytes() for one in part))
+            digest.update(name.encode())
+            for one in part:
+                digest.update(one)
         return cls(parts, digest.hexdigest()[:16])
 
     def values(self, chrom: str, start: int, end: int) -> np.ndarray:
@@ -230,19 +246,19 @@ def _sum_of(part: tuple[np.ndarray, ...]) -> float:
 
 
 def _cuts(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray]:
-    return (np.sort(np.concatenate([starts, ends - 1]).astype(np.int32)),)
+    return (np.sort(np.concatenate([starts, ends - 1])),)
 
 
 def _sorted(starts: np.ndarray, ends: np.ndarray, values: np.ndarray, chrom: str, what: str) -> tuple[np.ndarray, ...]:
     order = np.argsort(starts, kind="stable")
-    starts, ends, values = starts[order].astype(np.int32), ends[order].astype(np.int32), values[order]
+    starts, ends, values = starts[order], ends[order], values[order]
     over = np.flatnonzero(starts[1:] < ends[:-1])
     if len(over):
         raise BadInput(
             f"{what} has {len(over)} intervals that overlap, such as at {chrom}:{starts[over[0] + 1]:,}; a base has "
             "one value. Merge them first (bedtools merge, bedtools unionbedg)."
         )
-    return starts, ends, values.astype(np.float32)
+    return starts, ends, values
 
 
 class Arrays:
@@ -278,7 +294,8 @@ class Arrays:
         """Hash of all values."""
         digest = hashlib.sha256()
         for name, part in self.parts.items():
-            digest.update(name.encode() + np.ascontiguousarray(part).tobytes())
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(part))
         return digest.hexdigest()[:16]
 
 
@@ -295,7 +312,7 @@ class Regions:
         genome.check(list(found), what)
         parts = {}
         for name, (starts, ends, _) in found.items():
-            genome.check_inside(np.full(len(ends), name, dtype=object), ends, what)
+            genome.check_inside(name, ends, what)
             order = np.argsort(starts, kind="stable")
             starts, reach = starts[order], np.maximum.accumulate(ends[order])
             new = np.concatenate([[True], starts[1:] > reach[:-1]])

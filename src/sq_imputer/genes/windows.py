@@ -11,7 +11,7 @@ DNA is the same in all spots of a tissue. What can be learned of it is how genes
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,16 +25,16 @@ from sq_imputer.genes.cut import Loci, Sequences
 from sq_imputer.genes.folds import gene_folds
 from sq_imputer.genes.genome import Genome
 from sq_imputer.genes.measured import AS_GIVEN, expressed, matrix_of, numbers_of
-from sq_imputer.genes.positions import place
+from sq_imputer.genes.positions import place, turns
 from sq_imputer.genes.prompts import as_bytes
-from sq_imputer.genes.tracks import Regions, Track, caller
+from sq_imputer.genes.tracks import Regions, caller, tracks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from anndata import AnnData
     from pandas import DataFrame
     from torch import Tensor
+
+MOST = 2**28  # base pairs of a window: longer than any human chromosome
 
 # n genes, L bases, T tracks, E further numbers, C contexts
 
@@ -86,13 +86,13 @@ class GeneWindows:
         fasta: str | Path | Genome | Mapping[str, str],
         annotation: str | Path | DataFrame | None = None,
         *,
-        tracks: Mapping[str, object] | None = None,
-        target: str | list[str] | None = None,
+        tracks: Mapping[str, object] | Sequence[str | Path] = (),
+        target: str | Sequence[str] | None = None,
         layer: str | None = None,
         unit: str | None = None,
         length: int = 200_000,
         strand: str = "keep",
-        normalize: str = "raw",
+        normalize: str | Mapping[str, str] = "raw",
         blacklist: str | Path | DataFrame | None = None,
         include: str | Path | DataFrame | None = None,
         extra: DataFrame | None = None,
@@ -112,10 +112,10 @@ class GeneWindows:
             the table itself (`var` of an AnnData) has these columns.
         tracks
             Signals by name: paths of bigWig, bedGraph or fragment files, tables with `chrom`, `start`, `end` and a
-            value, or arrays by chromosome.
+            value, or arrays by chromosome. Paths alone are called as their files.
         target
-            Columns of a DataFrame to predict, all numbers if left out; of an AnnData the column of `obs` whose labels
-            are the contexts, one context if left out.
+            Columns of a DataFrame to predict, all numbers if left out, `()` for windows alone; of an AnnData the
+            column of `obs` whose labels are the contexts, one context if left out.
         layer
             Layer of the AnnData; X if left out.
         unit
@@ -126,7 +126,7 @@ class GeneWindows:
             `"keep"`: all windows as the FASTA file has them, as Seq2Exp reads them. `"reverse_complement"`: those of
             genes on the - strand are turned, tracks with them.
         normalize
-            Of the tracks: `"raw"`, `"p99"` or `"cpm"` (`sq_imputer.genes.tracks`).
+            Of the tracks: `"raw"`, `"p99"` or `"cpm"` (`sq_imputer.genes.tracks`), for all or by name.
         blacklist
             BED file or table of stretches that no model may use.
         include
@@ -147,20 +147,17 @@ class GeneWindows:
         """
         genome = fasta if isinstance(fasta, Genome) else Genome(fasta)
         found, called = expressed(table, target, layer, unit), caller(rename, genome)
-        if strand not in ("keep", "reverse_complement"):
-            raise BadInput(f"strand is {strand!r}; expected 'keep' or 'reverse_complement'.")
         placed = place(found.names, found.ids, found.about if annotation is None else annotation, genome, called)
-        signals = tuple(Track.of(k, v, genome, normalize, called) for k, v in (tracks or {}).items())
+        signals = tracks_of(tracks, normalize, genome, called)
         masks = [
             None if source is None else Regions.of(source, genome, name, called)
             for name, source in (("blacklist", blacklist), ("include", include))
         ]
-        turned = strand == "reverse_complement"
+        turned = turns(strand, placed.strands)
         cut = Loci(genome, placed.chroms, placed.tss, placed.strands, turned, signals, *masks)
         names = [found.names[row] for row in placed.rows]
-        return cls._made(
-            names, cut, length, found.contexts, found.values[placed.rows], found.unit, numbers_of(extra, names)
-        )
+        values = None if found.values is None else found.values[placed.rows]
+        return cls._made(names, cut, length, found.contexts, values, found.unit, numbers_of(extra, names))
 
     @classmethod
     def from_sequences(
@@ -208,7 +205,7 @@ class GeneWindows:
     @classmethod
     def _made(cls, names, cut, length, genes, expression, unit, extra) -> GeneWindows:
         """Windows whose parts fit together, or an error."""
-        check_number("length", length, 1, whole=True)
+        check_number("length", length, 1, MOST, whole=True)
         names = np.array([str(name) for name in names], dtype=object)
         if len(names) != len(cut):
             raise BadInput(f"{len(names)} names of {len(cut)} windows; expected one name each.")
