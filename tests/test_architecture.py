@@ -50,6 +50,7 @@ HEAVY = {
     "qtpy",
     "spatialdata",
     "matplotlib",
+    "bokeh",
 }
 # What runs code from a file, or writes where an archive says; matched against modules, calls, keywords and attributes.
 BANNED = {

@@ -48,6 +48,7 @@ ORDER = {
         "domains",
         "explain",
         "genes_correlation",
+        "interactive",
         "skill",
         "leaderboard",
         "quality",

@@ -204,6 +204,7 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "pl.alignment": (lambda g: sqi.pl.alignment(sqi.pp.alignment(g.sdata, search_um=50)), ()),
     "pl.trust": (lambda g: sqi.pl.trust(g.sdata), ()),
     "pl.uncertainty": (lambda g: sqi.pl.uncertainty(g.sdata, g.gene), ()),
+    "pl.interactive": (lambda g: sqi.pl.interactive(g.sdata, g.gene).html(), ()),
     "pl.leaderboard": (lambda g: sqi.pl.leaderboard(g.scores), ()),
     "bench.leave_one_out": (lambda g: sqi.bench.leave_one_out(g.slides), ()),
     "bench.strips_of": (lambda g: sqi.bench.strips_of(g.slides[0], 2), ()),

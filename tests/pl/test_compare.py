@@ -348,9 +348,10 @@ def test_the_object_is_not_changed():
     ],
 )
 def test_the_spread_of_models_of_folds_is_said(made, title):
-    from sq_imputer.pl._compare import BY_FOLD, SPREAD, _folded
+    from sq_imputer.pl._compared import BY_FOLD, SPREAD
+    from sq_imputer.pl._values import folded
 
-    assert (BY_FOLD if _folded(made) else SPREAD) == title
+    assert (BY_FOLD if folded(made) else SPREAD) == title
 
 
 def test_cells_that_are_smaller_than_a_pixel_cover_it() -> None:

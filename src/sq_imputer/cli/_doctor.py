@@ -20,6 +20,7 @@ EXTRAS = {
     "text": ("transformers", "knowledge of genes from texts"),
     "genomics": ("pyfaidx", "genomes and tracks for models of DNA"),
     "dask": ("distributed", "predictions on a cluster"),
+    "interactive": ("bokeh", "comparisons in the browser"),
     "napari": ("napari-spatialdata", "the napari widget"),
 }
 

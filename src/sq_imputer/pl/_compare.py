@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sq_imputer.errors import BadInput, named
 from sq_imputer.pl import _panels
-from sq_imputer.pl._compared import BY_FOLD, SPREAD, Look, call_panels, draw, is_of_classes, value_panels
-from sq_imputer.pl._placed import Placed
-from sq_imputer.pl._tables import columns_of, find_layer, find_table
+from sq_imputer.pl._compared import Look, call_panels, draw, is_of_classes
+from sq_imputer.pl._tables import find_table
+from sq_imputer.pl._values import Values
 from sq_imputer.section.keys import verb
 
 if TYPE_CHECKING:
@@ -86,8 +86,6 @@ def compare(
     --------
     >>> axes = sqi.pl.compare(sdata, ["NUC1", "GLD1"], layer="ridge")
     """
-    from sq_imputer.runs.views import section_of
-
     calls = genes is None
     names = None if calls else named("genes", genes)
     table = find_table(sdata, key, names)
@@ -95,34 +93,18 @@ def compare(
         names = list(table.var_names)
         if not is_of_classes(table):
             raise BadInput(f"tables['{key}'] is not of classes; they alone are drawn together. Pass genes=.")
-    sdata = section_of(sdata, key, section)
-    table = sdata.tables[key]
-    layer = find_layer(table, key, layer, names)
-    made = table.uns.get("sq_imputer", {}).get(layer, {})
-    placed = Placed.of(sdata, key, made)
-    there = [name if name in table.layers else None for name in ("measured", layer, f"{layer}_std")]
-    parts = [None if name is None else columns_of(table, name, names)[placed.rows] for name in there]
-    if parts[0] is not None and not np.isfinite(parts[0]).any():
-        parts[0] = None
-    look = Look(vmin, vmax, _panels.color_map(cmap))
+    values = Values.of(sdata, key, layer, section, names)
+    placed, look = values.placed, Look(vmin, vmax, _panels.color_map(cmap))
     if calls:
-        drawn = [call_panels(sdata, table, layer, *parts[:2], look)]
+        drawn = [call_panels(sdata, placed.table, values.layer, values.measured, values.predicted, look)]
     else:
-        units = str(made.get("unit", "")), str(made.get("layer_unit", made.get("unit", "")))
-        how = {"units": units, "spread": BY_FOLD if _folded(made) else SPREAD, "look": look}
-        each = ([None if part is None else part[:, k] for part in parts] for k in range(len(names)))
-        drawn = [value_panels(*one, **how) for one in each]
+        drawn = values.panels(look)
     width, height = np.ptp(placed.slide.xy_um, axis=0)
-    axes = _axes(ax, len(drawn), len(drawn[0]), calls or parts[2] is not None, height / width if width else 1.0)
-    picture = _panels.background(placed.slide, made, _panels.pixels(axes)) if background else None
+    axes = _axes(ax, len(drawn), len(drawn[0]), calls or values.std is not None, height / width if width else 1.0)
+    picture = _panels.background(placed.slide, placed.made, _panels.pixels(axes)) if background else None
     for row, panels, heading in zip(axes, drawn, [""] if calls else names, strict=True):
         draw(row, panels[: len(row)], placed.xy_um, placed.radius_um, background=picture, heading=heading)
     return axes
-
-
-def _folded(made: Mapping) -> bool:
-    """Whether each block was predicted by one model of its own: their borders show, most of all in the spread."""
-    return int(made.get("n_folds", 0)) > 1 and int(made.get("n_repeats", 1)) == 1
 
 
 def _axes(ax, n_rows: int, n_panels: int, spare: bool, aspect: float) -> np.ndarray:

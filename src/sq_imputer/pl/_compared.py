@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SPREAD = "standard deviation"
 BY_FOLD = f"{SPREAD}\n(a model per fold)"
+DIFFERENCE = "measured − predicted"
 LEAST = 0.2  # of itself that the colors of a standard deviation span: how large it is is not known better than that
 RIGHT = {"right": "#bdbdbd", "wrong": "#d55e00"}  # what is wrong is looked for
 
@@ -87,13 +88,17 @@ def value_panels(
         ]
         if comparable:
             residual = measured - predicted
-            difference = f"difference, {units[0]}" if units[0] else "difference"
             ends = _panels.limits(residual, around_zero=True)
-            panels.append(_numbers("measured − predicted", residual, _panels.RESIDUAL, ends, difference))
+            panels.append(_numbers(DIFFERENCE, residual, _panels.RESIDUAL, ends, of_difference(units[0])))
     if std is not None:
         std = np.asarray(std, dtype=float)
         panels.append(_numbers(spread, std, _panels.SPREAD, _panels.limits(std, least=LEAST), units[1]))
     return panels
+
+
+def of_difference(unit: str) -> str:
+    """What the colors of a difference of values of this unit are called."""
+    return f"difference, {unit}" if unit else "difference"
 
 
 def is_of_classes(table: AnnData) -> bool:

@@ -28,6 +28,7 @@ EDGE = {"edgecolors": "0.4", "linewidths": 0.25}  # the palest spots would vanis
 FEWEST_PX = 2.5  # across a spot on the screen; below, its color would be mixed with that of the glass
 FLATTEST = 0.5  # of a panel: height by width; color bars are as high, and have labels
 BACKGROUND_PX = 1200
+PALE = 0.4  # the tissue, so that spots stand out
 AS_IS = {"origin": "upper", "interpolation": "antialiased"}  # of images, whatever the user's rcParams say
 
 
@@ -121,7 +122,12 @@ def visible_radius(ax: Axes, xy_um: np.ndarray, radius_um):
     Cells by the million are smaller than a pixel, however near they are, and would let the glass shine through.
     """
     panel = ax.get_window_extent()
-    um_per_px = float(np.max(np.ptp(xy_um, axis=0))) / max(panel.width, panel.height)
+    return widened(xy_um, radius_um, max(panel.width, panel.height))
+
+
+def widened(xy_um: np.ndarray, radius_um, across_px: float):
+    """The same in a panel that is so many pixels large."""
+    um_per_px = float(np.max(np.ptp(xy_um, axis=0))) / across_px
     if len(xy_um) < 2 or 2 * np.median(radius_um) >= FEWEST_PX * um_per_px:
         return radius_um
     return np.maximum(radius_um, 0.72 * max(pitch(xy_um), um_per_px))  # of a square, more than half a diagonal
@@ -131,13 +137,19 @@ def panel(ax: Axes, xy_um: np.ndarray, radius_um, background: Background | None)
     """Axes as large as the tissue, in µm, over the background if there is one."""
     if background is not None:
         rgb, extent = background
-        ax.imshow(rgb, extent=extent, alpha=0.4, zorder=0, **AS_IS)  # pale, so that spots stand out
+        ax.imshow(rgb, extent=extent, alpha=PALE, zorder=0, **AS_IS)
+    left, right, bottom, top = room(xy_um, radius_um)
+    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+
+
+def room(xy_um: np.ndarray, radius_um) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of what spots need, in µm, never flatter than panels are."""
     low, high = np.min(xy_um, axis=0), np.max(xy_um, axis=0)
     half = (high - low) / 2 + 2 * float(np.max(radius_um))
     half = np.maximum(half, FLATTEST * half[::-1])
     (left, top), (right, bottom) = (low + high) / 2 - half, (low + high) / 2 + half
-    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
+    return left, right, bottom, top
 
 
 def spots(ax: Axes, xy_um, radius_um, values, colors: str | Colormap, limits: tuple[float, float]) -> EllipseCollection:
