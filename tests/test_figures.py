@@ -248,7 +248,9 @@ def test_the_page_on_cells_quotes_its_benchmarks():
 def test_the_page_on_genes_quotes_what_windows_cost():
     page = (ROOT / "docs" / "concepts" / "genes.md").read_text()
     found = FIGURES["windows"]
-    size = f"{found['bases']:,} bases, {found['rows']} windows of {found['length']:,} bp in batches of {found['batch']}"
+    size = (
+        f"{found['bases']:,} bases, {found['rows']:,} windows of {found['length']:,} bp in batches of {found['batch']}"
+    )
     assert size in " ".join(page.split())
     for name, row in found["cases"].items():
         more = row["MB"] - row["MB before"]
