@@ -30,7 +30,7 @@ def made() -> pd.DataFrame:
     Path("hg38-blacklist.v2.bed.gz").write_bytes(gzip.compress(bed))
     Path("fragments.tsv.gz").write_bytes(gzip.compress(bed.replace(b"\n", b"\tAAAC-1\t1\n")))
     pybigtools = pytest.importorskip("pybigtools")
-    pybigtools.open("K562_dnase.bigWig", "w").write(CHROMS, iter([("chr1", 5, 9, 1.0)]))
+    pybigtools.open("K562_dnase.bigWig", "w").write(CHROMS, iter([(chrom, 5, 9, 1.0) for chrom in CHROMS]))
     return pd.DataFrame({"y": rng.normal(size=len(rows))}, index=[f"N{row[3]}" for row in rows])
 
 

@@ -100,12 +100,14 @@ def test_provenance_says_what_was_read(tmp_path):
     table().iloc[:1].assign(start=3, end=9)[["chrom", "start", "end"]].to_csv(
         tmp_path / "cuts.tsv", sep="\t", header=False, index=False
     )
-    found = windows(tracks={"cuts": tmp_path / "cuts.tsv"}, normalize="cpm", strand="reverse_complement").provenance
+    with pytest.warns(UserWarning, match=r"track 'cuts' has nothing on 'chr.', .*: it is 0 for \d\d of 60 genes"):
+        found = windows(tracks={"cuts": tmp_path / "cuts.tsv"}, normalize="cpm", strand="reverse_complement").provenance
     assert found["length"] == 64 and found["genes"] == 60 and found["strand"] == "reverse_complement"
     assert found["genome"]["bases"] == 16_000 and found["genome"]["build"] == "" and found["blacklist"] is None
     (track,) = found["tracks"]
     assert track["path"] == str(tmp_path / "cuts.tsv") and track["divisor"] == 2e-6 and track["normalize"] == "cpm"
-    (alone,) = windows(tracks=[tmp_path / "cuts.tsv"], normalize={"cuts.tsv": "cpm"}).cut.signals
+    with pytest.warns(UserWarning, match="track 'cuts.tsv' has nothing on"):
+        (alone,) = windows(tracks=[tmp_path / "cuts.tsv"], normalize={"cuts.tsv": "cpm"}).cut.signals
     assert alone.name == "cuts.tsv" and alone.divisor == 2e-6
     assert GeneWindows.from_sequences(["A", "C"]).provenance["sequences"] == 2
 
@@ -300,3 +302,16 @@ def test_what_is_written_about_a_gene_comes_along_where_it_is_asked_for():
     assert told.fingerprint != found.fingerprint
     with pytest.raises(sqi.BadInput, match="texts has none of 59 of 60 genes"):
         found.with_texts({"G1": "one"})
+
+
+def test_tracks_of_a_fit_are_those_it_is_asked_with():
+    """As many of them in another order, or normalized otherwise, say something else."""
+    signals = {"a": SIGNAL, "b": {name: 3 * part for name, part in SIGNAL.items()}}
+    fit = windows(tracks=signals)
+    model = Content(Config(epochs=1, calibration=0)).fit(fit.by_chromosome())
+    model.predict(fit)
+    for other in ({"tracks": dict(reversed(signals.items()))}, {"normalize": "p99"}, {"strand": "reverse_complement"}):
+        with pytest.raises(sqi.BadInput, match="and those of the fit as 'strand keep', 'a .raw.', 'b .raw.'"):
+            model.predict(windows(**{"tracks": signals, **other}))
+    with pytest.raises(sqi.BadInput, match="in the same order, and normalize="):
+        Content(Config(epochs=1)).fit([fit[:30], windows(tracks=signals, normalize="cpm")[30:]])

@@ -114,6 +114,12 @@ class Loci:
         return Window(bases, allowed, tracks)
 
     @property
+    def reads(self) -> list[str]:
+        """Which strand windows are of, and every track with its normalization."""
+        strand = "reverse_complement" if self.turned else "keep"
+        return [f"strand {strand}", *(f"{track.name} ({track.normalize})" for track in self.signals)]
+
+    @property
     def provenance(self) -> dict:
         """Genome, strand, tracks and masks, in words and numbers."""
         masks = {"blacklist": self.blacklist, "include": self.include}
@@ -144,6 +150,7 @@ class Sequences:
 
     parts = "groups"
     tracks = ()
+    reads = ()
 
     @classmethod
     def of(cls, sequences: Sequence[str], group: Sequence[str]) -> Sequences:

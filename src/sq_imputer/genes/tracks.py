@@ -12,7 +12,8 @@ Normalizations, each by one number for the whole track, so that training and tes
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,7 @@ class Signal(Protocol):
 
     total: float
     fingerprint: str
+    chroms: Collection[str]
 
     def values(self, chrom: str, start: int, end: int) -> np.ndarray:
         """Values `(end - start,)` of bases that all lie on the chromosome."""
@@ -140,6 +142,19 @@ def tracks_of(
     return tuple(Track.of(name, one, genome, how.get(name, "raw"), called) for name, one in named.items())
 
 
+def warn_of_silent(tracks: Sequence[Track], chroms: np.ndarray) -> None:
+    """Say where a track has nothing on chromosomes `(n,)` of genes: 0 is then no signal, but none that is known."""
+    for track in tracks:
+        lacking = [chrom for chrom in chroms if chrom not in track.signal.chroms]
+        if lacking:
+            warnings.warn(
+                f"track '{track.name}' has nothing on {listed(dict.fromkeys(lacking))}: it is 0 for {len(lacking)} of "
+                f"{len(chroms)} genes.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
 def caller(rename, genome: Genome) -> Callable[[str], str]:
     """What a chromosome of a file is called in the genome."""
     if rename is None:
@@ -177,6 +192,11 @@ class BigWig:
         told = f"{sorted(lengths.items())} {sorted(summary.items())}"
         return cls(str(path), reader, names, float(summary["sum"]), hashlib.sha256(told.encode()).hexdigest()[:16])
 
+    @property
+    def chroms(self) -> Collection[str]:
+        """Chromosomes that the file has."""
+        return self.names.keys()
+
     def values(self, chrom: str, start: int, end: int) -> np.ndarray:
         """Values of bases; what the file does not have is 0."""
         if chrom not in self.names:
@@ -213,6 +233,11 @@ class Steps:
             for one in part:
                 digest.update(one)
         return cls(parts, digest.hexdigest()[:16])
+
+    @property
+    def chroms(self) -> Collection[str]:
+        """Chromosomes that something is said of."""
+        return self.parts.keys()
 
     def values(self, chrom: str, start: int, end: int) -> np.ndarray:
         """Values of bases; between intervals 0."""
@@ -282,6 +307,11 @@ class Arrays:
             raise BadInput(f"{what} has no line of numbers for {listed(odd)}; expected one value a base.")
         genome.check_lengths({name: len(part) for name, part in parts.items()}, what)
         return cls(parts)
+
+    @property
+    def chroms(self) -> Collection[str]:
+        """Chromosomes that something is said of."""
+        return self.parts.keys()
 
     def values(self, chrom: str, start: int, end: int) -> np.ndarray:
         """Values of bases; NaN is 0, and so are chromosomes without an array."""

@@ -27,7 +27,7 @@ from sq_imputer.genes.genome import Genome
 from sq_imputer.genes.measured import AS_GIVEN, expressed, matrix_of, numbers_of
 from sq_imputer.genes.positions import place, turns
 from sq_imputer.genes.prompts import as_bytes
-from sq_imputer.genes.tracks import Regions, caller, tracks_of
+from sq_imputer.genes.tracks import Regions, caller, tracks_of, warn_of_silent
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -154,6 +154,7 @@ class GeneWindows:
             for name, source in (("blacklist", blacklist), ("include", include))
         ]
         turned = turns(strand, placed.strands)
+        warn_of_silent(signals, placed.chroms)
         cut = Loci(genome, placed.chroms, placed.tss, placed.strands, turned, signals, *masks)
         names = [found.names[row] for row in placed.rows]
         values = None if found.values is None else found.values[placed.rows]
@@ -296,9 +297,15 @@ class GeneWindows:
         return {"tracks": len(self.tracks), "extra": 0 if self.extra is None else self.extra.shape[1]}
 
     @property
+    def reads(self) -> list[str]:
+        """How windows and tracks are read, in order: what must be the same for a fitted model."""
+        return self.cut.reads
+
+    @property
     def provenance(self) -> dict:
         """What was read: genome, tracks and masks, and how windows are cut."""
-        return {"length": self.length, "genes": len(self), "fingerprint": self.fingerprint, **self.cut.provenance}
+        size = {"length": self.length, "genes": len(self), "reads": self.reads}
+        return {**size, "fingerprint": self.fingerprint, **self.cut.provenance}
 
     @cached_property
     def fingerprint(self) -> str:

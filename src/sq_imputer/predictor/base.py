@@ -238,7 +238,7 @@ class Predictor(nn.Module, ABC):
             )
         size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
         device = pick_device(device)
-        check_reads(self.card, self.needs, [source], self.sizes)
+        check_reads(self.card, self.needs, [source], self.sizes, self.provenance)
         encoded.check(self, source, device)
         every = np.arange(len(source))
         rows, place = np.unique(every if rows is None else np.atleast_1d(every[rows]), return_inverse=True)

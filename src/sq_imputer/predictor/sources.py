@@ -56,24 +56,36 @@ def check_sources(sources: Sequence[Source], card: ModelCard) -> None:
 
 
 def check_reads(
-    card: ModelCard, needs: Needs, sources: Sequence[Source], sizes: Mapping[str, int] | None = None
+    card: ModelCard,
+    needs: Needs,
+    sources: Sequence[Source],
+    sizes: Mapping[str, int] | None = None,
+    fitted: Mapping | None = None,
 ) -> None:
-    """Check that a model of DNA is given windows of DNA, all with as many tracks, and a model of images is not.
+    """Check that a model of DNA is given windows of DNA, all with the same tracks, and a model of images is not.
 
-    `sizes` are those of a fit; those of the first source if left out.
+    `sizes` and the provenance `fitted` are those of a fit; those of the first source if left out.
     """
+    told = fitted.get("windows") if fitted else None  # read from a file, it may be anything
+    reads = told.get("reads") if isinstance(told, Mapping) else getattr(sources[0], "reads", None)
     for source in sources:
         found = getattr(source, "sizes", None)
         if (found is None) == needs.of_genes:
-            reads, rows = ("DNA", "no windows of it") if needs.of_genes else ("images", "windows of DNA")
+            kind, rows = ("DNA", "no windows of it") if needs.of_genes else ("images", "windows of DNA")
             fix = "Give it sq_imputer.GeneWindows." if needs.of_genes else "Take a model of the gene axis."
-            raise BadInput(f"'{card.name}' reads {reads}, and the rows of '{source.section}' are {rows}. {fix}")
+            raise BadInput(f"'{card.name}' reads {kind}, and the rows of '{source.section}' are {rows}. {fix}")
         sizes = found if sizes is None else sizes
         odd = [f"{name} ({n}, expected {sizes[name]})" for name, n in (found or {}).items() if n != sizes[name]]
         if odd:
             raise BadInput(
                 f"windows of '{source.section}' have other numbers of {listed(odd)}. Make them with the same tracks= "
                 "and extra=."
+            )
+        mine = getattr(source, "reads", None)
+        if mine and reads and isinstance(reads, list | tuple) and list(mine) != list(reads):
+            raise BadInput(
+                f"windows of '{source.section}' are read as {listed(mine)}, and those of the fit as {listed(reads)}. "
+                "Make them with the same strand=, tracks= in the same order, and normalize=."
             )
 
 
