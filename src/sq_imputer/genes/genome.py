@@ -23,6 +23,8 @@ from sq_imputer.untrusted import PACKING
 
 UNKNOWN = 4
 MOST_UNPACKED = 2**30  # bases of a gzipped genome, which lie in memory
+_PROBES, _PROBE = 16, 1024  # stretches of a chromosome that the fingerprint reads, and their bases
+_MITOCHONDRIA = {"MT": "chrM", "chrM": "MT", "M": "chrM"}
 _CODES = np.full(256, UNKNOWN, dtype=np.uint8)
 _CODES[np.frombuffer(b"ACGTacgt", dtype=np.uint8)] = [0, 1, 2, 3] * 2
 _OTHER_STRAND = np.array([3, 2, 1, 0, UNKNOWN], dtype=np.uint8)
@@ -161,10 +163,6 @@ class Genome:
                 f"{what} has {odd} positions beyond the end of '{chrom}', such as {ends.max():,} of {length:,} bases: "
                 f"it is of another build than the genome{build}. Pass files of one build."
             )
-
-
-_PROBES, _PROBE = 16, 1024  # stretches of a chromosome that the fingerprint reads, and their bases
-_MITOCHONDRIA = {"MT": "chrM", "chrM": "MT", "M": "chrM"}
 
 
 def renamed(name: str, lengths: Mapping[str, int]) -> str:
