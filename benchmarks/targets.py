@@ -8,7 +8,9 @@ over the four. `clusters`: Leiden clusters of the measured counts of all section
 sections. `signatures`: hallmark scores (scanpy.tl.score_genes) as numbers, against the mean of the predicted genes of
 the signature and against the same score of all predicted genes. `proportions`: shares of these clusters among a spot
 and its neighbors. `forms`: on toy tissue, three patients and three seeds, shares of what lies in a spot by a softmax,
-against ridge on centered log-ratios, zeros replaced by half of the least share above 0.
+against ridge on centered log-ratios, and against a Dirichlet whose parameters are the exponential of a linear map of
+the same features, by penalized likelihood, the penalty chosen by leaving a training patient out; for both, zeros are
+replaced by half of the least share above 0.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scanpy as sc
+import torch
 from anndata import AnnData, concat
 from scipy.spatial import cKDTree
 
@@ -46,6 +49,7 @@ NEAR_UM = 300.0  # neighbors of a spot, at a pitch of 200 µm: the eight around 
 DETECTED = 0.1  # share of training spots that a gene is predicted from
 PARTS = ["nuclei", "glands", "stroma", "lymphocytes"]
 SEEDS = (0, 1, 2)
+PENALTIES = (1e-3, 1e-2, 0.1, 1.0)  # of a Dirichlet's map
 
 
 def ridge() -> dict:
@@ -205,7 +209,7 @@ def detected(training) -> list[str]:
 
 
 def forms() -> dict:
-    """A composition by a softmax and by centered log-ratios, on toy tissue."""
+    """A composition by a softmax, by centered log-ratios and by a Dirichlet, on toy tissue."""
     found = []
     for seed in SEEDS:
         sections = sqi.datasets.toy(3, size_px=1024, mpp=1.5, seed=seed)
@@ -220,12 +224,14 @@ def forms() -> dict:
         targets = sqi.Target("obsm:parts", "composition"), "obsm:ratios"
         pairs = zip(*(toy_outcomes(sections, target) for target in targets), strict=True)
         for one, other in pairs:
+            features, known, test = toy_features(one)
             ratios = np.exp(other.predicted["ridge"])
             ways = {
                 "mean": one.predicted["mean"],
                 "coordinates only": one.predicted["coordinates only"],
                 "ridge, softmax": one.predicted["ridge"],
                 "ridge, log-ratios": ratios / ratios.sum(axis=1, keepdims=True),
+                "Dirichlet": dirichlet(features, known, test),
             }
             found += [{"way": way, **form(one.truth, said)} for way, said in ways.items()]
             found[-1]["zeros"] = float((one.truth == 0).mean())
@@ -239,6 +245,54 @@ def toy_outcomes(sections: dict, target) -> Iterator[bench.Outcome]:
     slides = [sqi.Slide.from_sdata(sdata, target=target) for sdata in sections.values()]
     model = sqi.get_model("ridge")
     return bench.outcomes(bench.leave_one_out(slides), {"ridge": model(model.Config.small())}, progress=False)
+
+
+def toy_features(outcome: bench.Outcome) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Features of every training section and its shares, and features of the tested rows, as `ridge` sees them."""
+    model, case = sqi.get_model("ridge"), outcome.case
+    training = [slide.with_genes(outcome.genes, outcome.case.test.target.unit) for slide in case.training]
+    fitted = model(model.Config.small()).fit(training, sqi.Plan(device="cpu", progress=False))
+    rows = [np.flatnonzero(slide.measured) for slide in training] + [case.rows]
+    slides = [*training, case.test]
+    found = [next(fitted.seen(s, len(r), rows=r)) for s, r in zip(slides, rows, strict=True)]
+    known = [slide.expression[own] for slide, own in zip(slides[:-1], rows, strict=False)]
+    ordered = [batch.features.numpy()[np.argsort(batch.index.numpy())] for batch in found]
+    return ordered[:-1], known, ordered[-1]
+
+
+def dirichlet(features: list[np.ndarray], known: list[np.ndarray], test: np.ndarray) -> np.ndarray:
+    """Mean shares of a Dirichlet regression; its penalty is the likeliest for patients that were left out."""
+    least = min(part[part > 0].min() for part in known) / 2
+    whole = [np.maximum(part, least) / np.maximum(part, least).sum(axis=1, keepdims=True) for part in known]
+    x, y = ([torch.from_numpy(np.asarray(part, dtype=np.float64)) for part in parts] for parts in (features, whole))
+    loss = dict.fromkeys(PENALTIES, 0.0)
+    for k in range(len(x)):
+        others = [torch.cat([part for j, part in enumerate(parts) if j != k]) for parts in (x, y)]
+        for penalty in PENALTIES:
+            loss[penalty] -= float(likelihood(x[k], y[k], *dirichlet_map(*others, penalty)))
+    weight, bias = dirichlet_map(torch.cat(x), torch.cat(y), min(loss, key=loss.get))
+    return (torch.from_numpy(test.astype(np.float64)) @ weight + bias).softmax(dim=1).numpy()
+
+
+def likelihood(x_NF, y_NK, weight_FK, bias_K):
+    """Mean logarithm of the density of shares under parameters `exp(x W + b)`."""
+    return torch.distributions.Dirichlet((x_NF @ weight_FK + bias_K).exp().clamp(1e-4, 1e4)).log_prob(y_NK).mean()
+
+
+def dirichlet_map(x_NF, y_NK, penalty: float):
+    """Weights and bias of the largest penalized likelihood."""
+    shape = (x_NF.shape[1], y_NK.shape[1])
+    found = [torch.zeros(size, dtype=torch.float64, requires_grad=True) for size in (shape, shape[1])]
+    optimizer = torch.optim.LBFGS(found, max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = penalty * found[0].pow(2).sum() - likelihood(x_NF, y_NK, *found)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return [part.detach() for part in found]
 
 
 def form(truth: np.ndarray, said: np.ndarray) -> dict[str, float]:

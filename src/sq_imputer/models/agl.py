@@ -167,8 +167,8 @@ class Model(Predictor):
         established="Joint learning of primary and auxiliary genes, correlation as loss, one learned soft cut-off.",
         ours="Frozen features, gradient descent inside, a constant normalizer, three parts of rows, the scale.",
         limits=(
-            "No gain is promised: see history['control']. Auxiliary genes beyond the cut-off shrink to their mean. Not "
-            "measured on real tissue yet; its defaults are first choices."
+            "No gain is promised: see history['control']. Auxiliary genes beyond the cut-off shrink to their mean. Its "
+            "defaults are first choices; ridge with contexts is ahead where there are hundreds of spots."
         ),
         uncertainty="Standard deviation per gene: the error on left-out training data, the same in all rows.",
     )

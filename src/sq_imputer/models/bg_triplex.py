@@ -182,8 +182,8 @@ class Model(Heads, Predictor):
         ),
         limits=(
             "Nuclei are visible from about 1 µm per pixel on; in a coarser image the maps say little. What the section "
-            "says hangs on which rows are predicted together. Needs some hundred training rows. Not measured on real "
-            "tissue yet; its defaults are first choices."
+            "says hangs on which rows are predicted together. Needs some hundred training rows. Its defaults are first "
+            "choices, tuned on no section; new patients were not tried."
         ),
         uncertainty="Spread of the heads, and a noise level per gene from training data that were left out.",
     )

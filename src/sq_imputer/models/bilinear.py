@@ -81,8 +81,8 @@ class Model(Predictor):
         established="Ridge regression on a Kronecker product, by two eigendecompositions.",
         ours="Standardized genes, a constant beside the vectors, the penalty chosen on left-out genes and rows.",
         limits=(
-            "Genes share one matrix: a measured gene is predicted no better than its vector tells it from others. Not "
-            "measured on real tissue yet."
+            "Genes share one matrix: a measured gene is predicted no better than its vector tells it from others. It "
+            "is a floor for genes that nobody measured, not a model for a panel."
         ),
         uncertainty="Standard deviation: leverage of the row, sized by the error on left-out training data.",
         zero_shot=True,

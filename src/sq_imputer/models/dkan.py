@@ -250,8 +250,8 @@ class Model(Seeing, Predictor):
         ours="kv='tokens', the subsampled contrast, frozen features, small widths, standardized targets, the std.",
         limits=(
             "Needs knowledge of genes and some hundred training rows. What the section says hangs on which rows are "
-            "predicted together. Attention of kv='vector' selects nothing. How well it predicts real tissue has not "
-            "been measured yet, and its defaults are first choices."
+            "predicted together. Attention of kv='vector' selects nothing. Genes share one output, so that they differ "
+            "by what is known of them alone: told by gene sets it is behind ridge on all that was measured."
         ),
         uncertainty="Spread of the prediction and the heads of the views, and a noise level per gene from training "
         "data that were left out.",

@@ -115,7 +115,7 @@ class Model(Heads, Predictor):
         ),
         limits=(
             "What the section says hangs on which rows are predicted together. Needs some hundred training rows; with "
-            "fewer, ridge is safer. Not measured on real tissue yet; its defaults are first choices."
+            "fewer, ridge is safer. Its defaults are first choices, tuned on no section; new patients were not tried."
         ),
         uncertainty="Spread of the four heads, and a noise level per gene from training data that were left out.",
     )
