@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+import sq_imputer as sqi
+
 ROOT = Path(__file__).parent.parent
 FIGURES = json.loads((ROOT / "benchmarks" / "figures.json").read_text())
 README = [
@@ -147,8 +149,8 @@ def test_the_page_on_trust_quotes_what_correction_is_worth():
 def test_no_other_page_has_a_table_of_figures():
     names = {path.name for path in (ROOT / "docs").rglob("*.md") if "generated" not in path.parts}
     held = {name for name in names for path in (ROOT / "docs").rglob(name) if rows(path.read_text())}
-    pages = {"splits.md", "units.md", "predictability.md", "encoders.md", "targets.md", "benchmarks.md", "microns.md"}
-    assert held == pages
+    pages = ("splits", "units", "predictability", "encoders", "targets", "benchmarks", "microns", "genes")
+    assert held == {f"{name}.md" for name in pages}
 
 
 def test_the_page_on_crops_quotes_how_far_they_are_from_windows_on_the_slide():
@@ -260,3 +262,13 @@ def test_the_page_on_genes_quotes_what_windows_cost():
         assert f"| {name} | {row['first batch, s']:.1f} | {row['each, ms']:.1f} | {more:.0f} |" in page
     alone = found["cases"]["DNA"]
     assert f"beyond {alone['MB before']:.0f} |" in page and f"took {alone['index, s']:.1f} s, once" in page
+
+
+def test_the_page_on_genes_quotes_what_is_said_by_texts():
+    page = (ROOT / "docs" / "concepts" / "genes.md").read_text()
+    found = [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in page.splitlines() if " to ." in line]
+    columns = ("pearson", "low", "high", "spearman across genes")
+    rows = [[place(row[name]).replace("-0.", "-.") for name in columns] for row in FIGURES["gta"].values()]
+    assert sorted(found) == sorted([r, f"{low} to {high}", rank] for r, low, high, rank in rows)
+    card = sqi.get_model("gta").card.limits
+    assert all(f"{FIGURES['gta'][name]['pearson']:.3f}"[1:] in card for name in ("words", "gta"))

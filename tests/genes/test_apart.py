@@ -76,3 +76,4 @@ def test_a_sequence_is_on_one_side():
     ):
         split_by_chromosome(found, "c")
     check_split(found, windows())  # a genome's windows and sequences at hand are not compared
+    split_by_chromosome(GeneWindows.from_sequences(["N", "N"], group=["a", "b"]), "b")  # of which no base is known

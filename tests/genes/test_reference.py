@@ -18,6 +18,14 @@ def test_varm_and_its_ids_are_taken_from_an_anndata():
     assert GeneKnowledge.from_anndata(adata, "emb").aligned([f"{P53}.3"]).vectors.tolist() == [[1, 0]]
     with pytest.raises(sqi.MissingKey, match="no varm 'PCs'; the AnnData has 'emb'"):
         GeneKnowledge.from_anndata(adata, "PCs")
+    adata.varm["emb"] = np.array([[np.nan, np.nan], [0, 1]])  # as of a gene without a window
+    assert GeneKnowledge.from_anndata(adata, "emb").names == ("KRT5",)
+    adata.varm["emb"][1, 0] = np.nan
+    with pytest.raises(sqi.BadInput, match="NaN or infinite of 'KRT5'"):
+        GeneKnowledge.from_anndata(adata, "emb")
+    adata.varm["emb"][:] = np.nan
+    with pytest.raises(sqi.BadInput, match="varm 'emb' is NaN of all 2 genes"):
+        GeneKnowledge.from_anndata(adata, "emb")
 
 
 @pytest.mark.parametrize("unit", ["counts", "logged"])

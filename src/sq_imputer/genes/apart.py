@@ -13,6 +13,7 @@ import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.genes.cut import Loci, Sequences
+from sq_imputer.genes.genome import UNKNOWN
 from sq_imputer.genes.windows import GeneWindows
 
 Sources = GeneWindows | Sequence[GeneWindows]
@@ -95,9 +96,10 @@ def _overlaps(train: Spans, test: Spans) -> list[tuple[str, str]]:
 
 
 def _letters(sources: Sequence[GeneWindows]) -> dict[bytes, str]:
-    """Sequences at hand, and what they are called."""
+    """Sequences at hand, and what they are called; of genes told by text alone there is no base to be shared."""
     some = (source for source in sources if isinstance(source.cut, Sequences))
-    return {source.cut.whole(row).tobytes(): name for source in some for row, name in enumerate(source.names)}
+    rows = ((source.cut.whole(row), name) for source in some for row, name in enumerate(source.names))
+    return {bases.tobytes(): name for bases, name in rows if (bases != UNKNOWN).any()}
 
 
 def _same(train: dict[bytes, str], test: dict[bytes, str]) -> list[tuple[str, str]]:

@@ -242,7 +242,8 @@ class GeneKnowledge:
         adata
             With genes in `var_names`, and ids in `var["gene_ids"]` if there are any.
         key
-            In `varm`; the loadings are computed if left out.
+            In `varm`; the loadings are computed if left out. Genes whose row is NaN throughout, as those without a
+            window have it (:func:`sq_imputer.tl.sequence_prior`), are left out.
         layer
             What the PCA is made of; `X` if left out. Counts become log1p of 10,000 per cell, other numbers stay.
         n_components
@@ -261,7 +262,8 @@ class GeneKnowledge:
                 raise MissingKey(
                     f"no varm '{key}'; the AnnData has {listed(adata.varm)}. Pass key=, or None for a PCA."
                 )
-            return cls(tuple(adata.var_names), np.asarray(adata.varm[key]), key, f"varm '{key}'", aliases)
+            names, vectors = reference.told_of(adata, key)
+            return cls(names, vectors, key, f"varm '{key}'", aliases)
         there, loadings, how = reference.loadings(adata, layer, n_components, seed)
         return cls(tuple(adata.var_names[there]), loadings, "reference", how, aliases)
 

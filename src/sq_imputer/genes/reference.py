@@ -25,6 +25,15 @@ def ids_of(adata: AnnData) -> dict[str, str]:
     return {unversioned(str(found)): name for name, found in zip(adata.var_names, adata.var[IDS], strict=True)}
 
 
+def told_of(adata: AnnData, key: str) -> tuple[tuple[str, ...], np.ndarray]:
+    """Genes that a varm says something of, and their vectors: a row that is NaN throughout says nothing."""
+    vectors = np.asarray(adata.varm[key], dtype=np.float32)
+    known = ~np.isnan(vectors).reshape(len(vectors), -1).all(axis=1)
+    if not known.any():
+        raise BadInput(f"varm '{key}' is NaN of all {len(vectors)} genes. Pass key= of another.")
+    return tuple(adata.var_names[known]), vectors[known]
+
+
 def loadings(adata: AnnData, layer: str | None, n_components: int, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """Genes that vary `(G,)` bool; their loadings, scaled by the spread of the components, of length 1; and how."""
     from sklearn.decomposition import PCA

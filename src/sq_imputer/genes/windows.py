@@ -237,7 +237,7 @@ class GeneWindows:
         return replace(self, **{name: part[rows] for name, part in kept.items() if part is not None})
 
     def with_texts(self, texts: Mapping[str, str]) -> GeneWindows:
-        """The same with what is written about the genes (:func:`sq_imputer.genes.prompts.gene_prompts`), by name."""
+        """The same with what is written about the genes (:func:`sq_imputer.genes.gene_prompts`), by name."""
         missing = [name for name in self.names if not texts.get(name)]
         if missing:
             raise BadInput(f"texts has none of {len(missing)} of {len(self)} genes: {listed(missing)}. Add these.")
@@ -299,7 +299,7 @@ class GeneWindows:
     @property
     def reads(self) -> list[str]:
         """How windows and tracks are read, in order: what must be the same for a fitted model."""
-        return self.cut.reads
+        return list(self.cut.reads)
 
     @property
     def provenance(self) -> dict:

@@ -213,7 +213,7 @@ class LanguageModel:
         seed: int = 0,
         progress: bool = True,
     ) -> LanguageModel:
-        """Train one on some texts, such as those of :func:`sq_imputer.genes.prompts.gene_prompts`.
+        """Train one on some texts, such as those of :func:`sq_imputer.genes.gene_prompts`.
 
         Parameters
         ----------
