@@ -15,7 +15,8 @@ early, which takes a third of the time: a quick look. Figures go under a name th
 
 `dkan` is told by gene sets, GO's biological processes and Hallmarks (of the human, also for mice: names but for case),
 in the folder "genes" of the data. "dkan permuted" is told the same of other genes of the panel, "dkan lexical" how
-genes are spelled, "dkan learned" nothing, and "dkan vector" is the published form, in which a spot is one key.
+genes are spelled, "dkan learned" nothing, and "dkan vector" is the published form, in which a spot is one key. `comtip`
+is told by the same gene sets; its head is scored, as genes of the panel are measured.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ def models(name: str, data: Path | None, panel: list[str]) -> dict[str, sqi.Pred
             warnings.filterwarnings("ignore", message=".*knows nothing of")  # the fit says it
             return {name: of_dkan(name.removeprefix("dkan").strip(), gene_sets(data), panel)}
     model = sqi.get_model(name)
+    if name == "comtip":
+        return {name: model(model.Config(), gene_sets(data))}
     found = {name: model()}
     if name == "ridge":
         found["ridge rbf"] = model(model.Config(kernel="rbf"))

@@ -193,7 +193,8 @@ def predictions(test: Slide, training: list[Slide], genes: list[str], args) -> t
     rows, weight = said.neighbors[spot][kept].numpy(), said.weights[spot][kept].numpy()
     level = model.memory.values[:, columns[0]].cpu().numpy()[rows]
     xy = np.column_stack([bank["x_um"], bank["y_um"]])[rows]
-    return Maps(test, draw.background(test), genes, values), Neighbors(spot, bank["section"][rows], xy, level, weight)
+    shown = Maps(test, draw.background(test, {}), genes, values)
+    return shown, Neighbors(spot, bank["section"][rows], xy, level, weight)
 
 
 def main() -> None:
@@ -224,7 +225,7 @@ def draw_all(maps: Maps, found: Neighbors, training: list[Slide], out: Path) -> 
         figure, axes = figure_of(len(maps.genes), len(shown), maps.slide)
         rows_of_maps(axes, maps, shown)
         write(figure, out / f"{name}.png")
-    backgrounds = [draw.background(slide) for slide in training]
+    backgrounds = [draw.background(slide, {}) for slide in training]
     write(page_of_mclstexp(maps, found, training, backgrounds), out / "mclstexp.png")
 
 

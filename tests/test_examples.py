@@ -56,6 +56,7 @@ ORDER = {
         "trust",
         "uncertainty",
         "regulatory_map",
+        "zero_shot",
     ),
 }
 

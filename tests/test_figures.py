@@ -149,8 +149,33 @@ def test_the_page_on_trust_quotes_what_correction_is_worth():
 def test_no_other_page_has_a_table_of_figures():
     names = {path.name for path in (ROOT / "docs").rglob("*.md") if "generated" not in path.parts}
     held = {name for name in names for path in (ROOT / "docs").rglob(name) if rows(path.read_text())}
-    pages = ("splits", "units", "predictability", "encoders", "targets", "benchmarks", "microns", "genes")
+    pages = ("splits", "units", "predictability", "encoders", "targets", "benchmarks", "microns", "genes", "knowledge")
     assert held == {f"{name}.md" for name in pages}
+
+
+def test_the_page_on_knowledge_quotes_what_it_is_worth_for_genes_that_nobody_measured():
+    page = (ROOT / "docs" / "concepts" / "knowledge.md").read_text().splitlines()
+    found = [line for line in page if re.match(r"\| [^|]* \| \.\d{3} \| ", line)]
+    assert found == [zero_shot(name, FIGURES["zero_shot"][name]) for name in ZERO_SHOT]
+
+
+ZERO_SHOT = {
+    "comtip, GO + names": "`comtip`, gene sets and names",
+    "bilinear, GO + names": "`bilinear`, gene sets and names",
+    "bilinear, GO": "`bilinear`, gene sets alone",
+    "bilinear, names": "`bilinear`, names alone",
+    "bilinear, loadings of A1": "`bilinear`, loadings of another patient's section",
+    "comtip, GO + names, nearest genes": "ten genes most alike by gene sets and names",
+    "bilinear, loadings of A1, nearest genes": "ten genes most alike by these loadings",
+    "mean of seen genes": "mean of all seen genes",
+    "ridge, measured": "ridge on the gene itself",
+}
+
+
+def zero_shot(name: str, row: dict) -> str:
+    parts = [row.get(f"less {control}") for control in ("permuted", "mean", "measured")]
+    cells = ["–" if part is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(*part).replace("0.", ".") for part in parts]
+    return f"| {ZERO_SHOT[name]} | {place(row['pearson_given_depth'])} | {' | '.join(cells)} |"
 
 
 def test_the_page_on_crops_quotes_how_far_they_are_from_windows_on_the_slide():

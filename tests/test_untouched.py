@@ -205,6 +205,7 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "pl.trust": (lambda g: sqi.pl.trust(g.sdata), ()),
     "pl.uncertainty": (lambda g: sqi.pl.uncertainty(g.sdata, g.gene), ()),
     "pl.interactive": (lambda g: sqi.pl.interactive(g.sdata, g.gene).html(), ()),
+    "pl.zero_shot": (lambda g: sqi.pl.zero_shot(g.scores.assign(similarity=0.5)), ()),
     "pl.leaderboard": (lambda g: sqi.pl.leaderboard(g.scores), ()),
     "bench.leave_one_out": (lambda g: sqi.bench.leave_one_out(g.slides), ()),
     "bench.strips_of": (lambda g: sqi.bench.strips_of(g.slides[0], 2), ()),

@@ -28,6 +28,13 @@ CALLED = {
     "genes": "sqi.tl.sequence_prior(sdata, windows, model={name})  # windows: sqi.GeneWindows",
 }
 OWN = {  # pictures of their own, with all that is to be said of them
+    "comtip": "Measured; predicted by two models that know a gene by gene sets and its name alone, all genes of its "
+    "chromosome having been left out of the fit; and by ridge, fitted on the gene itself. Markers of plasma cells, "
+    "stroma and tumor epithelium, not chosen by score: with `comtip` the three look much alike, and one is wrong. "
+    "Colors of every map run from its own 5th to its 95th percentile, as a gene that nobody measured has no level; r "
+    "is Pearson over the spots. Section C2 of her2st, fitted on C3, C4 and C5 of the same patient, replicates of one "
+    "tumor. Made by `python benchmarks/zero_shot.py --cases C2 --picture docs/_static/models/comtip.png`. Data: her2st "
+    "(Andersson et al. 2021), CC BY 4.0.",
     "seq2exp": "A motif of 9 bp is planted into real yeast DNA and raises expression where a track is high. Left, "
     "masks along four windows that no model has seen: green, a motif where the track is high, which raises expression; "
     "blue, the motif alone; orange, the track alone. Right, the highest mask near each site. Made by "

@@ -99,6 +99,7 @@ def said_in(figure) -> str:
 
 PICTURES = {
     "skill": lambda name: sqi.pl.skill(scores(name), baselines=()),
+    "zero_shot": lambda name: sqi.pl.zero_shot(scores(name).assign(similarity=0.5), metric="pearson"),
     "leaderboard": lambda name: sqi.pl.leaderboard({name: scores(name)}, baselines=()),
     "genes_correlation": lambda name: sqi.pl.genes_correlation(
         tuple(np.random.default_rng(0).normal(size=(2, 9, 4))), genes=[name, "B", "C", "D"]

@@ -104,7 +104,7 @@ def leave_genes_out(
     >>> bilinear = sqi.get_model("bilinear")
     >>> knowledge = sqi.GeneKnowledge.lexical(slides[0].var_names)
     >>> models = {"bilinear": bilinear(bilinear.Config.small(), knowledge)}
-    >>> table = sqi.bench.leave_genes_out(cases, models, n_genes=12, n_folds=2, nearest=3)
+    >>> unseen = sqi.bench.leave_genes_out(cases, models, n_genes=12, n_folds=2, nearest=3)
     """
     import pandas as pd
 

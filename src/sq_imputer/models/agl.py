@@ -23,13 +23,13 @@ is divided by the number of all genes, G: divided by the sum of the weights, as 
 the primary genes, and be learned for that alone.
 
 From the publication: the two tasks, the loss per gene, the soft cut-off at one learned number with its temperature and
-learning rate, the ranking by dispersion. Ours: frozen features instead of a network that is trained end to end; the
-constant normalizer; the inner steps are plain gradient descent, through which a gradient is exact, and not Adam,
-through which it is not; dispersion from training rows alone; ranks of the user's own
-(`ranking`); rows in three parts, on which the weights, the cut-off, and the scale of predictions and the control are
-made. Auxiliary genes are the genes of the panel beyond the first `primary`: a panel is ordered by variance. Predictions
-have a scale that the loss does not see: per gene, least squares on the training rows gives one, and what of it holds on
-rows that were left out, over all genes, is kept.
+learning rate, the ranking by dispersion, and of what it compares all auxiliary genes (`cutoff=1`) and none. Its other
+forms are not here: weights by uncertainty, AuxLearn, AMAL, and DkGSB with inner steps of Adam, through which a gradient
+is not exact, or a detached normalizer. Ours: frozen features instead of a network trained end to end; the constant
+normalizer; plain gradient descent; dispersion from training rows alone; ranks of the user's own (`ranking`); rows in
+three parts, for the weights, the cut-off, and the scale of predictions and the control. Auxiliary genes are those of
+the panel beyond the first `primary`: a panel is ordered by variance. Predictions have a scale that the loss does not
+see: per gene, least squares on the training rows gives one, and what of that holds on left-out rows is kept.
 
 No gain is promised. `model.history` has the cut-off as it went (`cutoff`), the genes kept (`kept`), and the mean
 correlation of primary genes on rows that neither the weights nor the cut-off have seen: with no auxiliary genes, with

@@ -82,7 +82,8 @@ class Model(Predictor):
         ours="Standardized genes, a constant beside the vectors, the penalty chosen on left-out genes and rows.",
         limits=(
             "Genes share one matrix: a measured gene is predicted no better than its vector tells it from others. It "
-            "is a floor for genes that nobody measured, not a model for a panel."
+            "is a floor for genes that nobody measured, not a model for a panel; on a tumor it told such genes no "
+            "better than the mean of those most alike."
         ),
         uncertainty="Standard deviation: leverage of the row, sized by the error on left-out training data.",
         zero_shot=True,

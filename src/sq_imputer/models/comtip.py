@@ -213,7 +213,7 @@ class Model(Predictor):
         "pairs, contrast, and predictions of genes that were not seen.",
         ours="All details: frozen features, standardized values, every loss, how pairs are exchanged and unseen genes "
         "asked for, the head, the standard deviation.",
-        limits="Unseen genes are ordinal, and no better than what is known of them tells them from seen ones.",
+        limits="Unseen genes are ordinal; on a tumor they were told no better than by the mean of those most alike.",
         uncertainty="How far the answer spreads over possible values, sized by the error on left-out training data.",
         zero_shot=True,
     )

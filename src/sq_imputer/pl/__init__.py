@@ -14,6 +14,7 @@ from sq_imputer.pl._regulatory_map import regulatory_map
 from sq_imputer.pl._skill import skill
 from sq_imputer.pl._trust import trust
 from sq_imputer.pl._uncertainty import uncertainty
+from sq_imputer.pl._zero_shot import zero_shot
 
 __all__ = [
     "alignment",
@@ -28,4 +29,5 @@ __all__ = [
     "skill",
     "trust",
     "uncertainty",
+    "zero_shot",
 ]
