@@ -297,3 +297,27 @@ def test_the_page_on_genes_quotes_what_is_said_by_texts():
     assert sorted(found) == sorted([r, f"{low} to {high}", rank] for r, low, high, rank in rows)
     card = sqi.get_model("gta").card.limits
     assert all(f"{FIGURES['gta'][name]['pearson']:.3f}"[1:] in card for name in ("words", "gta"))
+
+
+def test_the_page_on_genes_quotes_what_is_read_from_dna():
+    page = (ROOT / "docs" / "concepts" / "genes.md").read_text()
+    found = FIGURES["sequence"]
+
+    def short(value: float) -> str:
+        return f"{value:.3f}".removeprefix("0")
+
+    for name, row in found["motif"].items():
+        others = [row[f"AUROC against {kind}"] for kind in ("background", "motif", "peak")]
+        cells = [row["pearson"], row["signal only"], *others, row["mean mask"]]
+        assert f"| {name} | {' | '.join(map(short, cells))} |" in page
+    for name, row in found["mpra"].items():
+        if isinstance(row, dict):
+            assert f"| {name} | {short(row['pearson'])} | {short(row['random promoters'])} |" in page
+    for name, row in found["atac"].items():
+        if "pearson" in (row if isinstance(row, dict) else {}):
+            assert f"| {name} | {short(row['pearson'])} |" in page
+    for name, row in found["atac"]["motifs"].items():
+        cells = f"{row['sites']:,} | {short(row['kept'])} | {row['over rolled']:.2f} | {short(row['p'])}"
+        assert f"| {name} | {cells} |" in page
+    for name, row in found["speed"].items():
+        assert f"| {name} | {row['seconds']:.3g} | {row['bases per second']:,.0f} |" in page

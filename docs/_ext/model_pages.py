@@ -38,7 +38,7 @@ OWN = {  # pictures of their own, with all that is to be said of them
     "seq2exp": "A motif of 9 bp is planted into real yeast DNA and raises expression where a track is high. Left, "
     "masks along four windows that no model has seen: green, a motif where the track is high, which raises expression; "
     "blue, the motif alone; orange, the track alone. Right, the highest mask near each site. Made by "
-    "`python benchmarks/sequence.py --parts motif --pictures docs/_static/models`.",
+    "`python benchmarks/sequence.py --parts motif --pictures docs/_static`.",
 }
 SHOWN = {
     "stem": "Measured; mean and standard deviation of 20 samples; one of these samples.",

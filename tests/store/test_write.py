@@ -480,3 +480,13 @@ def test_a_store_of_another_format_is_refused_with_the_way_out(backed):
     (backed.path / "zarr.json").rename(backed.path / ".zgroup")
     with pytest.raises(BadInput, match=r"zarr format 3.*sdata.write"):
         write_element(backed, "tables", "imputed", table())
+
+
+def test_vectors_of_genes_go_into_varm_and_its_store(stored):
+    table = stored.tables["table"]
+    vectors = np.arange(table.n_vars * 3, dtype=np.float32).reshape(-1, 3)
+    put_layers(stored, "table", {}, varm={"X_dna": vectors})
+    np.testing.assert_array_equal(table.varm["X_dna"], vectors)
+    np.testing.assert_array_equal(spatialdata.read_zarr(stored.path).tables["table"].varm["X_dna"], vectors)
+    with pytest.raises(BadInput, match="varm 'X_dna' has 2 rows; the table has"):
+        put_layers(stored, "table", {}, varm={"X_dna": vectors[:2]})
