@@ -67,3 +67,8 @@ def test_genes_that_a_fitted_model_was_trained_on_are_found_by_name(windows):
         prior.check_seen(model, some, False)
     assert prior.check_seen(model, some, True) == ["gene28", "gene29"]
     assert (prior.by_fitted(model, some, PLAN).fold == -1).all()
+
+
+@pytest.mark.parametrize(("length", "rows"), [(200_000, 5), (160, 64), (0, 64), (2**21, 1)])
+def test_long_windows_are_read_few_at_a_time(length, rows):
+    assert prior.rows_at_once(length, 64) == rows

@@ -91,10 +91,15 @@ def _fold_of(part: GeneWindows, windows: GeneWindows, fold: np.ndarray) -> int:
 
 
 def _said(predictor: Predictor, windows: GeneWindows, plan: Plan) -> Said:
-    rows = min(plan.batch_size or 64, max(1, 2**20 // predictor.needs.sequence))
+    rows = rows_at_once(predictor.needs.sequence, plan.batch_size or 64)
     found = predictor.predict(windows, batch_size=rows, device=plan.device)
     parts = [None if part is None else part.numpy() for part in (found.mean, found.std, found.embedding)]
     return Said(*parts, np.zeros(len(windows), dtype=int), [predictor])
+
+
+def rows_at_once(length: int, most: int) -> int:
+    """Windows that are read together: some million bases; a model may read none."""
+    return min(most, max(1, 2**20 // max(length, 1)))
 
 
 def _put(whole: Said, said: Said, own: np.ndarray, shared: np.ndarray) -> Said:
