@@ -23,7 +23,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 ELSEWHERE = {
     "howto/own_data.md": "tests/test_own_data.py",
     "extending.md": "tests/test_docs.py",
-    "concepts/genes.md": "tests/genes",
+    "concepts/genes.md": "tests/genes/test_page.py",
 }
 NOT_RUN = {  # number of the block on its page, and why
     ("encoders.md", 0): "weights of UNI",
