@@ -81,6 +81,7 @@ def live(data: Path | None) -> dict:
 def points() -> dict:
     """Seconds to color half a million points by another gene, and what memory they leave."""
     import napari
+    from qtpy.QtWidgets import QApplication
 
     from sq_imputer.pl._compared import value_panels
     from sq_imputer.widget._canvas import Canvas
@@ -94,6 +95,7 @@ def points() -> dict:
     for gene in range(200):
         panel = value_panels(None, values[:, gene])[0]
         seconds.append(timed(canvas.paint, panel, rows)[1])
+        QApplication.processEvents()  # what is not drawn is kept until it is
         if gene in (4, 199):
             held[f"MB after {gene + 1}"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     viewer.close()
@@ -113,8 +115,22 @@ def domains() -> dict:
     return {"components": first} | {f"{k} domains": timed(preview.labels, k)[1] for k in (4, 8, 16)}
 
 
+WIDE_PX, THEIRS = 620, 0.25  # of a picture, and the share at its left that has napari's own docks and is cut off
+SHOWN = "CD74"  # of the genes of C2 that are predicted beyond chance
+
+
+def to_tissue(viewer, session, desk) -> None:
+    """The camera on all spots, once the docks have their sizes."""
+    xy = session.slide().xy_um
+    low, high = (desk.world_of(corner[None])[0] for corner in (xy.min(axis=0), xy.max(axis=0)))
+    viewer.camera.center = tuple((low + high) / 2)
+    area = viewer.window._qt_viewer.canvas.native
+    viewer.camera.zoom = 0.9 * min(np.array([area.height(), area.width()]) / (high - low))
+
+
 def screens(data: Path | None, folder: Path) -> dict:
     """A picture of every dock on C2, ridge out of fold and fitted there."""
+    from PIL import Image
     from qtpy.QtWidgets import QApplication, QDockWidget
 
     from sq_imputer.widget import _window
@@ -126,41 +142,46 @@ def screens(data: Path | None, folder: Path) -> dict:
     finish(session.fit("ridge", 50, "cpu"))
     viewer = _window.open_docks(session)
     docks, app = viewer.window.dock_widgets, QApplication.instance()
-    viewer.window._qt_window.resize(1280, 800)
+    viewer.window._qt_window.resize(1400, 900)
+    compare, desk = docks["Compare"], docks["Region"].desk
 
-    def settle(dock, then=lambda: None) -> None:
+    def pump(seconds: float = 0.4) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            app.processEvents()
+            time.sleep(0.01)
+
+    def settle(dock) -> None:
         end = time.monotonic() + 240
         for _ in range(3):  # a job may start another
             while dock.bar.busy and time.monotonic() < end:
-                app.processEvents()
-                time.sleep(0.005)
-            app.processEvents()
-        then()
+                pump(0.01)
+            pump(0.05)
 
-    def taken(name: str) -> None:
+    def taken(name: str, file: str = "", panels: int = 1) -> None:
         widget = docks[name]
         while not isinstance(widget, QDockWidget):
             widget = widget.parent()
         widget.raise_()
-        for _ in range(20):
-            app.processEvents()
-            time.sleep(0.02)
-        viewer.screenshot(str(folder / f"{name.lower()}.png"), canvas_only=False, flash=False)
+        pump()
+        to_tissue(viewer, session, desk)
+        viewer.camera.zoom /= panels
+        pump()
+        path = folder / f"{file or name.lower()}.png"
+        viewer.screenshot(str(path), canvas_only=False, flash=False)
+        picture = Image.open(path).convert("RGB")
+        picture = picture.crop((round(THEIRS * picture.width), 0, *picture.size))
+        picture.thumbnail((WIDE_PX, picture.height), Image.Resampling.LANCZOS)
+        picture.quantize(200, dither=Image.Dither.NONE).save(path, optimize=True)
 
     settle(docks["Predict"])
-    docks["Compare"].choose()
-    settle(docks["Compare"])
-    gene = sorted(docks["Compare"].desk.views.genes)[0]
-    docks["Compare"].paint(gene)
-    viewer.reset_view()
+    compare.choose()
+    settle(compare)
+    compare.paint(SHOWN)
     taken("Predict")
-    taken("Compare")
-    docks["Compare"].spread.setChecked(True)
-    viewer.reset_view()
-    taken("Compare")
-    (folder / "compare.png").replace(folder / "side_by_side.png")
-    docks["Compare"].spread.setChecked(False)
-    taken("Compare")
+    compare.spread.setChecked(True)
+    taken("Compare", "side_by_side", 2)
+    compare.spread.setChecked(False)
     docks["Trust"].judge()
     settle(docks["Trust"])
     taken("Trust")
@@ -168,15 +189,17 @@ def screens(data: Path | None, folder: Path) -> dict:
     docks["Explain"].explain(60)
     settle(docks["Explain"])
     taken("Explain")
-    docks["Domains"].look()
-    settle(docks["Domains"])
-    taken("Domains")
-    desk = docks["Region"].desk
     docks["Region"].begin()
-    docks["Region"].drawing._layer.add_polygons(desk.world_of(square(session).polygon_um))
+    shift = session.slide().xy_um.mean(axis=0) - session.slide().frame.box_um.mean(axis=0)
+    docks["Region"].drawing._layer.add_polygons(desk.world_of(square(session, shift).polygon_um))
     docks["Region"].look()
     settle(docks["Region"])
     taken("Region")
+    for layer in [layer for layer in viewer.layers if layer.name.startswith("drawn region")]:
+        viewer.layers.remove(layer)
+    docks["Domains"].look()
+    settle(docks["Domains"])
+    taken("Domains")
     viewer.close()
     return {}
 

@@ -120,9 +120,14 @@ def test_genes_are_compared_in_one_view_and_side_by_side(window, home, dock, qtb
     assert len(window.layers) == layers  # no layer per gene
     compare.spread.setChecked(True)
     assert grid_of(window).enabled and grid_of(window).actual_shape(window.layers) == (2, 2)
+    grid, shown = grid_of(window), [one for one in window.layers if one.name in titles]
+    assert [one.name for one in shown] == titles  # and in this order, from the top left
+    places = [grid.position(window.layers.index(one), window.layers) for one in shown]
+    assert places == [(0, 0), (0, 1), (1, 0), (1, 1)] and all(one.name_overlay.visible for one in shown)
     assert len(window.layers) == layers + 6 and sum(not one.isHidden() for one in compare.legends.children()[1:]) == 4
     compare.spread.setChecked(False)
     assert not grid_of(window).enabled and len(window.layers) == layers
+    assert desk.canvas.points.name == "imputed: ridge" and not desk.canvas.points.name_overlay.visible
     np.testing.assert_allclose(desk.canvas.points.face_color[0, 3], 1)
 
 

@@ -17,8 +17,18 @@ if TYPE_CHECKING:
 
 def grid_of(viewer: Viewer):
     """The grid of a window's canvas, which `viewer.grid` names until napari 0.9."""
-    canvas = getattr(viewer, "canvas", None)
-    return canvas.grid if hasattr(canvas, "grid") else viewer.grid
+    return viewer.canvas.grid if _is_new(viewer) else viewer.grid
+
+
+def _is_new(viewer: Viewer) -> bool:
+    return hasattr(getattr(viewer, "canvas", None), "grid")
+
+
+def in_order(viewer: Viewer, layers_each: int) -> None:
+    """Panels of so many layers each side by side, from the lowest layer on, which napari 0.9 turned round."""
+    grid = grid_of(viewer)
+    grid.stride = layers_each if _is_new(viewer) else -layers_each
+    grid.enabled = True
 
 
 class Canvas:
@@ -35,6 +45,7 @@ class Canvas:
         self.points: Points | None = None
         self._apart: list = []  # layers beyond the first panel, while panels are side by side
         self._hidden: list = []
+        self._name = ""  # of the points, which are called as their panel while panels are side by side
 
     def show(self, points: Points) -> None:
         """Put points in place of those that were shown."""
@@ -72,11 +83,12 @@ class Canvas:
                 self._add(panel.title, image)
             for place, layer in enumerate([*own, *self._apart]):
                 layers.move(layers.index(layer), place)
-            grid_of(self.viewer).stride = -len(own)  # from the lowest layer on
-            grid_of(self.viewer).enabled = True
+            self._name, self.points.name = self.points.name, panels[0].title
+            in_order(self.viewer, len(own))
         copies = [layer for layer in self._apart if layer.metadata.get("panel")]
         for layer, panel in zip([self.points, *copies], panels, strict=True):
             self._color(layer, panel, rows)
+            _caption(layer, True)
         layers.selection.active = self.points
 
     def _add(self, title: str, image: Image | None) -> None:
@@ -95,9 +107,18 @@ class Canvas:
         if not self._apart:
             return
         grid_of(self.viewer).enabled = False
+        self.points.name = self._name
+        _caption(self.points, False)
         for layer in self._apart:
             if layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
         for layer in self._hidden:
             layer.visible = True
         self._apart, self._hidden = [], []
+
+
+def _caption(layer: Points, shown: bool) -> None:
+    """The name of a layer over it, where napari has that (0.9)."""
+    overlay = getattr(layer, "name_overlay", None)
+    if overlay is not None:
+        overlay.visible = shown

@@ -35,6 +35,8 @@ class DomainsDock(Dock):
         self.form.addRow("Prediction", self.prediction)
         self.form.addRow(self.number, self.slider)
         self.form.addRow("column", self.name)
+        self.legend = QLabel()
+        self.form.addRow("Colors", self.legend)
         self.column.addWidget(button("Look", self.look, "k-means of one start; nothing is written."))
         self.column.addWidget(button("Write", self.keep, "tl.domains: k-means of ten starts, into obs."))
 
@@ -77,9 +79,11 @@ class DomainsDock(Dock):
     def _paint(self, codes: np.ndarray, number: int) -> None:
         from matplotlib.colors import ListedColormap
 
-        from sq_imputer.pl._categories import palette
+        from sq_imputer.pl._categories import HOLLOW, counted, palette
 
-        ends = (-0.5, number - 0.5)
+        ends, shown = (-0.5, number - 0.5), counted(range(number), palette(number), codes)
+        dots = [f"<font color='{'gray' if color == HOLLOW else color}'>⬤</font> {label}" for label, color in shown]
+        self.legend.setText("<br>".join(dots))
         self.desk.paint_values(Panel(TITLE, codes, ListedColormap(palette(number)), ends, lambda *_: None))
 
     @told

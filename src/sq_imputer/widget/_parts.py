@@ -258,6 +258,7 @@ class Legend(QWidget):
         painter.end()
         self._bar.setPixmap(QPixmap.fromImage(image))
         middle = (low + high) / 2
+        middle = 0.0 if abs(middle) < 1e-6 * (high - low) else middle
         cells = "".join(
             f"<td width='33%' align='{side}'>{value:.3g}</td>"
             for side, value in (("left", low), ("center", middle), ("right", high))

@@ -30,15 +30,15 @@ DOCKS = {
 
 
 def open_docks(session: Session, show: bool = True) -> Viewer:
-    """A window of a section, with all docks on its right, the first on top."""
+    """A window of a section, with all docks on its right, behind each other and their View widget, the first on top."""
     where = {"table_key": session.table_key}
     frame = read_frame(session.sdata, session.image_key, session.coordinate_system, **where)
     viewer = theirs.open_window(session.sdata, session.image_key, frame.coordinate_system, show)
     desk = desk_of(viewer)
     desk.take(session)
     added = [
-        viewer.window.add_dock_widget(dock(viewer), name=name, area="right", tabify=bool(place))
-        for place, (name, dock) in enumerate(DOCKS.items())
+        viewer.window.add_dock_widget(dock(viewer), name=name, area="right", tabify=True)
+        for name, dock in DOCKS.items()
     ]
     added[0].raise_()
     return viewer
