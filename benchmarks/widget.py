@@ -223,7 +223,7 @@ def main() -> None:
         if arguments.json is not None and found:
             kept = json.loads(arguments.json.read_text())
             kept["window"] = kept.get("window", {}) | {part: found}
-            arguments.json.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+            arguments.json.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

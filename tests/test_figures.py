@@ -321,3 +321,14 @@ def test_the_page_on_genes_quotes_what_is_read_from_dna():
         assert f"| {name} | {cells} |" in page
     for name, row in found["speed"].items():
         assert f"| {name} | {row['seconds']:.3g} | {row['bases per second']:,.0f} |" in page
+
+
+def test_the_page_of_the_window_quotes_how_quick_it_is():
+    page, found = (ROOT / "docs" / "howto" / "window.md").read_text(), FIGURES["window"]
+    live, domains = found["live"], found["domains"]
+    cells = [*(live[name] for name in ("first", "another", "first again", "longest pause")), domains["components"]]
+    quotes = re.findall(r"^\|.*\| ([\d.]+) \|$", page, re.MULTILINE)
+    assert quotes == [f"{value:.2f}" for value in cells]
+    assert live["first, points"] == live["another, points"] == [2200, 2200] and live["first again, points"] == [2200, 0]
+    each = ", ".join(f"{domains[f'{k} domains']:.2f}" for k in (4, 8, 16))
+    assert f"| {each} |" in page
