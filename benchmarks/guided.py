@@ -75,7 +75,7 @@ def main() -> None:
         model = sqi.get_model(name)().fit(training, sqi.Plan(device=args.device, calibration=0))
         found[name] = model.predict(test, device=args.device).mean.numpy()
     values = {name: part[:, columns] for name, part in found.items()}
-    own = maps.Maps(test, draw.background(test), args.genes, values)
+    own = maps.Maps(test, draw.background(test, {}), args.genes, values)
     figure, axes = maps.figure_of(len(args.genes) + CROPS, len(values), test)
     maps.rows_of_maps(axes[: len(args.genes)], own, list(values))
     show_crops(axes[len(args.genes) :], *crops_of(test))
