@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ridge_of_small_crops
 from quick_zarr import *  # noqa: F403
 
 import sq_imputer as sqi
@@ -59,8 +58,8 @@ def tissue(tmp_path_factory) -> Path:
         sdata.tables["table"].obs["label"] = pd.Categorical(few_or_many(sdata))
         sdata.write(folder / f"{'section' if sdata is own else name}.zarr")
     own.subset(["he", "cells"]).write(folder / "slide.zarr")
-    with ridge_of_small_crops():
-        sqi.tl.fit(sections["P1"], "ridge", genes=8).save(folder / "model_folder")
+    small = sqi.get_model("ridge").Config(size_px=32, context_um=())
+    sqi.tl.fit(sections["P1"], "ridge", genes=8, config=small).save(folder / "model_folder")
     names = list(sections["P1"].tables["table"].var_names)
     sets = [[kind, "", *[gene for gene in names if gene.startswith(kind)], "ERBB2"] for kind in ("NUC", "GLD", "STR")]
     (folder / "GO_Biological_Process.gmt").write_text("\n".join("\t".join(row) for row in sets))

@@ -61,7 +61,7 @@ def test_a_saved_model_is_told_its_knowledge_again(section, model, tmp_path):
 
 def test_models_that_cannot_say_who_can(section, model):
     own = sqi.tl.fit(section, "ridge", genes=NAMES[:3], config={"size_px": 32, "context_um": ()}, device="cpu")
-    with pytest.raises(sqi.BadInput, match="'bilinear' can be asked for others"):
+    with pytest.raises(sqi.BadInput, match="'bilinear', 'comtip' can be asked for others"):
         sqi.tl.predict(section, own, genes=["IND1"])
     with pytest.raises(sqi.BadInput, match="knows nothing of 1 of 2 genes: 'NOPE'"):
         sqi.tl.predict(section, model, genes=["IND1", "NOPE"])
