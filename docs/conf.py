@@ -63,7 +63,8 @@ nitpick_ignore_regex = [
     (
         "py:class",
         r"sq_imputer\.(section\.counts\.Counts|section\.looks\.Looks|encoders\._shelf\.Shelf|store\.workers\.Workers"
-        r"|contract\.Marks|contract\.WholeSlide|genes\.knowledge\.Aligned|section\.maps\.OwnNuclei)",
+        r"|contract\.Marks|contract\.WholeSlide|genes\.knowledge\.Aligned|section\.maps\.OwnNuclei"
+        r"|genes\.cut\.Loci|genes\.cut\.Sequences|genes\.genome\.Genome|pl\._browser\.Comparison)",
     ),  # of no page
 ]
 intersphinx_mapping = (

@@ -76,7 +76,7 @@ class Config:
     prompt
         Most tokens of a prompt; 0 for none.
     language
-        Folder of a language model (:meth:`sq_imputer.nn.language.LanguageModel.save`), or name or folder of a causal
+        Folder of a language model (`sq_imputer.nn.language.LanguageModel.save`), or name or folder of a causal
         one of transformers, on this machine; if empty, one is trained on the prompts of the fit.
     lm
         `"frozen"`; or a control: `"random"` weights, or `"none"`.
