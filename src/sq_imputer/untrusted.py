@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from sq_imputer.errors import BadInput, MissingKey, SqImputerError, listed
 
@@ -98,14 +98,23 @@ def read_text(path: str | Path) -> str:
         raise BadInput(f"'{path}' is damaged, or no text in UTF-8: {error}. Copy or download it again.") from error
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file is gzipped, whatever it is called."""
+    with path.open("rb") as raw:
+        return raw.read(2) == b"\x1f\x8b"
+
+
+def opened(path: Path) -> BinaryIO:
+    """The bytes of a file, unpacked while they are read."""
+    return gzip.open(path) if is_packed(path) else path.open("rb")
+
+
 def unpacked(path: Path) -> bytes:
     """The content of a table of text, which is gzipped or not, whatever its name says.
 
     Raises one of :data:`PACKING` if it cannot be read or unpacked, and `BadInput` if there is too much of it.
     """
-    with path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if packed else path.open("rb") as file:
+    with opened(path) as file:
         content = file.read(MOST_TEXT + 1)
     if len(content) > MOST_TEXT:
         raise BadInput(

@@ -8,7 +8,7 @@ from dna import small_config, small_model
 import sq_imputer as sqi
 from sq_imputer.errors import BadInput
 from sq_imputer.genes.genome import coded
-from sq_imputer.runs import regulation
+from sq_imputer.runs import prior, regulation
 from sq_imputer.runs.regulation import Edit
 
 
@@ -30,7 +30,7 @@ def test_masks_come_for_every_row_whatever_is_read_together(monkeypatch):
     windows = sqi.datasets.toy_genes(7, seed=9)[0]
     found = dict(regulation.masks(small_model(), windows, np.array([5, 1, 3]), "cpu", shown=False))
     assert sorted(found) == [1, 3, 5] and found[1]["mask"].shape == (160,)
-    monkeypatch.setattr(regulation, "BASES", 1)
+    monkeypatch.setattr(prior, "BASES", 1)
     alone = dict(regulation.masks(small_model(), windows, np.array([3]), "cpu", shown=False))
     np.testing.assert_allclose(alone[3]["mask"], found[3]["mask"], atol=1e-6)
 
@@ -49,7 +49,7 @@ def test_an_edit_changes_its_bases_and_nothing_else(window):
 def test_predictions_of_edits_are_those_of_edited_windows_one_by_one(window, monkeypatch):
     edits = [Edit(10, 30), Edit(40, 49, "ATGACTCAT")]
     together = regulation.predictions(small_model(), window, edits, "cpu")
-    monkeypatch.setattr(regulation, "BASES", 1)
+    monkeypatch.setattr(prior, "BASES", 1)
     alone = regulation.predictions(small_model(), window, edits, "cpu")
     assert together.shape == (3, 1) and len(set(together[:, 0].tolist())) == 3
     np.testing.assert_allclose(alone, together, atol=1e-5)

@@ -114,10 +114,14 @@ class Loci:
         return Window(bases, allowed, tracks)
 
     @property
+    def strand(self) -> str:
+        """How windows of genes on the other strand are read, as `GeneWindows.from_table` is told."""
+        return "reverse_complement" if self.turned else "keep"
+
+    @property
     def reads(self) -> list[str]:
         """Which strand windows are of, and every track with its normalization."""
-        strand = "reverse_complement" if self.turned else "keep"
-        return [f"strand {strand}", *(f"{track.name} ({track.normalize})" for track in self.signals)]
+        return [f"strand {self.strand}", *(f"{track.name} ({track.normalize})" for track in self.signals)]
 
     @property
     def provenance(self) -> dict:
@@ -125,7 +129,7 @@ class Loci:
         masks = {"blacklist": self.blacklist, "include": self.include}
         return {
             "genome": self.genome.provenance,
-            "strand": "reverse_complement" if self.turned else "keep",
+            "strand": self.strand,
             "tracks": [track.provenance for track in self.signals],
             **{name: None if one is None else one.fingerprint for name, one in masks.items()},
         }

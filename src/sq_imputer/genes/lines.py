@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from sq_imputer import untrusted
 from sq_imputer.errors import BadInput, MissingKey
 from sq_imputer.untrusted import PACKING
 
@@ -15,16 +15,20 @@ LONGEST = 2**20  # bytes of a line
 
 
 def is_packed(path: Path) -> bool:
-    """Whether a file is gzipped, whatever it is called."""
-    if not path.is_file():
-        raise MissingKey(f"no file '{path}'; give the path of one.")
-    with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+    """Whether a file, which must be there, is gzipped."""
+    _check_there(path)
+    return untrusted.is_packed(path)
 
 
 def opened(path: Path) -> BinaryIO:
-    """The bytes of a file, unpacked while they are read."""
-    return gzip.open(path) if is_packed(path) else path.open("rb")
+    """The bytes of a file, which must be there, unpacked while they are read."""
+    _check_there(path)
+    return untrusted.opened(path)
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise MissingKey(f"no file '{path}'; give the path of one.")
 
 
 def pieces(path: Path, what: str) -> Iterator[bytes]:

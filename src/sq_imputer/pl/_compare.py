@@ -87,12 +87,13 @@ def compare(
     >>> axes = sqi.pl.compare(sdata, ["NUC1", "GLD1"], layer="ridge")
     """
     calls = genes is None
-    names = None if calls else named("genes", genes)
-    table = find_table(sdata, key, names)
     if calls:
+        table = find_table(sdata, key, None)
         names = list(table.var_names)
         if not is_of_classes(table):
             raise BadInput(f"tables['{key}'] is not of classes; they alone are drawn together. Pass genes=.")
+    else:
+        names = named("genes", genes)
     values = Values.of(sdata, key, layer, section, names)
     placed, look = values.placed, Look(vmin, vmax, _panels.color_map(cmap))
     if calls:

@@ -12,6 +12,7 @@ from sq_imputer.pl import _panels
 from sq_imputer.pl._placed import Placed
 from sq_imputer.pl._tables import columns_of, find_layer, find_table
 from sq_imputer.pl._text import plain
+from sq_imputer.pl._values import units_of
 from sq_imputer.section.keys import verb
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def uncertainty(
     values, low, high = (columns_of(table, f"{layer}{end}", [gene])[placed.rows, 0] for end in ("", "_lower", "_upper"))
     wide = high - low
     strange = ~table.obs[f"{layer}_reliable"].to_numpy(dtype=bool)[placed.rows]
-    unit = str(placed.made.get("layer_unit", placed.made.get("unit", "")))
+    _, unit = units_of(placed.made)
     level = placed.made.get("trust", {}).get("level")
     said = f"interval of {level:.0%}" if level else "interval"
     how = {"picture": picture, "hatched": strange}

@@ -57,8 +57,7 @@ class Values:
     @property
     def units(self) -> tuple[str, str]:
         """Of what was measured and of what is predicted."""
-        unit = self.made.get("unit", "")
-        return str(unit), str(self.made.get("layer_unit", unit))
+        return units_of(self.made)
 
     @property
     def spread(self) -> str:
@@ -70,6 +69,12 @@ class Values:
         parts = (self.measured, self.predicted, self.std)
         each = [[None if part is None else part[:, k] for part in parts] for k in range(len(self.genes))]
         return [value_panels(*one, units=self.units, spread=self.spread, look=look) for one in each]
+
+
+def units_of(made: Mapping) -> tuple[str, str]:
+    """Units of what was measured and of what is predicted, of the record of a prediction."""
+    unit = made.get("unit", "")
+    return str(unit), str(made.get("layer_unit", unit))
 
 
 def folded(made: Mapping) -> bool:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.predictor.train import Plan
 
+BASES = 2**20  # of the windows that are looked at together
+
 # n genes, C contexts, D numbers of the embedding
 
 
@@ -97,9 +99,9 @@ def _said(predictor: Predictor, windows: GeneWindows, plan: Plan) -> Said:
     return Said(*parts, np.zeros(len(windows), dtype=int), [predictor])
 
 
-def rows_at_once(length: int, most: int) -> int:
+def rows_at_once(length: int, most: int = BASES) -> int:
     """Windows that are read together: some million bases; a model may read none."""
-    return min(most, max(1, 2**20 // max(length, 1)))
+    return min(most, max(1, BASES // max(length, 1)))
 
 
 def _put(whole: Said, said: Said, own: np.ndarray, shared: np.ndarray) -> Said:

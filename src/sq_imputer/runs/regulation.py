@@ -13,6 +13,7 @@ from sq_imputer.device import pick_device
 from sq_imputer.errors import BadInput
 from sq_imputer.genes.genome import UNKNOWN, coded
 from sq_imputer.progress import track
+from sq_imputer.runs.prior import rows_at_once
 from sq_imputer.runs.sections import resolve_model
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from sq_imputer.genes.windows import GeneWindows
     from sq_imputer.predictor.base import Predictor
-
-BASES = 2**20  # of the windows that are looked at together
 
 # L bases of a window
 
@@ -45,7 +44,7 @@ def masks(predictor: Predictor, windows: GeneWindows, rows: np.ndarray, device: 
 
     device = pick_device(device)
     predictor.to(device).eval()
-    size = max(1, BASES // predictor.needs.sequence)
+    size = rows_at_once(predictor.needs.sequence)
     batches = predictor.seen(windows, size, rows=rows)
     for batch in track(batches, f"{predictor.card.name}: masks", len(rows), size=len, shown=shown):
         with torch.inference_mode():
@@ -102,7 +101,7 @@ def predictions(predictor: Predictor, window: Batch, edits: Sequence[Edit], devi
 
     device = pick_device(device)
     predictor.to(device).eval()
-    size, found = max(1, BASES // predictor.needs.sequence), []
+    size, found = rows_at_once(predictor.needs.sequence), []
     changed = [window, *(edit(window) for edit in edits)]
     for start in range(0, len(changed), size):
         batch = Batch.cat(changed[start : start + size])

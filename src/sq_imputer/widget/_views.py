@@ -9,7 +9,7 @@ import numpy as np
 from sq_imputer.errors import MissingKey, listed
 from sq_imputer.pl._compared import BY_FOLD, SPREAD, Panel, value_panels
 from sq_imputer.pl._tables import columns_of, find_layer, find_table
-from sq_imputer.pl._values import folded
+from sq_imputer.pl._values import folded, units_of
 from sq_imputer.runs.sections import records
 from sq_imputer.section import read
 
@@ -43,7 +43,7 @@ class Views:
         self.layer = find_layer(table, key, layer, list(table.var_names[:1]))
         self.shapes_key = read.find_shapes(sdata, shapes_key, key)
         made = records(table).get(self.layer, {})
-        self.units = str(made.get("unit", "")), str(made.get("layer_unit", made.get("unit", "")))
+        self.units = units_of(made)
         self.spread = BY_FOLD.replace("\n", " ") if folded(made) else SPREAD  # as pl.compare says it, on one line
         region_key, instance_key = (table.uns["spatialdata_attrs"][one] for one in ("region_key", "instance_key"))
         self.rows = np.flatnonzero((table.obs[region_key].astype(str) == self.shapes_key).to_numpy())
