@@ -14,14 +14,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-import frozen
 import maps
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
 import sq_imputer as sqi
-from sq_imputer.genes.panel import choose_genes
 from sq_imputer.pl import _panels as draw
 from sq_imputer.section.slide import Slide
 
@@ -66,12 +64,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=maps.OUT)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    slides = frozen.read("her2st", args.data)
-    panel = choose_genes([slide for slide in slides if slide.section != args.test], maps.N_GENES)
-    slides = [slide.with_genes(panel) for slide in slides]
-    test = next(slide for slide in slides if slide.section == args.test)
-    test = test.take(np.flatnonzero(np.nan_to_num(test.depth) > 0))
-    training = [slide for slide in slides if slide.section != args.test]
+    test, training = maps.left_out(args.data, args.test, args.genes)
     found, columns = {"measured": test.expression}, [test.genes.index(gene) for gene in args.genes]
     for name in NAMES:
         model = sqi.get_model(name)().fit(training, sqi.Plan(device=args.device, calibration=0))

@@ -197,6 +197,19 @@ def predictions(test: Slide, training: list[Slide], genes: list[str], args) -> t
     return shown, Neighbors(spot, bank["section"][rows], xy, level, weight)
 
 
+def left_out(data: Path | None, name: str, genes: list[str]) -> tuple[Slide, list[Slide]]:
+    """A section of her2st, its rows with counts, and the others, on which the panel is chosen."""
+    slides = frozen.read("her2st", data)
+    panel = choose_genes([slide for slide in slides if slide.section != name], N_GENES)
+    absent = sorted(set(genes) - set(panel))
+    if absent:
+        raise SystemExit(f"not among the {N_GENES} genes of the panel: {absent}; it has {panel}")
+    slides = [slide.with_genes(panel) for slide in slides]
+    test = next(slide for slide in slides if slide.section == name)
+    rows = np.flatnonzero(np.nan_to_num(test.depth) > 0)
+    return test.take(rows), [slide for slide in slides if slide.section != name]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=None, help="folder with her2st; or SQ_IMPUTER_DATA")
@@ -207,15 +220,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    slides = frozen.read("her2st", args.data)
-    panel = choose_genes([slide for slide in slides if slide.section != args.test], N_GENES)
-    absent = sorted(set(args.genes) - set(panel))
-    if absent:
-        parser.error(f"not among the {N_GENES} genes of the panel: {absent}; it has {panel}")
-    slides = [slide.with_genes(panel) for slide in slides]
-    training = [slide for slide in slides if slide.section != args.test]
-    test = next(slide for slide in slides if slide.section == args.test)
-    test = test.take(np.flatnonzero(np.nan_to_num(test.depth) > 0))
+    test, training = left_out(args.data, args.test, args.genes)
     maps, found = predictions(test, training, args.genes, args)
     draw_all(maps, found, training, args.out)
 
