@@ -8,11 +8,12 @@ import pickle
 import shutil
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from defaults import SMALL_CROPS, with_defaults
 
 import sq_imputer as sqi
 from sq_imputer.contract import Marks
@@ -94,11 +95,8 @@ def stored(whole_store, tmp_path):
 @contextmanager
 def ridge_of_small_crops():
     """`ridge`, also as a baseline, sees small crops by default: it is quick."""
-    ridge = sqi.get_model("ridge")
-    defaults = {"size_px": 32, "context_um": ()}
-    small = make_dataclass("Config", [(k, type(v), v) for k, v in defaults.items()], bases=(ridge.Config,), frozen=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ridge, "Config", small)
+        with_defaults(patch, "ridge", SMALL_CROPS)
         yield
 
 

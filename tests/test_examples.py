@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import doctest
 import inspect
-from dataclasses import make_dataclass
 
 import matplotlib.pyplot as plt
 import pytest
+from defaults import SMALL_CROPS, with_defaults
 from dna import small_config, windows_of
 from spatialdata.transformations import Affine, set_transformation
 
@@ -65,11 +65,8 @@ ORDER = {
 def known(tmp_path, monkeypatch) -> dict:
     """What the examples take as given. Models are small, since each of them is fitted."""
     monkeypatch.chdir(tmp_path)
-    for name, changes in {"ridge": {"size_px": 32, "context_um": ()}, "mclstexp": {}}.items():
-        kind = sqi.get_model(name)
-        small = {**vars(kind.Config.small()), **changes}
-        fields = [(key, type(value), value) for key, value in small.items()]
-        monkeypatch.setattr(kind, "Config", make_dataclass("Config", fields, bases=(kind.Config,), frozen=True))
+    for name, changes in {"ridge": SMALL_CROPS, "mclstexp": {}}.items():
+        with_defaults(monkeypatch, name, vars(sqi.get_model(name).Config.small()) | changes)
     sections = list(sqi.datasets.toy(3, size_px=512, mpp=1.25, spots=30).values())
     for number, section in enumerate(sections):
         section.tables["table"].obs["patient"] = f"P{number}"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import make_dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-import sq_imputer as sqi
+from defaults import SMALL_CROPS, with_defaults
 
 pytest.importorskip("spatialdata_io", reason="spatialdata-io is not installed")
 ROOT = Path(os.environ.get("SQ_IMPUTER_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -25,9 +23,7 @@ def test_the_blocks_of_the_page_run_on_real_files(tmp_path, monkeypatch):
     for name, source in FOLDERS.items():
         (tmp_path / name).symlink_to(ROOT / source)
     monkeypatch.chdir(tmp_path)
-    ridge = sqi.get_model("ridge")  # quick: crops of few pixels
-    fields = [(name, type(value), value) for name, value in {"size_px": 32, "context_um": ()}.items()]
-    monkeypatch.setattr(ridge, "Config", make_dataclass("Config", fields, bases=(ridge.Config,), frozen=True))
+    with_defaults(monkeypatch, "ridge", SMALL_CROPS)
     there = {}
     for block in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)[
         :-2

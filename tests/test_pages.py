@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from defaults import with_defaults
 from quick_zarr import *  # noqa: F403
 
 import sq_imputer as sqi
@@ -85,13 +86,10 @@ def parts_of(sdata) -> pd.DataFrame:
 @pytest.fixture
 def small_models(monkeypatch):
     """Models of a name have the settings of their `Config.small()` by default, and are hardly trained."""
-    from dataclasses import fields, make_dataclass
-
+    hardly = {"epochs": 2, "steps": 5, "members": 1}
     for name in ("ridge", "mlp", "stem", "bilinear"):
-        model = sqi.get_model(name)
-        small = vars(model.Config.small()) | {"epochs": 2, "steps": 5, "members": 1}
-        values = [(f.name, f.type, small[f.name]) for f in fields(model.Config)]
-        monkeypatch.setattr(model, "Config", make_dataclass("Config", values, bases=(model.Config,), frozen=True))
+        small = vars(sqi.get_model(name).Config.small())
+        with_defaults(monkeypatch, name, small | {field: n for field, n in hardly.items() if field in small})
 
 
 def given(page: str, folder: Path) -> dict:

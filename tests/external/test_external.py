@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import make_dataclass
 
 import numpy as np
 import pytest
 import torch
 import zoo
+from defaults import SMALL_CROPS, with_defaults
 
 import sq_imputer as sqi
 from sq_imputer import encoders, external
@@ -29,9 +29,7 @@ def library(monkeypatch):
 def quick(monkeypatch):
     """The texture of the baselines sees one small crop, and no canary is sung by the stand-ins."""
     monkeypatch.setattr(encoders, "_with_canary", lambda encoder: encoder)
-    ridge = sqi.get_model("ridge")
-    fields = [("size_px", int, 32), ("context_um", tuple, ())]
-    monkeypatch.setattr(ridge, "Config", make_dataclass("Config", fields, bases=(ridge.Config,), frozen=True))
+    with_defaults(monkeypatch, "ridge", SMALL_CROPS)
 
 
 def spots(section) -> Slide:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import re
-from dataclasses import make_dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from defaults import with_defaults
 from dna import SMALL
 
 import sq_imputer as sqi
@@ -52,9 +52,7 @@ def test_expression_from_dna_as_the_page_has_it(section, tmp_path, monkeypatch):
     names = section.tables["table"].var_names
     rows = [f"chr{k % 5 + 1}\t{300 + 20 * k}\t{301 + 20 * k}\t{name}\t0\t+\n" for k, name in enumerate(names)]
     Path("gencode.v44.gtf.gz").write_bytes(gzip.compress("".join(rows).encode()))  # as BED
-    model = sqi.get_model("seq2exp")
-    small = [(name, type(value), value) for name, value in SMALL.items()]
-    monkeypatch.setattr(model, "Config", make_dataclass("Config", small, bases=(model.Config,), frozen=True))
+    with_defaults(monkeypatch, "seq2exp", SMALL)
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     there = {"sqi": sqi, "sdata": section}
     for block in [block for block in blocks if "sequence_prior" in block]:

@@ -18,12 +18,6 @@ import matplotlib.pyplot as plt
 UNIT = "log1p_cp10k"
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def panels(n=40, std=True, **changed):
     rng = np.random.default_rng(0)
     xy = rng.uniform(0, 2000, size=(n, 2))

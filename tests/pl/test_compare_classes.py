@@ -20,12 +20,6 @@ NAMES = ["gland", "stroma", "vessel"]
 COLORS = ["#0072b2", "#e69f00", "#009e73"]
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def results(section, n: int, names, layers: dict, kind: str, **record):
     """A table as `tl.predict` writes it, of spots, by hand."""
     table = AnnData(

@@ -19,12 +19,6 @@ import matplotlib.pyplot as plt
 COLORS = ["#0072B2", "#E69F00", "#009E73"]
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def labeled(section):
     """A section with three domains, and five spots of none."""

@@ -17,12 +17,6 @@ import matplotlib.pyplot as plt
 PLANTED = np.array([0, 1, 0, 1, 0, 1])  # two programs, interleaved
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def pair():
     rng = np.random.default_rng(0)

@@ -17,12 +17,6 @@ import matplotlib.pyplot as plt
 MODELS = {"mean": np.nan, "depth only": 0.2, "ridge": 0.4, "worst": 0.3, "best": 0.5, "middle": 0.42}
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def made(cases=("C2", "C3", "C4"), shared=True, models=MODELS, n_genes=10):
     """As `bench.run` returns it: the score falls with the rank of the gene."""
     rng = np.random.default_rng(0)

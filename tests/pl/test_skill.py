@@ -15,12 +15,6 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def table():
     rng = np.random.default_rng(0)

@@ -11,13 +11,6 @@ from sq_imputer.errors import BadInput, MissingKey
 from sq_imputer.pl import zero_shot
 
 matplotlib.use("agg")
-import matplotlib.pyplot as plt
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import make_dataclass
 
 import numpy as np
 import pytest
 import spatialdata
+from defaults import SMALL_CROPS, with_defaults
 from scipy.spatial.distance import cdist
 from spatialdata.transformations import Scale, set_transformation
 
@@ -24,10 +24,7 @@ COLUMNS = ["gene", "predictor", "section", *METRICS, "n_spots", "ceiling", "imag
 @pytest.fixture(autouse=True)
 def small_ridge(monkeypatch):
     """The baseline sees one small crop, as the defaults take their time."""
-    ridge = sqi.get_model("ridge")
-    defaults = {"size_px": 32, "context_um": ()}
-    small = make_dataclass("Config", [(k, type(v), v) for k, v in defaults.items()], bases=(ridge.Config,), frozen=True)
-    monkeypatch.setattr(ridge, "Config", small)
+    with_defaults(monkeypatch, "ridge", SMALL_CROPS)
 
 
 @pytest.fixture
@@ -51,11 +48,7 @@ def test_every_gene_has_a_row_per_model_and_baseline(predicted, genes):
 
 
 def test_the_baseline_takes_an_image_coarser_than_its_crops(predicted, monkeypatch):
-    ridge = sqi.get_model("ridge")
-    finer = make_dataclass(
-        "Config", [("extent_um", float, 20.0), ("size_px", int, 160)], bases=(ridge.Config,), frozen=True
-    )
-    monkeypatch.setattr(ridge, "Config", finer)
+    with_defaults(monkeypatch, "ridge", {"extent_um": 20.0, "size_px": 160})
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         scores = sqi.tl.score(predicted, per="section")
