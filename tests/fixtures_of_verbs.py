@@ -154,6 +154,10 @@ def recalls(monkeypatch) -> type[Predictor]:
 def spy(monkeypatch) -> type[Predictor]:
     """A fast model, registered as "spy" for one test; `spy.fits` lists what it was fitted on."""
     monkeypatch.setattr(registry, "_registered", {})
+    return registered_spy()
+
+
+def registered_spy() -> type[Predictor]:
     return sqi.register_model(type("Model", (Spy,), {"fits": []}))
 
 
