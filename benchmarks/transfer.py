@@ -1,13 +1,14 @@
 """To another patient and to another resolution: models fitted on her2st C, each as it is and read at one resolution.
 
     python benchmarks/transfer.py [--data FOLDER] [--cases B4 A1 C3] [--models ridge mlp nsl stem mclstexp]
-        [--json benchmarks/figures.json]
+        [--read "as it is" auto] [--json benchmarks/figures.json]
 
 Fitted on C2 to C5 (.69 µm per pixel), tested on B4 of patient B (as fine; shallow: median 648 UMI) and on A1 of
 patient A (3.2 µm per pixel). Fitted on C2, C4, C5, tested on C3 that was downsampled to 3.2: how much is lost against
 reading both at 3.2. "as it is" reads each image as it is, as the package did before; "auto" at the coarsest resolution
 that they have in common. Ridge "no scaling" takes its features as they are, not scaled within each section.
-"classical" is ridge on means, standard deviations and gradients of colors in crops of 3.1 µm per pixel of both.
+"classical", beside ridge, is ridge on means, standard deviations and gradients of colors in crops of 3.1 µm per pixel
+of both. Models that are told of genes are told as in benchmarks/accuracy.py. Every model is printed as it ends.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +30,11 @@ from coarse import coarser
 import sq_imputer as sqi
 from sq_imputer import Slide, bench
 from sq_imputer.encoders import Encoder, EncoderCard, register_encoder
+from sq_imputer.genes.panel import choose_genes
 from sq_imputer.predictor.train import Plan
 
 CASES = {"B4": ("C2", "C3", "C4", "C5"), "A1": ("C2", "C3", "C4", "C5"), "C3": ("C2", "C4", "C5")}
+READ = {"as it is": None, "auto": "auto"}
 MPP = 3.2
 CLASSICAL = EncoderCard(
     name="classical",
@@ -59,13 +63,15 @@ class Classical(Encoder):
         return torch.cat([mean, sd, edges, pairs], dim=1)
 
 
-def chosen(names: list[str]) -> dict[str, sqi.Predictor]:
-    """The models, ridge without scaling, and the classical one."""
-    found = {name: model for name, model in models(names).items() if name != "ridge no context"}
+def chosen(name: str, data: Path | None, panel: list[str]) -> dict[str, sqi.Predictor]:
+    """The model of a name; of ridge as well that without scaling, and the classical one."""
+    found = models(name, data, panel)
+    if name != "ridge":
+        return found
+    del found["ridge no context"]
     ridge = sqi.get_model("ridge")
-    if "ridge" in names:
-        found["ridge no scaling"] = ridge(replace(ridge.Config(), per_section=False))
     views = {"encoders": ("classical",), "size_px": 48, "context_um": (400.0,)}
+    found["ridge no scaling"] = ridge(replace(ridge.Config(), per_section=False))
     return found | {"classical": ridge(replace(ridge.Config(), **views))}
 
 
@@ -86,21 +92,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=None, help="folder with her2st; or SQ_IMPUTER_DATA")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--models", nargs="+", default=["ridge", "mlp", "nsl", "stem", "mclstexp"])
+    parser.add_argument("--read", nargs="+", default=list(READ), choices=list(READ), help="how resolutions are met")
     parser.add_argument("--json", type=Path, default=None, help="file of figures to be brought up to date")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", UserWarning)  # that resolutions differ is what is measured
     register_encoder(CLASSICAL, lambda card, weights, revision: Classical(card, {"name": card.name}))
-    run = {"n_genes": 250, "plan": Plan(device=args.device, progress=False)}
+    plan = Plan(device=args.device, progress=False)
     for case in cases(args.cases, args.data):
-        for read in (None, "auto"):
-            table = summary(bench.run([case], chosen(args.models), resolution=read, **run), (50, 250))
-            print(f"\n{case.name}, {'as it is' if read is None else 'auto'}")
-            short = _short(table)
-            print(short.to_string(), flush=True)
+        panel = choose_genes(case.training, 250)
+        for read, name in product(args.read, args.models):
+            run = {"genes": panel, "resolution": READ[read], "plan": plan}
+            short = _short(summary(bench.run([case], chosen(name, args.data, panel), **run), (50, 250)))
+            print(f"\n{case.name}, {read}\n{short.to_string()}", flush=True)
             if args.json is not None:
-                _keep(args.json, case.test.section.split(" ")[0], "as it is" if read is None else "auto", short)
+                _keep(args.json, case.test.section.split(" ")[0], read, short)
 
 
 def _keep(file: Path, case: str, read: str, table: pd.DataFrame) -> None:

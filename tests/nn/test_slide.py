@@ -93,3 +93,15 @@ def test_one_row_is_a_section() -> None:
     slide = section(torch.zeros(1, 2, dtype=torch.long))
     for how in ({}, {"most": 1, "window": 2}):
         assert encoder(**how)(slide.tokens, slide).isfinite().all()
+
+
+@pytest.mark.parametrize("how", [{}, {"most": 10}])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_some_rows_are_what_they_are_among_all_and_teach_the_same(how, depth) -> None:
+    model = SlideEncoder(6, depth, 2, 2.0, 0.0, **{"most": 1000, "window": 16, **how})
+    slide, rows = section(scattered()), torch.tensor([7, 30, 7])
+    grown = []
+    for said in (model(slide.tokens, slide)[rows], model(slide.tokens, slide, only=rows)):
+        grown.append([said, *torch.autograd.grad((said**3).sum(), list(model.parameters()))])
+    for expected, found in zip(*grown, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -128,20 +128,25 @@ class SlideEncoder(nn.Module):
         self.lattice = LatticeConv(width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x_NW: Tensor, slide: WholeSlide, turn: Turn = STILL) -> Tensor:
-        """`(N, W)` to `(N, W)`."""
+    def forward(self, x_NW: Tensor, slide: WholeSlide, turn: Turn = STILL, only: Tensor | None = None) -> Tensor:
+        """`(N, W)` to `(N, W)`, or to `(Q, W)` of those rows `only` that are numbered `(Q,)`.
+
+        All rows are looked at in either case: in the last block those that nobody wants look at nothing.
+        """
+        last = len(self.blocks) - 1
         for number, block in enumerate(self.blocks):
-            x_NW = self._attended(block, x_NW, slide, number)
+            wanted = only if number == last > 0 else None
+            x_NW = self._attended(block, x_NW, slide, number, wanted)
             if not number:
                 x_NW = self.lattice(x_NW, slide, turn)
-        return self.norm(x_NW)
+        return self.norm(x_NW if only is None or last else x_NW[only])
 
-    def _attended(self, block: Block, x_NW: Tensor, slide: WholeSlide, number: int) -> Tensor:
+    def _attended(self, block: Block, x_NW: Tensor, slide: WholeSlide, number: int, only: Tensor | None) -> Tensor:
         if len(x_NW) <= self.most:
-            return block(x_NW[None])[0]
+            return block(x_NW[None], only=only)[0]
         order, back = slide.once("curve", lambda: _curve(slide.places))
         mix = partial(windowed, size=self.window, shift=self.window // 2 * (number % 2))
-        return block(x_NW[order][None], mix=mix)[0][back]
+        return block(x_NW[order][None], mix=mix)[0][back if only is None else back[only]]
 
 
 def _curve(places_N2: Tensor) -> tuple[Tensor, Tensor]:

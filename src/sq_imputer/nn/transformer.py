@@ -69,10 +69,13 @@ class Block(nn.Module):
             nn.Linear(width, hidden), nn.GELU(), Dropout(dropout), nn.Linear(hidden, width), Dropout(dropout)
         )
 
-    def forward(self, x_BTW: Tensor, mask: Tensor | None = None, mix: Mix | None = None) -> Tensor:
-        """`(B, T, W)` to `(B, T, W)`."""
+    def forward(
+        self, x_BTW: Tensor, mask: Tensor | None = None, mix: Mix | None = None, only: Tensor | None = None
+    ) -> Tensor:
+        """`(B, T, W)` to `(B, T, W)`, or to `(B, Q, W)` of those tokens `only` that are numbered `(Q,)`."""
         seen = self.norm(x_BTW)
-        return self._after(x_BTW + self.attention(seen, seen, mask, mix))
+        asking, x_BTW = (seen, x_BTW) if only is None else (seen[:, only], x_BTW[:, only])
+        return self._after(x_BTW + self.attention(asking, seen, mask, mix))
 
     def _after(self, x_BTW: Tensor) -> Tensor:
         return x_BTW + self.mlp(self.norm_2(x_BTW))

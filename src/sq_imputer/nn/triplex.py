@@ -209,18 +209,18 @@ class Branches(nn.Module):
         found = None
         for k in number.unique().tolist():
             mine = number == k
-            said = self._rows_of(batch.slides[k], turn)[row[mine]]
+            said = self._rows_of(batch.slides[k], turn, row[mine])
             found = said.new_zeros(len(batch), said.shape[1]) if found is None else found
             found = found.index_put((mine.nonzero()[:, 0],), said)
         return found
 
-    def _rows_of(self, slide, turn: Turn) -> Tensor:
-        """All rows of a section `(N, W)`; kept with it while these weights predict."""
-        make = lambda: self.slide(self.row_in(slide.tokens), slide, turn)  # noqa: E731
+    def _rows_of(self, slide, turn: Turn, only_B: Tensor) -> Tensor:
+        """Some rows of a section `(B, W)`, of all rows that are kept with it while these weights predict."""
         if self.training or torch.is_grad_enabled():
-            return make()
+            return self.slide(self.row_in(slide.tokens), slide, turn, only_B)
         weights = [*self.slide.parameters(), *self.row_in.parameters()]
-        return slide.once(("rows", *((weight.data_ptr(), weight._version) for weight in weights)), make)
+        key = ("rows", *((weight.data_ptr(), weight._version) for weight in weights))
+        return slide.once(key, lambda: self.slide(self.row_in(slide.tokens), slide, turn))[only_B]
 
 
 class Seeing:
