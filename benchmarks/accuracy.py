@@ -16,7 +16,8 @@ early, which takes a third of the time: a quick look. Figures go under a name th
 `dkan` is told by gene sets, GO's biological processes and Hallmarks (of the human, also for mice: names but for case),
 in the folder "genes" of the data. "dkan permuted" is told the same of other genes of the panel, "dkan lexical" how
 genes are spelled, "dkan learned" nothing, and "dkan vector" is the published form, in which a spot is one key. `comtip`
-is told by the same gene sets; its head is scored, as genes of the panel are measured.
+is told by the same gene sets; its head is scored, as genes of the panel are measured. "triplex no neighbors" does not
+see the tiles around a spot, "triplex no slide" not the other rows of the section ("bg_triplex no slide", ... as well).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from sq_imputer.scores import tables as scoring
 
 TOPS = {"her2st": (50, 250), "mob": (50, 250), "mouse_brain": (100,)}
 METRICS = ("pearson", "pearson_given_depth", "mse")
+WITHOUT = {"no neighbors": {"neighbors": 0}, "no slide": {"whole_slide": False}}
 
 
 def cases(name: str, data: Path | None) -> list[bench.Case]:
@@ -70,7 +72,10 @@ def models(name: str, data: Path | None, panel: list[str]) -> dict[str, sqi.Pred
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*knows nothing of")  # the fit says it
             return {name: of_dkan(name.removeprefix("dkan").strip(), gene_sets(data), panel)}
-    model = sqi.get_model(name)
+    base, _, less = name.partition(" ")
+    model = sqi.get_model(base)
+    if less:
+        return {name: model(model.Config(**WITHOUT[less]))}
     if name == "comtip":
         return {name: model(model.Config(), gene_sets(data))}
     found = {name: model()}
