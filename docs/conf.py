@@ -35,6 +35,8 @@ templates_path = ["_templates"]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 html_theme = "sphinx_book_theme"
 html_title = project
+html_theme_options = {"navbar_persistent": []}  # the search is in the sidebar
+html_static_path, html_css_files = ["_theme"], ["pages.css"]
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
@@ -50,6 +52,7 @@ myst_heading_anchors = 3
 # Notebooks are stored without outputs and run by every build; one that fails fails the build.
 shutil.rmtree(HERE / "tutorials", ignore_errors=True)
 shutil.copytree(HERE.parent / "tutorials", HERE / "tutorials", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+os.environ.pop("MPLBACKEND", None)  # a kernel that inherits another backend draws nothing into the page
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
@@ -81,3 +84,17 @@ intersphinx_mapping = (
         "torch": ("https://docs.pytorch.org/docs/stable", None),
     }
 )
+
+
+def _see_pictures(app, error) -> None:
+    """A gallery that shows no picture is an error, as it is where a kernel draws elsewhere."""
+    page = Path(app.outdir, "tutorials", "gallery.html")
+    if error is None and nb_execution_mode == app.config.nb_execution_mode and page.exists():
+        n = page.read_text(encoding="utf-8").count("cell_output")
+        if n < 10:
+            raise RuntimeError(f"the gallery shows {n} outputs; its code draws more than ten pictures")
+
+
+def setup(app) -> None:
+    """Look at the built gallery."""
+    app.connect("build-finished", _see_pictures)

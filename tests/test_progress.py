@@ -48,14 +48,25 @@ def work(monkeypatch):
 
 def test_long_work_is_said_once_where_there_is_no_terminal(work, capsys):
     work(100, 3.0)
-    assert capsys.readouterr() == ("", "crops of A1: 1 of 100 done, about 5 min left\n")
+    assert capsys.readouterr() == ("", "crops of A1: 2 of 100 done, about 5 min left\n")
+
+
+def test_the_first_step_which_makes_ready_what_others_use_does_not_tell_how_long_they_take(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(progress, "monotonic", lambda: now[0])
+    for step in track(range(1000), "warming up", 1000):
+        now[0] += 8.0 if step == 0 else 0.01
+    assert capsys.readouterr().err == "warming up: 2 of 1000 done, about 10 s left\n"
+    for step in track(range(5), "slow from the first", 5):
+        now[0] += 20.0 if step == 0 else 1.0
+    assert capsys.readouterr().err == "slow from the first: 1 of 5 done, at most 80 s left\n"
 
 
 def test_what_comes_in_every_fold_is_said_once_and_later_again(work, capsys):
     for pause in (5.0, 5.0, 100.0, 5.0):
         work(10, 3.0, "penalty")
         work(1, pause, "something else")
-    assert capsys.readouterr().err == 2 * "penalty: 1 of 10 done, about 27 s left\n"
+    assert capsys.readouterr().err == 2 * "penalty: 2 of 10 done, about 24 s left\n"
 
 
 @pytest.mark.parametrize(("n", "seconds"), [(5, 1.9), (1000, 0.009), (1, 60.0)])

@@ -81,29 +81,39 @@ class Bar:
         self.shown = told and _console().is_terminal
         self._to_say = told and not self.shown
         self._start, self._bar, self._task = monotonic(), None, None
+        self._first: tuple[float, int] | None = None  # when the first step ended, and what was done by then
         self._tell = _listener.get()
 
     def advance(self, size: int = 1, label: str | None = None) -> None:
         """Count a step, and say something new about it."""
-        self.done, self.label = self.done + size, printable(label or self.label)
+        self.done, self.label, now = self.done + size, printable(label or self.label), monotonic()
         if self._tell is not None:
             self._tell(self.label, self.done, self.total)
-        if self.shown and self._bar is None and monotonic() - self._start > PATIENCE_S:
+        if self.shown and self._bar is None and now - self._start > PATIENCE_S:
             self._open()
-        if self._to_say and self.done < self.total and monotonic() - self._start > PATIENCE_S:
-            self._say(monotonic() - self._start)
+        if self._to_say and self.done < self.total and now - self._start > PATIENCE_S:
+            self._say(now)
+        self._first = self._first or (now, self.done)
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, description=self.label)
 
-    def _say(self, elapsed: float) -> None:
-        """One line, if what is done so far tells that all of it is long."""
-        left = elapsed * (self.total - self.done) / max(self.done, 1)
-        if elapsed + left > LONG_S:
+    def _say(self, now: float) -> None:
+        """One line, if what is done so far tells that all of it is long.
+
+        The first step also makes ready what the others use: it is waited for the second, unless the first is long.
+        """
+        alone = self._first is None
+        if alone and now - self._start <= LONG_S:
+            return
+        since, before = self._first or (self._start, 0)
+        left = (now - since) * (self.total - self.done) / max(self.done - before, 1)
+        if now - self._start + left > LONG_S:
             self._to_say = False
-            now, before = monotonic(), _last.get(self.label, -AGAIN_S)
+            last = _last.get(self.label, -AGAIN_S)
             _last[self.label] = now + left
-            if now - before >= AGAIN_S:
-                print(f"{self.label}: {self.done} of {self.total} done, about {_duration(left)} left", file=sys.stderr)
+            if now - last >= AGAIN_S:
+                said = f"{'at most' if alone else 'about'} {_duration(left)} left"
+                print(f"{self.label}: {self.done} of {self.total} done, {said}", file=sys.stderr)
 
     def _open(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

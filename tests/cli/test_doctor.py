@@ -29,3 +29,13 @@ def test_the_doctor_finds_a_model_that_cannot_be_had_and_a_store_that_is_none(tm
     monkeypatch.setattr(sqi, "get_model", broken)
     found = CliRunner().invoke(cli.app, ["doctor"])
     assert found.exit_code == 1 and "FAILS model 'ridge': no module named 'its_needs'" in found.stdout
+
+
+def test_the_doctor_says_whose_weights_are_here(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    kept = {"owkin/phikon-v2": str(tmp_path / "model.safetensors")}
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda source, *_, **__: kept.get(source))
+    said = re.sub(" +", " ", CliRunner().invoke(cli.app, ["doctor"]).stdout)
+    assert "│ phikon-v2 │ here │" in said and "│ texture │ none from the hub │" in said
+    assert "│ uni │ not here; MahmoodLab/UNI, after a log-in │" in said

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from widget_names import GENES, SMALL
 
@@ -20,7 +21,7 @@ if sys.platform == "linux" and not os.environ.get("DISPLAY"):
     pytest.skip("no display: the docks were NOT tested; run with xvfb-run", allow_module_level=True)
 
 from qtpy.QtCore import Qt  # noqa: E402
-from qtpy.QtWidgets import QApplication, QPushButton  # noqa: E402
+from qtpy.QtWidgets import QApplication, QPushButton, QTabBar  # noqa: E402
 
 from sq_imputer.progress import track  # noqa: E402
 from sq_imputer.widget import _napari_spatialdata as theirs  # noqa: E402
@@ -32,7 +33,6 @@ from sq_imputer.widget._job import Job  # noqa: E402
 from sq_imputer.widget._predict import GRID  # noqa: E402
 
 WAIT_MS = 180_000
-VIEW = "View (napari-spatialdata)"
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def draw(drawing, desk, polygon_um) -> None:
 def test_a_window_has_the_image_their_widgets_and_our_docks(window, home, dock):
     layer = theirs.image_layer(window, home.sdata, "he")
     assert layer is not None and set(_window.DOCKS) <= set(window.window.dock_widgets)
-    assert {"SpatialData", VIEW} <= set(window.window.dock_widgets)
+    assert {"SpatialData", theirs.VIEW} <= set(window.window.dock_widgets)
     predict = dock("Predict")
     assert predict.model.findText("stem") >= 0 and "Limits:" in predict.card.text()
     assert predict.where.itemText(0) == "spots" and predict.bar.text.text() == ""
@@ -120,8 +120,9 @@ def test_genes_are_compared_in_one_view_and_side_by_side(window, home, dock, qtb
     assert len(window.layers) == layers  # no layer per gene
     compare.spread.setChecked(True)
     assert grid_of(window).enabled and grid_of(window).actual_shape(window.layers) == (2, 2)
-    grid, shown = grid_of(window), [one for one in window.layers if one.name in titles]
-    assert [one.name for one in shown] == titles  # and in this order, from the top left
+    named = [*titles[:3], "standard deviation"]  # as a panel has room for
+    grid, shown = grid_of(window), [one for one in window.layers if one.name in named]
+    assert [one.name for one in shown] == named  # and in this order, from the top left
     places = [grid.position(window.layers.index(one), window.layers) for one in shown]
     assert places == [(0, 0), (0, 1), (1, 0), (1, 1)] and all(one.name_overlay.visible for one in shown)
     assert len(window.layers) == layers + 6 and sum(not one.isHidden() for one in compare.legends.children()[1:]) == 4
@@ -129,6 +130,25 @@ def test_genes_are_compared_in_one_view_and_side_by_side(window, home, dock, qtb
     assert not grid_of(window).enabled and len(window.layers) == layers
     assert desk.canvas.points.name == "imputed: ridge" and not desk.canvas.points.name_overlay.visible
     np.testing.assert_allclose(desk.canvas.points.face_color[0, 3], 1)
+
+
+def test_points_are_made_ready_once_for_a_gene(window, dock, qtbot):
+    desk, times = desk_of(window), []
+    first, other = desk.views.genes[:2]
+    desk.paint(first, "predicted")
+    for event in (desk.canvas.points.events.face_color, desk.canvas.points._face.events.colors):
+        event.connect(lambda *_: times.append(1))  # as napari's canvas listens to both
+    desk.paint(other)
+    assert times == [1]
+
+
+def test_tabs_have_whole_names(window, qtbot):
+    docks = window.window.dock_widgets
+    main = docks["Compare"].window()
+    _window.name_tabs(main)
+    shown = [bar.tabText(k) for bar in main.findChildren(QTabBar) for k in range(bar.count())]
+    assert {"View", *_window.DOCKS} <= set(shown)
+    assert all(bar.elideMode() == Qt.TextElideMode.ElideNone for bar in main.findChildren(QTabBar))
 
 
 def test_a_drawn_grid_is_predicted_by_clicks_and_is_a_layer_of_theirs_as_well(window, home, dock, qtbot, square):
@@ -146,7 +166,7 @@ def test_a_drawn_grid_is_predicted_by_clicks_and_is_a_layer_of_theirs_as_well(wi
     layer, table = window.layers["grid_imputed: ridge"], home.sdata.tables["grid_imputed"]
     assert len(layer.data) == table.n_obs > 50 and window.layers.selection.active is layer
     assert len(np.unique(layer.face_color, axis=0)) > 20 and not (layer.face_color == NONE).all(axis=1).any()
-    view = window.window.dock_widgets[VIEW]
+    view = window.window.dock_widgets[theirs.VIEW]
     assert view.model.adata is not None and list(view.model.adata.var_names) == list(table.var_names)
     click(qtbot, predict, "Predict")
     assert "'grid' is taken" in predict.bar.text.text() and "Traceback" not in predict.bar.text.text()
@@ -193,6 +213,18 @@ def test_a_spot_is_explained_by_its_crop_and_its_map(window, home, dock, qtbot):
     name = home.sdata.tables["imputed"].obs_names[7]
     assert name in explain.spot.text() and "measured" in explain.spot.text(), explain.bar.text.text()
     assert explain.map.pixmap().width() == explain.crop.pixmap().width() > 100 and explain.table.isHidden()
+
+
+def test_reference_spots_are_shown_by_their_crops_and_where_they_lie(home, dock, qtbot, monkeypatch):
+    explain, slide = dock("Explain"), home.slide()
+    there = {"section": slide.section, "weight": [0.7, 0.3], "x_um": [300.0, 500.0], "y_um": [400.0, 400.0]}
+    found = pd.DataFrame(there, index=["near", "far"])
+    monkeypatch.setattr("sq_imputer.widget._explain_dock.behind", lambda *_: found)
+    explain.explain(3)
+    qtbot.waitUntil(lambda: not explain.bar.busy, timeout=WAIT_MS)
+    assert [one.isHidden() for one in explain.references] == [False, False, True, True, True]
+    assert [one.isHidden() for one in explain.places] == [False, True, True]
+    assert explain.places[0].toolTip() == f"{slide.section}: 1.00 of the weight" and not explain.table.isHidden()
 
 
 @pytest.mark.filterwarnings("default:domains of sections")

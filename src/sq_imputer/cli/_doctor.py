@@ -28,7 +28,7 @@ EXTRAS = {
 def doctor(
     store: Annotated[Path | None, typer.Argument(help="Also look at this SpatialData store (.zarr).")] = None,
 ) -> None:
-    """Show versions, devices, extras and models, and whether a store can be predicted; exits with 1 if not."""
+    """Show versions, devices, extras, encoders, models, and whether a store can be predicted; exits with 1 if not."""
     import pandas as pd
 
     versions = [("Python", platform.python_version())] + [(name, _version(name) or "missing") for name in PACKAGES]
@@ -36,6 +36,7 @@ def doctor(
     print_table(pd.DataFrame(_devices(), columns=["device", "what"]), "devices")
     extras = [(name, _version(of) or f'pip install "sq-imputer[{name}]"', what) for name, (of, what) in EXTRAS.items()]
     print_table(pd.DataFrame(extras, columns=["extra", "version", "for"]), "extras")
+    print_table(pd.DataFrame(_encoders(), columns=["encoder", "weights"]), "encoders")
     well = [_models(), store is None or _store(store)]
     if not all(well):
         raise typer.Exit(1)
@@ -51,11 +52,29 @@ def _version(package: str) -> str:
 def _devices() -> list[tuple[str, str]]:
     import torch
 
-    found = [("cpu", f"{torch.get_num_threads()} threads")]
+    found = [("cpu", f"threads: {torch.get_num_threads()}")]
     for k in range(torch.cuda.device_count()):
         found.append((f"cuda:{k}", torch.cuda.get_device_name(k)))
     if torch.backends.mps.is_available():
         found.append(("mps", "Apple's"))
+    return found
+
+
+def _encoders() -> list[tuple[str, str]]:
+    """Encoders that are named here, and whether their weights are on this machine; nothing is downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    from sq_imputer.encoders import encoder_card, list_encoders
+
+    found = []
+    for card in map(encoder_card, list_encoders()):
+        if not card.source:
+            said = "none from the hub"
+        elif isinstance(try_to_load_from_cache(card.source, card.file, revision=card.revision), str):
+            said = "here"
+        else:
+            said = f"not here; {card.source}, {'after a log-in' if card.gated else 'without a log-in'}"
+        found.append((card.name, said))
     return found
 
 
@@ -79,6 +98,7 @@ def _store(path: Path) -> bool:
     """Whether what `sq-imputer predict` reads at its defaults is there, and what was predicted before."""
     from sq_imputer.io import read_zarr
     from sq_imputer.runs.run import journals_beside
+    from sq_imputer.runs.sections import records
     from sq_imputer.section.slide import Slide
 
     try:
@@ -87,7 +107,7 @@ def _store(path: Path) -> bool:
         typer.echo(f"FAILS {path}: {error}")
         return False
     for name, table in sdata.tables.items():
-        layers = ", ".join(map(printable, table.uns.get("sq_imputer", {}))) or "no prediction"
+        layers = ", ".join(map(printable, records(table))) or "no prediction"
         typer.echo(f"table '{printable(name)}': {table.n_obs} rows x {table.n_vars}; {layers}")
     for left in journals_beside(path):
         typer.echo(f"unfinished: {left.name}; predict --resume goes on with it, or remove it")

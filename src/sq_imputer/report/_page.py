@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1f2328; --paper: #ffffff; --line: #d0d7de; --soft: #f6f8fa; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #0d1117; --line: #30363d; --soft: #161b22; } }
+:root { color-scheme: light dark; --ink: #1f2328; --paper: #ffffff; --line: #d0d7de; --soft: #f6f8fa; --pale: #59636e; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #0d1117; --line: #30363d; --soft: #161b22;
+  --pale: #9198a1; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem;
   margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 1px solid var(--line); }
@@ -23,7 +24,7 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align
 th:first-child, td:first-child { text-align: left; } thead th { background: var(--soft); }
 img { max-width: 100%; height: auto; background: #ffffff; border-radius: 4px; }
 pre { background: var(--soft); padding: .8rem; overflow-x: auto; border-radius: 4px; }
-.note { color: #6e7781; }
+.note { color: var(--pale); }
 """
 
 

@@ -27,7 +27,8 @@ MOST_SECTIONS = 4  # that are drawn
 DIGITS = 12  # of a hash
 WITH_BASELINES = (
     "Given depth: beyond what the total counts of a spot tell, which no image says. What lies within the intervals of "
-    "ridge on texture, or of depth only, is no gain. A constant, such as the mean, has no correlation."
+    "ridge on texture, or of depth only, is no gain. A constant, such as the mean, has no correlation; where every "
+    "fold has a mean of its own, it is lower the higher the values are that were left out."
 )
 WITHOUT_BASELINES = (
     "No baselines stand beside these scores: they are fitted on the sections that the model was fitted on, which were "

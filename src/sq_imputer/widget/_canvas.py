@@ -31,6 +31,20 @@ def in_order(viewer: Viewer, layers_each: int) -> None:
     grid.enabled = True
 
 
+def caption(panel: Panel) -> str:
+    """What stands over a panel: its title without what is in parentheses, which would be cut off."""
+    return panel.title.partition(" (")[0]
+
+
+def recolor(layer: Points, colors: np.ndarray) -> None:
+    """Give points `(n, 4)` other colors.
+
+    napari tells what draws them twice, and each time all points are made ready anew; the first time is enough.
+    """
+    with layer.events.face_color.blocker():
+        layer.face_color = colors
+
+
 class Canvas:
     """The layers of a window that are ours.
 
@@ -68,7 +82,7 @@ class Canvas:
     def _color(self, layer: Points, panel: Panel, rows: np.ndarray) -> None:
         values = np.full(len(layer.data), np.nan)
         values[rows] = panel.values
-        layer.face_color = rgba(values, panel.colors, panel.limits)
+        recolor(layer, rgba(values, panel.colors, panel.limits))
 
     def apart(self, panels: list[Panel], rows: np.ndarray, image: Image | None) -> None:
         """All panels side by side, each over the image; one camera moves all."""
@@ -80,15 +94,15 @@ class Canvas:
             for layer in self._hidden:
                 layer.visible = False
             for panel in panels[1:]:
-                self._add(panel.title, image)
+                self._add(caption(panel), image)
             for place, layer in enumerate([*own, *self._apart]):
                 layers.move(layers.index(layer), place)
-            self._name, self.points.name = self.points.name, panels[0].title
+            self._name, self.points.name = self.points.name, caption(panels[0])
             in_order(self.viewer, len(own))
         copies = [layer for layer in self._apart if layer.metadata.get("panel")]
         for layer, panel in zip([self.points, *copies], panels, strict=True):
             self._color(layer, panel, rows)
-            _caption(layer, True)
+            _name_shown(layer, True)
         layers.selection.active = self.points
 
     def _add(self, title: str, image: Image | None) -> None:
@@ -108,7 +122,7 @@ class Canvas:
             return
         grid_of(self.viewer).enabled = False
         self.points.name = self._name
-        _caption(self.points, False)
+        _name_shown(self.points, False)
         for layer in self._apart:
             if layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
@@ -117,7 +131,7 @@ class Canvas:
         self._apart, self._hidden = [], []
 
 
-def _caption(layer: Points, shown: bool) -> None:
+def _name_shown(layer: Points, shown: bool) -> None:
     """The name of a layer over it, where napari has that (0.9)."""
     overlay = getattr(layer, "name_overlay", None)
     if overlay is not None:

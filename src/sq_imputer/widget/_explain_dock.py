@@ -13,7 +13,7 @@ from sq_imputer.errors import BadInput
 from sq_imputer.pl._panels import limits
 from sq_imputer.widget._colors import rgba
 from sq_imputer.widget._job import Job
-from sq_imputer.widget._looked import SHOWN, behind, crops_of, look_at
+from sq_imputer.widget._looked import SECTION_PX, SECTIONS, SHOWN, behind, crops_of, look_at, places_of
 from sq_imputer.widget._parts import Dock, Legend, Table, button, refill, told
 
 if TYPE_CHECKING:
@@ -40,10 +40,11 @@ class ExplainDock(Dock):
         self.row = -1
         self.model, self.spot, self.legend, self.table = QComboBox(), QLabel(), Legend(), Table()
         self.crop, self.map = QLabel(), QLabel()
-        self.references = [QLabel() for _ in range(SHOWN)]
+        self.references, self.places = ([QLabel() for _ in range(number)] for number in (SHOWN, SECTIONS))
         self.form.addRow("Fitted model", self.model)
         self.form.addRow("", button("Click a spot in the window", self.listen, "Gene and prediction are Compare's."))
-        for part in (self.spot, _beside([self.crop, self.map]), self.legend, _beside(self.references), self.table):
+        below = (_beside(self.references), _beside(self.places))
+        for part in (self.spot, _beside([self.crop, self.map]), self.legend, *below, self.table):
             self.column.addWidget(part)
         self.legend.hide()
         self.table.hide()
@@ -89,13 +90,15 @@ class ExplainDock(Dock):
             seen = look_at(slide, row, session.models[model], gene) if model else None
             found = behind(session.sdata, views.key, views.layer, name)
             extent = 112.0 if seen is None else seen.extent_um
-            crops = [] if found is None else crops_of(found, session.sections(), extent)
-            return name, gene, values, seen, found, crops
+            if found is None:
+                return name, gene, values, seen, found, [], []
+            sections = session.sections()
+            return name, gene, values, seen, found, crops_of(found, sections, extent), places_of(found, sections)
 
         self.start(Job(work, f"a look at {name}").start(), self._show)
 
     def _show(self, found) -> None:
-        name, gene, values, seen, behind_it, crops = found
+        name, gene, values, seen, behind_it, crops, places = found
         said = ", ".join(f"{title} {value:.3g}" for title, value in values.items())
         self.spot.setText(f"<b>{name}</b>, {gene}: {said}")
         self.spot.setWordWrap(True)
@@ -105,11 +108,8 @@ class ExplainDock(Dock):
         self.table.setVisible(behind_it is not None)
         if behind_it is not None:
             self.table.show_frame(behind_it)
-        for place, label in enumerate(self.references):
-            label.setVisible(place < len(crops))
-            if place < len(crops):
-                label.setPixmap(picture(crops[place][1], REFERENCE_PX))
-                label.setToolTip(crops[place][0])
+        _fill(self.references, crops, REFERENCE_PX)
+        _fill(self.places, places, SECTION_PX)
         if seen is None and behind_it is None:
             self.bar.say("A map needs a fitted model: fit one in the Region dock, or open one in Predict.")
 
@@ -122,6 +122,15 @@ class ExplainDock(Dock):
         self.map.setPixmap(picture((colors[..., :3] * 255).astype(np.uint8), SIDE_PX))
         panel = Panel(f"what {gene} loses where tissue is covered", seen.map.ravel(), "RdBu_r", ends, lambda *_: None)
         self.legend.show_panel(panel, self.desk.session.models[self.model.currentText()].unit)
+
+
+def _fill(labels: list[QLabel], pictures: list[tuple[str, np.ndarray]], side: int) -> None:
+    """Pictures in labels, with words below the mouse; labels that are left are hidden."""
+    for place, label in enumerate(labels):
+        label.setVisible(place < len(pictures))
+        if place < len(pictures):
+            label.setPixmap(picture(pictures[place][1], side))
+            label.setToolTip(pictures[place][0])
 
 
 def _beside(parts: list) -> QWidget:

@@ -9,6 +9,7 @@ import numpy as np
 from sq_imputer.contract import CropSpec
 from sq_imputer.explain import Sight, attribute
 from sq_imputer.runs.sections import records
+from sq_imputer.section import overview
 from sq_imputer.section.slide import Slide
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 GRID = 8  # cells along the crop
 SHOWN = 5  # reference spots whose crops are shown
 REFERENCE_PX = 64
+SECTIONS, SECTION_PX = 3, 120  # sections in which reference spots are shown where they lie, and their longer side
+MARK = (255, 225, 25)  # yellow in a black frame: seen on any stain
 
 
 class Crop(NamedTuple):
@@ -80,4 +83,19 @@ def crops_of(found: DataFrame, sections: dict[str, Slide], extent_um: float) -> 
             place = frame.to_px(np.array([[one["x_um"], one["y_um"]]], dtype=float))
             crop = frame.crops(place, CropSpec(extent_um, REFERENCE_PX))[np.array([0])][0]
             shown.append((f"{one['section']}, {name}: {one['weight']:.2f}", np.moveaxis(crop, 0, -1)))
+    return shown
+
+
+def places_of(found: DataFrame, sections: dict[str, Slide]) -> list[tuple[str, np.ndarray]]:
+    """Opened sections at a glance, with their reference spots marked where they lie; most weight first."""
+    weight = found.groupby("section", observed=True)["weight"].sum().sort_values(ascending=False)
+    shown = []
+    for name in [name for name in weight.index if name in sections][:SECTIONS]:
+        pixels, (left, right, _, top) = overview.picture(sections[name].frame, SECTION_PX)
+        pixels, um = pixels.copy(), (right - left) / pixels.shape[1]
+        for one in found[found["section"] == name].sort_values("weight").itertuples():  # the heaviest on top
+            x, y = int((one.x_um - left) / um), int((one.y_um - top) / um)
+            for half, color in ((3, (0, 0, 0)), (2, MARK)):
+                pixels[max(y - half, 0) : y + half + 1, max(x - half, 0) : x + half + 1] = color
+        shown.append((f"{name}: {weight[name]:.2f} of the weight", pixels))
     return shown

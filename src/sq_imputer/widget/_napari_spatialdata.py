@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 VERSION = "0.7"
+VIEW = "View (napari-spatialdata)"  # the title of their dock
 _SWAP = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]], dtype=float)  # napari counts y first
 
 

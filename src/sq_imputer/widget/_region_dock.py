@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QLabel, QSpinBox
 
 from sq_imputer.errors import BadInput
 from sq_imputer.pl._compared import value_panels
+from sq_imputer.widget._canvas import recolor
 from sq_imputer.widget._colors import rgba
 from sq_imputer.widget._drawing import Drawing
 from sq_imputer.widget._job import Job
@@ -122,5 +123,5 @@ class RegionDock(Dock):
         if self.said is None or self.points not in self.desk.viewer.layers:
             raise BadInput("no region is predicted. Press 'Draw a region', and draw around one with the mouse.")
         panel = value_panels(None, self.said.mean[:, self.said.genes.index(gene)])[0]
-        self.points.face_color = rgba(panel.values, panel.colors, panel.limits)
+        recolor(self.points, rgba(panel.values, panel.colors, panel.limits))
         self.legend.show_panel(panel, self.desk.session.models[self.model.currentText()].unit, f"{gene}: ")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QDockWidget, QTabBar
+
 from sq_imputer.section.frame import read_frame
 from sq_imputer.widget import _napari_spatialdata as theirs
 from sq_imputer.widget._compare import CompareDock
@@ -16,6 +19,7 @@ from sq_imputer.widget._trust_dock import TrustDock
 
 if TYPE_CHECKING:
     from napari import Viewer
+    from qtpy.QtWidgets import QWidget
 
     from sq_imputer.widget.session import Session
 
@@ -41,4 +45,15 @@ def open_docks(session: Session, show: bool = True) -> Viewer:
         for name, dock in DOCKS.items()
     ]
     added[0].raise_()
+    QTimer.singleShot(0, lambda: name_tabs(added[0].window()))  # Qt makes the tabs when it lays out the window
     return viewer
+
+
+def name_tabs(window: QWidget) -> None:
+    """Whole names on the tabs of docks, which Qt would cut off to make all fit; theirs is called "View"."""
+    for dock in window.findChildren(QDockWidget):
+        if dock.windowTitle() == theirs.VIEW:
+            dock.setWindowTitle(theirs.VIEW.partition(" (")[0])
+    for bar in window.findChildren(QTabBar):
+        bar.setElideMode(Qt.TextElideMode.ElideNone)
+        bar.setUsesScrollButtons(True)
