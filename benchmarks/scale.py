@@ -79,9 +79,9 @@ def predict(folder: Path, n: int, crops: int, dense: bool) -> None:
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    sdata = sqi.io.read_zarr(folder / "slide.zarr", elements=["he", f"cells{n}"])
-    key = f"cells{n}"
+    sdata, key = folder / "slide.zarr", f"cells{n}"
     if crops:
+        sdata = sqi.io.read_zarr(sdata, elements=["he", key])
         rows = np.sort(np.random.default_rng(1).choice(n, crops, replace=False))
         sdata.shapes[key] = sdata.shapes[key].iloc[rows]
         sdata.path = None

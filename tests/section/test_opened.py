@@ -45,3 +45,13 @@ def test_a_path_is_predicted_without_what_is_not_needed(store, spy, genes, monke
     whole = spatialdata.read_zarr(store)
     sqi.tl.predict(whole, "spy", genes=genes, n_folds=3, key_added="again")
     np.testing.assert_allclose(written.layers["spy"], whole.tables["again"].layers["spy"], rtol=1e-5)
+
+
+def test_shapes_of_an_earlier_prediction_are_not_read_again(store, spy, genes, monkeypatch) -> None:
+    decoded, circles = [], opened.circles
+    monkeypatch.setattr(opened, "circles", lambda folder: decoded.append(folder.name) or circles(folder))
+    sqi.tl.predict(store, "spy", shapes_key="cells", genes=genes, key_added="of_cells")
+    assert sorted(decoded) == ["cells", "spots"]
+    decoded.clear()
+    sqi.tl.predict(store, "spy", shapes_key="spots", genes=genes, n_folds=3)
+    assert decoded == ["spots"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -84,12 +85,18 @@ class Encoder(ABC):
         self._check(crops)
         return self.places(crops, grid).float()
 
-    @undisturbed()
-    @torch.no_grad()
     def windows(self, images: Tensor, boxes: Boxes) -> Tensor:
         """`(n, dim)` float32 features of windows on `(B, 3, H, W)` uint8 images; only where `block` is not 0."""
-        maps = self.maps(images)
-        return torch.cat([self.gather(maps, part).float() for part in boxes.split(AT_ONCE)])
+        return torch.cat(list(self.portions(images, boxes)))
+
+    def portions(self, images: Tensor, boxes: Boxes) -> Iterator[Tensor]:
+        """The same, some thousand windows at a time: those of a large block together take as much as its maps."""
+        with undisturbed(), torch.no_grad():
+            maps = self.maps(images)
+        for part in boxes.split(AT_ONCE):
+            with undisturbed(), torch.no_grad():
+                found = self.gather(maps, part).float()
+            yield found
 
     @undisturbed()
     @torch.no_grad()

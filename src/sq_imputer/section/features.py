@@ -153,7 +153,7 @@ class _Gather(_Encode):
     """The same of windows that are described together."""
 
     def parts(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Numbers of some of these rows and their features, block by block."""
+        """Numbers of some of these rows and their features, block by block, and of each some at a time."""
         import torch
 
         from sq_imputer.encoders._windows import Boxes
@@ -162,7 +162,10 @@ class _Gather(_Encode):
         device = "cpu" if device.startswith("mps") else device  # sums need float64
         for part in track(self.crops.batches(rows), self.label, len(rows), size=lambda part: len(part.rows)):
             image, low, high, pixels = (torch.from_numpy(x).to(device) for x in part[1:])
-            yield part.rows, self.encoder.windows(pixels, Boxes(image, low, high)).cpu().numpy()
+            start = 0
+            for found in self.encoder.portions(pixels, Boxes(image, low, high)):
+                yield part.rows[start : start + len(found)], found.cpu().numpy()
+                start += len(found)
 
 
 def key(encoder: str, spec: CropSpec, base: CropSpec | None = None) -> str:

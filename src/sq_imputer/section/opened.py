@@ -26,15 +26,20 @@ LAZY = ("images", "labels", "points")  # kinds whose values stay in the store
 def open_for(path: str | Path, keys: Mapping, sections=None) -> SpatialData:
     """What a verb may need of a store: images, labels and tables lazily, and of the shapes those that it names.
 
-    Without a name these are the shapes that a table annotates; with `sections`, or without tables, all of them.
+    Beside these the shapes that a table annotates, but not those of predictions where shapes are named: a million cells
+    that were predicted earlier would be read in vain. With `sections`, or without tables, all of them.
     """
     check_store(path)
     path = Path(path).resolve()
     there = {kind: [p.name for p in sorted((path / kind).glob("*")) if p.is_dir()] for kind in KINDS}
-    named = {keys.get("shapes_key")}
+    asked = keys.get("shapes_key")
+    named = {asked}
     for table in there["tables"]:
-        region = open_lazily(path / "tables" / table).uns.get("spatialdata_attrs", {}).get("region", [])
-        named |= {region} if isinstance(region, str) else set(region)
+        known = _uns_of(path / "tables" / table)
+        region = known.get("spatialdata_attrs", {}).get("region", [])
+        predicted = set(known.get("sq_imputer", {})) - {"embeddings"}
+        if not (asked and predicted and table != keys.get("table_key")):
+            named |= {region} if isinstance(region, str) else set(region)
     every = sections is not None or named == {None}
     shapes = [name for name in there["shapes"] if every or name in named]
     return open_some(path, [*there["images"], *there["labels"], *shapes, *there["tables"]])
@@ -63,6 +68,14 @@ def open_some(path: Path, elements: Sequence[str]) -> SpatialData:
     sdata = SpatialData(**parts, attrs=lazy.attrs)
     sdata.path = path
     return sdata
+
+
+def _uns_of(folder: Path) -> dict:
+    import zarr
+    from anndata.io import read_elem
+
+    group = zarr.open_group(folder, mode="r")
+    return read_elem(group["uns"]) if "uns" in group else {}
 
 
 def circles(folder: Path) -> GeoDataFrame:

@@ -62,10 +62,11 @@ def annotated(sdata: SpatialData, table_key: str | None) -> list[str]:
     """Names of the shapes and labels that a table annotates."""
     if table_key is None or table_key not in sdata.tables:
         return []
-    return [name for name in _regions(sdata.tables[table_key]) if name in sdata.shapes or name in sdata.labels]
+    return [name for name in regions_of(sdata.tables[table_key]) if name in sdata.shapes or name in sdata.labels]
 
 
-def _regions(table: AnnData) -> list[str]:
+def regions_of(table: AnnData) -> list[str]:
+    """Names of the elements that a table says it annotates."""
     region = table.uns.get("spatialdata_attrs", {}).get("region", [])
     return [region] if isinstance(region, str) else list(region)
 
@@ -82,7 +83,7 @@ def check_table_key(sdata: SpatialData, table_key: str | None) -> None:
             f"no table '{table_key}'; sdata has {listed(sdata.tables)}. Pass table_key= one of these, or None for a "
             "section that was not measured."
         )
-    regions = _regions(sdata.tables[table_key])
+    regions = regions_of(sdata.tables[table_key])
     if regions and not any(name in sdata for name in regions):
         raise MissingKey(
             f"table '{table_key}' annotates {listed(regions)}, which sdata does not have; its shapes and labels are "
@@ -265,6 +266,8 @@ def _geometry(sdata: SpatialData, image_key: str, shapes_key: str, name: str) ->
 
 def centers(shapes: GeoDataFrame, shapes_key: str) -> np.ndarray:
     """Centers `(n, 2)` of circles or polygons, in the element's own coordinates."""
+    import shapely
+
     if len(shapes) == 0:
         raise BadInput(f"shapes '{shapes_key}' has 0 rows; expected at least one. Pass another shapes_key=.")
     _check_crs(shapes, shapes_key)
@@ -278,8 +281,9 @@ def centers(shapes: GeoDataFrame, shapes_key: str) -> np.ndarray:
             "circles or polygons. Drop these rows."
         )
     _check_kinds(shapes, shapes_key)
-    middle = shapes.geometry.centroid
-    xy = np.column_stack([middle.x, middle.y]).astype(np.float64)
+    geometry = shapes.geometry.to_numpy()
+    # of a point the centroid is a copy: those of a million take as much memory again
+    xy = shapely.get_coordinates(geometry if are_circles(shapes) else shapely.centroid(geometry))
     broken = ~np.isfinite(np.column_stack([xy, sizes(shapes)])).all(axis=1)
     if broken.any():
         raise BadInput(

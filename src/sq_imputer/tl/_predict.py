@@ -211,6 +211,7 @@ def predict(
     plan, workers = Plan.of(plan, seed=seed, device=device, progress=progress), client and Workers(client)
     check_folds(n_folds, buffer_um, n_repeats)
     check_leave_out(leave_out, reference)
+    own = isinstance(sdata, str | Path)
     sdata, predictor = _opened(sdata, sections, output_path, keys), resolve_model(model, config, genes, knowledge)
     keys = {**keys, "target": _target(predictor, target, unit)}
     check_resolution(resolution)
@@ -246,6 +247,8 @@ def predict(
     check_repeats(n_repeats, decision, n_folds, shown=plan.progress)
     asked = {"genes": chosen, "unit": unit, **blocks} | ({} if dense is None else {"dense": dense})
     described = partial(manifest, predictor, targets.slides, training, plan, **asked)
+    if own:  # nobody else has them, and the shapes of a million cells take as much memory as predicting these
+        sdata.shapes.clear()
     with quiet(not plan.progress), open_run(home, plan, described, workers) as run:
         _write(run, place, decision, predictor, targets, training, columns)
 
