@@ -115,7 +115,7 @@ def measured(name: str, data: Path | None, pictures: Path | None) -> dict[str, d
             axes[0].figure.savefig(pictures / "alignment.png", dpi=80)
     box = slide.frame.box_um
     others = {
-        "her2st": ("axes swapped", "flip", lambda xy: (xy - middle)[:, ::-1] + middle),
+        "her2st": ("axes swapped", "flip", lambda xy: box[0] + (xy - box[0])[:, ::-1]),
         "mob": ("mirrored", "flip", lambda xy: np.column_stack([box.sum(axis=0)[0] - xy[:, 0], xy[:, 1]])),
         "mouse_brain": ("10 % too large", "scale", lambda xy: (xy - middle) * 1.1 + middle),
     }

@@ -332,3 +332,22 @@ def test_the_page_of_the_window_quotes_how_quick_it_is():
     assert live["first, points"] == live["another, points"] == [2200, 2200] and live["first again, points"] == [2200, 0]
     each = ", ".join(f"{domains[f'{k} domains']:.2f}" for k in (4, 8, 16))
     assert f"| {each} |" in page
+
+
+def test_the_page_on_trust_quotes_intervals_unlike_sections_and_chance():
+    page = (ROOT / "docs" / "concepts" / "trust.md").read_text()
+    for name, row in FIGURES["trust, intervals"].items():
+        held = f"{row['held']:.1%} | {row['10 %']:.1%} to {row['90 %']:.1%}".replace("%", " %")
+        assert f"| {name} | {held} | {row['width']:.2f} |" in page
+    for name, row in FIGURES["trust, unlike"].items():
+        beyond, flagged = f"{row['beyond']:.1%}".replace("%", " %"), "yes" if row["flagged"] else "no"
+        assert f"| {name.replace('_', ' ')} | {beyond} | {flagged} |" in page
+    of = {
+        name: (row["genes"], f"{row['reliable']:.1%}".replace("%", " %"))
+        for name, row in FIGURES["trust, chance"].items()
+    }
+    (n, share), (all_n, found) = of["independent of the image"], of["of the image"]
+    assert (
+        f"Of {n} toy genes that do not depend on the image {share} are called" in page
+        and f"of {all_n} that do {found}" in page
+    )
