@@ -1,13 +1,14 @@
 """Planted shifts, mirror images and scales on real tissue and toy cells, and what `pp.alignment` says of them.
 
-    python benchmarks/alignment.py [--data FOLDER] [--sets her2st mob mouse_brain cells]
+    python benchmarks/alignment.py [--data FOLDER] [--sets published her2st mob mouse_brain cells many]
                                    [--json benchmarks/figures.json] [--pictures docs/_static]
 
 Shapes are moved by some µm, along x and against y alike; nobody knows how well a section lies as it is, so that errors
 are of the shift that is found beyond what was found of the section as it is. her2st: C2, also with its axes swapped.
 mob: MOB1, also mirrored. Mouse brain: the section, also 10 % too large. Cells: circles of 10 µm on toy nuclei, whose
 counts follow the colors within 8 µm. "many" is some 100,000 of them, the same tissue beside itself again and again.
-Seconds are of the CPU, of one thread.
+"published" are six sections of her2st and two of the bulb as they are, which are taken to lie right. Seconds are of the
+CPU, of one thread.
 """
 
 from __future__ import annotations
@@ -128,6 +129,18 @@ def measured(name: str, data: Path | None, pictures: Path | None) -> dict[str, d
     return found
 
 
+def published(data: Path | None) -> dict[str, dict]:
+    """What is found of sections as they were published."""
+    sections = sqi.datasets.her2st(data and data / "her2st", sections=("A1", "B4", "C2", "C3", "C4", "C5"))
+    found = {}
+    for name, sdata in (sections | sqi.datasets.mob(data and data / "mob")).items():
+        start = time.process_time()
+        said = align(Slide.from_sdata(sdata), SEARCH_UM, (), 0)
+        found[name] = row(said, np.zeros(2), np.zeros(2), time.process_time() - start)
+        print(name, said.verdict, said.reason, found[name], flush=True)
+    return found
+
+
 def rounded(row: dict) -> dict:
     """What is kept of a row: times hang on the machine."""
     kept = {name: value for name, value in row.items() if name != "seconds"}
@@ -137,13 +150,13 @@ def rounded(row: dict) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=None, help="folder with her2st, mob, mbrain_visium")
-    parser.add_argument("--sets", nargs="+", default=["her2st", "mob", "mouse_brain", "cells"])
+    parser.add_argument("--sets", nargs="+", default=["published", "her2st", "mob", "mouse_brain", "cells", "many"])
     parser.add_argument("--pictures", type=Path, default=None)
     parser.add_argument("--json", type=Path, default=None)
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for name in args.sets:
-        found = measured(name, args.data, args.pictures)
+        found = published(args.data) if name == "published" else measured(name, args.data, args.pictures)
         if args.json is not None:
             figures = json.loads(args.json.read_text())
             figures.setdefault("alignment", {})[name] = {case: rounded(one) for case, one in found.items()}

@@ -232,16 +232,27 @@ def place(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}".removeprefix("0")
 
 
+def spanned(mean: float, low: float | None, high: float | None, sign: str = "") -> str:
+    """A mean with its interval, where there is one."""
+    shown = [f"{value:.3f}".replace("0.", ".", 1) for value in (mean, low, high) if value is not None]
+    return sign * (mean > 0) + shown[0] + (f" [{shown[1]}, {shown[2]}]" if shown[1:] else "")
+
+
 def test_the_page_on_benchmarks_quotes_the_protocol_as_the_file_has_it():
     text = (ROOT / "docs" / "concepts" / "benchmarks.md").read_text()
+    recall, probe = "image to expression, {}, recall@5", "ridge-pca128, pearson_given_depth"
     for name, held in FIGURES["hescape"].items():
-        cells = [cell.strip() for cell in re.search(rf"^\| {name} \|.*$", text, re.M)[0].strip("|").split("|")][1:]
-        for cell, gallery in zip(cells, ("batch:64", "section"), strict=False):
-            found = held[f"texture | clip x mlp, image to expression, {gallery}, recall@5"]
-            assert cell == " / ".join(f"{value:.3f}" for value in found).replace("0.", ".")
-        for cell, who in zip(cells[2:], ("texture | untuned", "texture | clip x mlp", "coordinates only"), strict=True):
-            said = held[f"{who}, ridge-pca128, pearson_given_depth"][0]
-            assert cell == f"{said:.3f}".replace("0.", ".")
+        for subject in [key.split(",")[0] for key in held if key.endswith(", " + recall.format("batch:64"))]:
+            encoder, contrast = subject.split(" | ")
+            cells = []
+            for gallery in ("batch:64", "section"):
+                mean, chance, *interval, _, _ = held[f"{subject}, {recall.format(gallery)}"]
+                cells.append(f"{spanned(mean, *interval)} / {place(chance)}")
+            cells += [place(held[f"{who}, {probe}"][0]) for who in (f"{encoder} | untuned", subject)]
+            mean, low, high, n, better = held[f"{subject}, less untuned"]
+            cells.append(f"{spanned(mean, low, high, '+')}, {better:.0f} of {n:.0f}")
+            cells.append(place(held[f"coordinates only, {probe}"][0]))
+            assert f"| {name}, {contrast} | {' | '.join(cells)} |" in text
 
 
 def test_the_page_on_choosing_quotes_what_models_cost():
@@ -351,3 +362,24 @@ def test_the_page_on_trust_quotes_intervals_unlike_sections_and_chance():
         f"Of {n} toy genes that do not depend on the image {share} are called" in page
         and f"of {all_n} that do {found}" in page
     )
+
+
+def test_the_page_on_trust_quotes_what_was_found_of_planted_shifts():
+    page = (ROOT / "docs" / "concepts" / "trust.md").read_text()
+    named = {
+        "her2st": "breast",
+        "mob": "bulb",
+        "mouse_brain": "mouse brain",
+        "cells": "toy cells",
+        "many": "many toy cells",
+    }
+    for name, cases in FIGURES["alignment"].items():
+        for case, row in cases.items():
+            said = f"{row['verdict']} | {row['turn']} | {row['error_um']:.1f} |"
+            if name == "published":
+                assert (
+                    f"| {case} | {row['verdict']} | {row['x_um']:.0f}, {row['y_um']:.0f} | {row['within_um']:.0f} |"
+                    in page
+                )
+            else:
+                assert f"| {named[name]}, {case} | {said}" in page

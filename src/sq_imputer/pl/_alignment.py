@@ -10,7 +10,7 @@ import numpy as np
 from sq_imputer.errors import BadInput
 from sq_imputer.pl import _panels
 from sq_imputer.pl._text import plain
-from sq_imputer.runs.alignment import Alignment
+from sq_imputer.runs.alignment import OFF, Alignment
 from sq_imputer.section.keys import verb
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def alignment(found: Alignment, *, axes: Sequence[Axes] | None = None) -> np.nda
     _map(axes[1], found, looks.max(), "around the best one")
     _interval(axes[1], found)
     _lines(axes[2], found, looks.min())
-    axes[0].figure.suptitle(plain(f"{found.section}: {found.verdict}. {found.reason}"), fontsize="medium")
+    said = found.reason if found.verdict == OFF else f"{found.verdict}: {found.reason}"
+    axes[0].figure.suptitle(plain(f"{found.section}: {said}"), fontsize="medium")
     return axes
 
 
@@ -97,4 +98,4 @@ def _lines(ax: Axes, found: Alignment, look: int) -> None:
     ax.axvline(0, color="0.6", linewidth=0.8)
     ax.set(xlabel="shift, µm", ylabel="share of variance explained", title=f"p = {found.p:.3f}")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
