@@ -149,7 +149,18 @@ def test_the_page_on_trust_quotes_what_correction_is_worth():
 def test_no_other_page_has_a_table_of_figures():
     names = {path.name for path in (ROOT / "docs").rglob("*.md") if "generated" not in path.parts}
     held = {name for name in names for path in (ROOT / "docs").rglob(name) if rows(path.read_text())}
-    pages = ("splits", "units", "predictability", "encoders", "targets", "benchmarks", "microns", "genes", "knowledge")
+    pages = (
+        "splits",
+        "units",
+        "predictability",
+        "encoders",
+        "targets",
+        "benchmarks",
+        "microns",
+        "genes",
+        "knowledge",
+        "auxiliary",
+    )
     assert held == {f"{name}.md" for name in pages}
 
 
@@ -383,3 +394,14 @@ def test_the_page_on_trust_quotes_what_was_found_of_planted_shifts():
                 )
             else:
                 assert f"| {named[name]}, {case} | {said}" in page
+
+
+def test_the_page_on_auxiliary_genes_quotes_its_benchmark():
+    page = (ROOT / "docs" / "concepts" / "auxiliary.md").read_text()
+    named = {"her2st": "breast", "mob": "olfactory bulb", "mouse_brain": "brain"}
+    for name, held in FIGURES["auxiliary genes"].items():
+        for spots in (80, 200, 0):
+            of = {way: held[f"{spots}/{way}"] for way in ("none", "all", "learned", "ridge")}
+            cells = [f"{place(row['pearson'])} ({place(row['given depth'])})" for row in of.values()]
+            cells += [spanned(*(of[way][k] for k in ("gain", "low", "high")), "+") for way in ("all", "learned")]
+            assert f"| {named[name]}, {spots or 'all'} | {' | '.join(cells)} |" in page
