@@ -1,7 +1,7 @@
 """How quick the window is, and pictures of its docks. Needs the extra napari and a display.
 
     xvfb-run -a python benchmarks/widget.py [--data FOLDER] [--parts live points domains] [--json FILE]
-    xvfb-run -a python benchmarks/widget.py --parts screens --screens docs/_static/window
+    xvfb-run -a python benchmarks/widget.py --parts screens --screens docs/_static/window [--section mouse_brain]
 
 live: ridge is fitted on her2st C2 (50 genes), then asked about regions of about 2,000 points: a first one, another of
 which no point is known, and the first again. Longest pause: how late a timer of 10 ms came at most while a region was
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import time
 from pathlib import Path
@@ -48,10 +49,18 @@ def square(session, shift_um=(0.0, 0.0), side_um=880.0):
 
 
 def section(data: Path | None, name: str = "C2"):
-    """A section of her2st as a session."""
+    """A section as a session: of her2st, the mouse brain, or the cells of the crop of Visium HD."""
     from sq_imputer.widget.session import Session
 
-    return Session(sqi.datasets.her2st(None if data is None else data / "her2st", [name])[name])
+    data = Path(os.environ["SQ_IMPUTER_DATA"]) if data is None else data
+    if name == "mouse_brain":
+        return Session(sqi.datasets.mouse_brain(data / "mbrain_visium"))
+    if name == "cells":
+        import spatialdata_io
+
+        colon = spatialdata_io.visium_hd(data / "visium_hd_crop", dataset_id="crop", load_segmentations_only=False)
+        return Session(colon, "crop_hires_image", "cell_segmentations")
+    return Session(sqi.datasets.her2st(data / "her2st", [name])[name])
 
 
 def live(data: Path | None) -> dict:
@@ -128,7 +137,8 @@ def domains() -> dict:
 
 
 WIDE_PX, THEIRS = 620, 0.25  # of a picture, and the share at its left that has napari's own docks and is cut off
-SHOWN = "CD74"  # of the genes of C2 that are predicted beyond chance
+SHOWN = {"C2": "CD74", "mouse_brain": "Mbp"}  # genes that are predicted beyond chance; elsewhere the first
+COARSE = {"cells": {"config": {"extent_um": 1100.0, "size_px": 32, "context_um": ()}}}  # an image of 34 µm per pixel
 
 
 def to_tissue(viewer, session, desk) -> None:
@@ -140,8 +150,8 @@ def to_tissue(viewer, session, desk) -> None:
     viewer.camera.zoom = 0.9 * min(np.array([area.height(), area.width()]) / (high - low))
 
 
-def screens(data: Path | None, folder: Path) -> dict:
-    """A picture of every dock on C2, ridge out of fold and fitted there."""
+def screens(data: Path | None, folder: Path, name: str) -> dict:
+    """A picture of every dock on a section, ridge out of fold and fitted there."""
     from PIL import Image
     from qtpy.QtWidgets import QApplication, QDockWidget
 
@@ -149,9 +159,10 @@ def screens(data: Path | None, folder: Path) -> dict:
     from sq_imputer.widget._requests import Request
 
     folder.mkdir(parents=True, exist_ok=True)
-    session = section(data)
-    finish(session.predict(Request("ridge", 50, device="cpu")))
-    finish(session.fit("ridge", 50, "cpu"))
+    session, how = section(data, name), COARSE.get(name, {})
+    shapes = session.measured_shapes()[0]
+    finish(session.predict(Request("ridge", 50, shapes, device="cpu", further=how)))
+    finish(session.fit("ridge", 50, "cpu", **how))
     viewer = _window.open_docks(session)
     docks, app = viewer.window.dock_widgets, QApplication.instance()
     viewer.window._qt_window.resize(1400, 900)
@@ -170,8 +181,8 @@ def screens(data: Path | None, folder: Path) -> dict:
                 pump(0.01)
             pump(0.05)
 
-    def taken(name: str, file: str = "", panels: int = 1) -> None:
-        widget = docks[name]
+    def taken(dock: str, file: str = "", panels: int = 1) -> None:
+        widget = docks[dock]
         while not isinstance(widget, QDockWidget):
             widget = widget.parent()
         widget.raise_()
@@ -179,7 +190,7 @@ def screens(data: Path | None, folder: Path) -> dict:
         to_tissue(viewer, session, desk)
         viewer.camera.zoom /= panels
         pump()
-        path = folder / f"{file or name.lower()}.png"
+        path = folder / f"{file or dock.lower()}.png"
         viewer.screenshot(str(path), canvas_only=False, flash=False)
         picture = Image.open(path).convert("RGB")
         picture = picture.crop((round(THEIRS * picture.width), 0, *picture.size))
@@ -189,7 +200,7 @@ def screens(data: Path | None, folder: Path) -> dict:
     settle(docks["Predict"])
     compare.choose()
     settle(compare)
-    compare.paint(SHOWN)
+    compare.paint(SHOWN.get(name))
     taken("Predict")
     compare.spread.setChecked(True)
     taken("Compare", "side_by_side", 2)
@@ -202,8 +213,9 @@ def screens(data: Path | None, folder: Path) -> dict:
     settle(docks["Explain"])
     taken("Explain")
     docks["Region"].begin()
+    side = min(880.0, 0.4 * np.ptp(session.slide().xy_um, axis=0).min())
     shift = session.slide().xy_um.mean(axis=0) - session.slide().frame.box_um.mean(axis=0)
-    docks["Region"].drawing._layer.add_polygons(desk.world_of(square(session, shift).polygon_um))
+    docks["Region"].drawing._layer.add_polygons(desk.world_of(square(session, shift, side).polygon_um))
     docks["Region"].look()
     settle(docks["Region"])
     taken("Region")
@@ -220,6 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with her2st; else SQ_IMPUTER_DATA")
     parser.add_argument("--parts", nargs="+", default=["live", "points", "domains"])
+    parser.add_argument("--section", default="C2", help="of the screens: of her2st, mouse_brain, or cells")
     parser.add_argument("--screens", type=Path, default=Path("screens"))
     parser.add_argument("--json", type=Path, help="file that the figures go to, under 'window'")
     arguments = parser.parse_args()
@@ -227,7 +240,7 @@ def main() -> None:
         "live": lambda: live(arguments.data),
         "points": points,
         "domains": domains,
-        "screens": lambda: screens(arguments.data, arguments.screens),
+        "screens": lambda: screens(arguments.data, arguments.screens, arguments.section),
     }
     for part in arguments.parts:
         found = parts[part]()

@@ -107,6 +107,21 @@ def test_a_slide_without_counts_is_predicted_on_a_drawn_grid_by_a_model_of_anoth
     assert job.wait(WAIT) and "'fine' is taken" in job.error
 
 
+def test_sections_among_several_images_and_tables_are_predicted_from_the_one_that_is_open(home):
+    sdata = sqi.datasets.toy(1, size_px=640, mpp=1.25, seed=11)["P1"]
+    sdata.images["other"] = sdata.images["he"]
+    sdata.tables["cells"] = sdata.tables["table"].copy()
+    del sdata.tables["table"]
+    session = Session(sdata, "he", "cells")
+    done(session.predict(Request("ridge", GENES, further=QUICK)))
+    ours, other = (one.tables["imputed"].layers["ridge"] for one in (sdata, home.sdata))
+    np.testing.assert_allclose(ours, other, atol=1e-5)
+    other = sqi.datasets.toy(2, size_px=640, mpp=1.25, seed=11)["P2"]  # whose table has the usual name
+    there = Request("ridge", GENES, reference=[other], layer_added="there", further={"config": SMALL})
+    done(session.predict(there))
+    assert "there" in sdata.tables["imputed"].layers
+
+
 def test_a_region_is_looked_at_and_its_numbers_stand_beside_what_was_measured(home, fitted, square):
     said = home.look(home.region(square, 20.0), fitted)
     table = home.numbers(said, fitted, key="none")

@@ -75,8 +75,8 @@ class Request:
         }
 
 
-def carry_out(sdata: SpatialData, request: Request, image_key: str, frame: Frame) -> None:
-    """Predict what was asked for, and write it.
+def carry_out(sdata: SpatialData, request: Request, frame: Frame, keys: Mapping[str, Any]) -> None:
+    """Predict what was asked for, and write it; `keys` say which image and table of the object are meant.
 
     A grid in a drawn region is predicted in a copy of the object's list of elements first: an error, or a cancelled
     call, leaves neither grid nor table behind.
@@ -91,7 +91,7 @@ def carry_out(sdata: SpatialData, request: Request, image_key: str, frame: Frame
     from sq_imputer.tl import predict
 
     if request.region is None:
-        predict(sdata, request.model, **request.arguments)
+        predict(sdata, request.model, **{**keys, **request.arguments})
         return
     from sq_imputer.store import write
 
@@ -100,9 +100,9 @@ def carry_out(sdata: SpatialData, request: Request, image_key: str, frame: Frame
         raise BadInput("a drawn region becomes a grid of circles, which needs a name. Give it one.")
     for kind, one in (("shapes", name), ("tables", key)):
         write.check_free(sdata, kind, one, request.overwrite)
-    circles = grid_of(sdata, request.region, image_key, frame)
+    circles = grid_of(sdata, request.region, keys["image_key"], frame)
     staged = with_shapes(sdata, name, circles, without=key)
-    predict(staged, request.model, **{**request.arguments, "image_key": image_key})
+    predict(staged, request.model, **{**keys, **request.arguments})
     write.write_element(sdata, "shapes", name, circles, overwrite=request.overwrite)
     write.write_element(sdata, "tables", key, staged.tables[key], overwrite=request.overwrite)
 

@@ -199,8 +199,11 @@ class Session:
         """Predict and write. Cancelled or failed, object and store are as they were."""
 
         def work() -> None:
-            frame = self.slide().frame
-            carry_out(self.sdata, replace(request, model=self._model(request.model)), self.image_key, frame)
+            named = {"image_key": self.image_key, "table_key": self.table_key}
+            keys = named | {"coordinate_system": self.coordinate_system}
+            others = [Slide.from_sdata(one) for one in request.reference]  # whose elements have names of their own
+            asked = replace(request, model=self._model(request.model), reference=others)
+            carry_out(self.sdata, asked, self.slide().frame, keys)
             self._slides.clear()  # shapes may be new
             if then is not None:
                 then()
