@@ -186,7 +186,7 @@ def screens(data: Path | None, folder: Path, name: str) -> dict:
         while not isinstance(widget, QDockWidget):
             widget = widget.parent()
         widget.raise_()
-        pump()
+        pump(1.0)  # the dock takes its width
         to_tissue(viewer, session, desk)
         viewer.camera.zoom /= panels
         pump()

@@ -52,11 +52,15 @@ def test_the_object_stays_as_it_is(predicted, tmp_path):
     assert predicted.tables["imputed"] is table and table.var.equals(var) and set(table.layers) == set(layers)
 
 
-def test_genes_that_were_tested_are_counted_by_their_reason(predicted, tmp_path):
+def test_genes_that_were_tested_are_counted_by_their_reason_and_domains_of_folds_are_doubted(predicted, tmp_path):
     sqi.tl.trust(predicted, "ridge", n_null=20)
+    obs = predicted.tables["imputed"].obs
+    obs["domain"] = (obs["ridge_fold"] % 2).astype(str).astype("category")
     page = report.prediction(predicted, tmp_path / "tested.html", genes="NUC1").read_text()
     reason = predicted.tables["imputed"].var["ridge_reason"].iloc[0]
     assert f"<td>{reason}</td>" in page and "was not tested" not in page
+    assert "may follow the borders of the folds" in page
+    del obs["domain"]
 
 
 def test_what_was_not_measured_has_no_scores(predicted, tmp_path):

@@ -34,6 +34,10 @@ WITHOUT_BASELINES = (
     "No baselines stand beside these scores: they are fitted on the sections that the model was fitted on, which were "
     "not given (reference)."
 )
+OF_FOLDS = (
+    "Domains of a prediction that was made out of fold may follow the borders of the folds, since each is another "
+    "model's; tl.agreement tells how far they do, and n_repeats=5 averages over several partitions."
+)
 SAID = {
     "how": "made",
     "unit": "unit",
@@ -207,7 +211,7 @@ def _pictures(page: Page, sdata: SpatialData, key: str, genes: Sequence[str]) ->
     from sq_imputer import pl
 
     table = sdata.tables[key]
-    sections, layer = names_of(table, key), list(records(table))[-1]
+    sections, (layer, made) = names_of(table, key), list(records(table).items())[-1]
     page.heading(f"What it looks like: {layer}")
     for name in sections[:MOST_SECTIONS]:
         axes = pl.compare(sdata, genes, key=key, layer=layer, section=name if len(sections) > 1 else None)
@@ -217,5 +221,7 @@ def _pictures(page: Page, sdata: SpatialData, key: str, genes: Sequence[str]) ->
         if "domain" in table.obs:
             ax = pl.domains(sdata, key=key, section=name if len(sections) > 1 else None)
             page.picture(ax.figure, f"Spatial domains of section {name}")
+    if "domain" in table.obs and made.get("n_folds", 1) > 1 and made.get("n_repeats", 1) == 1:
+        page.words(OF_FOLDS, note=True)
     if len(sections) > MOST_SECTIONS:
         page.words(f"{len(sections) - MOST_SECTIONS} sections more are not drawn.", note=True)

@@ -46,6 +46,7 @@ class ExplainDock(Dock):
         below = (_beside(self.references), _beside(self.places))
         for part in (self.spot, _beside([self.crop, self.map]), self.legend, *below, self.table):
             self.column.addWidget(part)
+        self.column.addStretch()  # what is shown stands together
         self.legend.hide()
         self.table.hide()
 

@@ -239,6 +239,7 @@ class Legend(QWidget):
         self._bar, self._title, self._ends = QLabel(), QLabel(), QLabel()
         self._bar.setFixedHeight(14)
         self._bar.setScaledContents(True)
+        self._title.setWordWrap(True)  # or the dock is as wide as the longest title
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         for part in (self._title, self._bar, self._ends):
