@@ -65,7 +65,7 @@ def test_the_page_on_splits_quotes_the_same():
 
 def test_the_text_of_readme_quotes_the_transfer_as_the_file_has_it():
     text = " ".join((ROOT / "README.md").read_text().split())
-    for model in ("stem", "mclstexp"):
+    for model in ("triplex", "stem", "mclstexp"):
         assert f"`{model}` {both('to B4', model)}" in text
     given = " / ".join(f"{FIGURES['to B4'][top]['ridge']['pearson_given_depth']:.3f}" for top in FIGURES["to B4"])
     assert f"`ridge` has {both('to B4', 'ridge')} (given depth {given.replace('0.', '.')})" in text
@@ -160,6 +160,7 @@ def test_no_other_page_has_a_table_of_figures():
         "genes",
         "knowledge",
         "auxiliary",
+        "around",
     )
     assert held == {f"{name}.md" for name in pages}
 
@@ -264,6 +265,38 @@ def test_the_page_on_benchmarks_quotes_the_protocol_as_the_file_has_it():
             cells.append(f"{spanned(mean, low, high, '+')}, {better:.0f} of {n:.0f}")
             cells.append(place(held[f"coordinates only, {probe}"][0]))
             assert f"| {name}, {contrast} | {' | '.join(cells)} |" in text
+
+
+AROUND = {
+    "ridge": "`ridge`",
+    "triplex": "`triplex`",
+    "triplex no neighbors": "`triplex` without the tiles around",
+    "triplex no slide": "`triplex` without the section",
+    "bg_triplex": "`bg_triplex`",
+    "dkan": "`dkan`, told of gene sets",
+    "dkan permuted": "`dkan`, told the gene sets of other genes",
+    "dkan lexical": "`dkan`, told how genes are spelled",
+    "dkan learned": "`dkan`, told nothing (vectors that are learned)",
+    "dkan vector": '`dkan`, `kv="vector"`',
+}
+
+
+def test_the_page_on_what_lies_around_quotes_what_it_is_worth_and_costs():
+    page = (ROOT / "docs" / "concepts" / "around.md").read_text()
+    tops = FIGURES["her2st, C2 alone"].values()
+    shown = [line for line in page.splitlines() if re.match(r"\| [^|]* \| \.\d{3} ", line)]
+    known = [name for name in AROUND if all(name in top for top in tops)]
+    assert shown == [f"| {AROUND[name]} | {' | '.join(quoted(top[name]) for top in tops)} |" for name in known]
+    costs = dict(FIGURES["around"])
+    whole = costs.pop("tl.predict")
+    for n, models in costs.items():
+        for name, row in models.items():
+            times = (row["step, ms"] / 1000, row["section, s"], row["row, ms"])
+            each = " | ".join(f"{value:.2f}" for value in times)
+            assert f"| {int(n):,} | `{name}` | {each} | {row['peak, MiB']:,} |" in page
+    said = ", ".join(f"`{name}` {row['seconds']:.1f} s" for name, row in whole.items())
+    spots = whole["triplex"]["spots"]
+    assert f"`tl.predict` of {spots:,} spots, result and table included, takes {said}" in " ".join(page.split())
 
 
 def test_the_page_on_choosing_quotes_what_models_cost():

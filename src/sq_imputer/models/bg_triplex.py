@@ -97,7 +97,6 @@ class Config(Taught):
             lr=1e-2,
             epochs=20,
             batch_size=128,
-            validation=0.0,
         )
 
 

@@ -97,7 +97,7 @@ class Taught(Surroundings):
     detach
         Keep the branches from teaching the fused prediction.
     lr, weight_decay, epochs, batch_size, validation
-        Training; `validation` is the share of rows held out to stop early.
+        Training; `validation` is the share of rows held out to stop early, 0 for none.
     calibration
         Parts of the training data left out in turn to measure the noise, each a fit of as many epochs as were best.
     """
@@ -108,7 +108,7 @@ class Taught(Surroundings):
     weight_decay: float = within(0.1, 0)
     epochs: int = within(60, 1)
     batch_size: int = within(64, 1)
-    validation: float = within(0.15, 0, below=1)
+    validation: float = within(0.0, 0, below=1)
     calibration: int = within(2, 0, but=1)
 
 
