@@ -121,7 +121,7 @@ def _keep(file: Path, case: str, read: str, table: pd.DataFrame) -> None:
         for model in table.index.drop("mean"):
             found = {name: float(table.loc[model, f"{name} {top}"]) for name in ("pearson", "pearson_given_depth")}
             into.setdefault(top, {})[model] = {name: None if np.isnan(v) else v for name, v in found.items()}
-    file.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    file.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def _short(table: pd.DataFrame) -> pd.DataFrame:
