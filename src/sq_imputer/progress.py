@@ -15,6 +15,7 @@ from sq_imputer.errors import printable
 T = TypeVar("T")
 PATIENCE_S = 1.5
 LONG_S = 10.0  # what takes longer is said where there are no bars
+FEW = 0.05  # of all steps, which do not tell yet how long the others take
 AGAIN_S = 60.0  # what comes again sooner, as in every fold, is not said again
 _quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 _last: dict[str, float] = {}  # when a label was to be said
@@ -81,7 +82,7 @@ class Bar:
         self.shown = told and _console().is_terminal
         self._to_say = told and not self.shown
         self._start, self._bar, self._task = monotonic(), None, None
-        self._first: tuple[float, int] | None = None  # when the first step ended, and what was done by then
+        self._first: tuple[float, int] | None = None  # when the first steps ended, and what was done by then
         self._tell = _listener.get()
 
     def advance(self, size: int = 1, label: str | None = None) -> None:
@@ -93,17 +94,18 @@ class Bar:
             self._open()
         if self._to_say and self.done < self.total and now - self._start > PATIENCE_S:
             self._say(now)
-        self._first = self._first or (now, self.done)
+        if self._first is None or self.done < FEW / 2 * self.total:
+            self._first = now, self.done
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, description=self.label)
 
     def _say(self, now: float) -> None:
         """One line, if what is done so far tells that all of it is long.
 
-        The first step also makes ready what the others use: it is waited for the second, unless the first is long.
+        The first steps also make ready what the others use: it is waited for a few, unless these are long.
         """
         alone = self._first is None
-        if alone and now - self._start <= LONG_S:
+        if now - self._start <= LONG_S and (alone or self.done < FEW * self.total):
             return
         since, before = self._first or (self._start, 0)
         left = (now - since) * (self.total - self.done) / max(self.done - before, 1)
