@@ -12,9 +12,11 @@ has. `normed` is the published predictor, which brings every position to one siz
 `mpra`: 31,000 promoters of 110 bp (Vaishnav et al. 2022), whole families of origin left out. Beside a ridge on counts
 of 1- to 5-mers and a convolutional network that is the same without masks.
 
-`atac`: log(1 + cuts) of ATAC-seq in 50 bp of yeast from the 256 bp around, chromosomes left out; beside the ridge and
-the share of G and C. Then motifs: how often a base of a known motif is among the tenth of the bases with the highest
-masks, over how often it is when the masks of every window are rolled by a random number of bases.
+`atac`: log(1 + cuts) of ATAC-seq in 50 bp of yeast, chromosomes left out. A window of 1,260 bp tells the 20 bins in
+its middle; beside the same network without masks, a ridge on the 256 bp around a bin, and the share of G and C there.
+Models learn of all bins, the ridge of 40,000; all are asked for the same 4,000. Then motifs: how often a base of a
+known motif is among the tenth of the bases with the highest masks, over how often it is when the masks of every window
+are rolled by a random number of bases.
 
 `speed`: forward and backward of one window by one block of the scan, in a process of its own, at the published width
 (128) and that of the defaults (32), against the recurrence step by step on a shorter sequence.
@@ -44,6 +46,7 @@ from scipy.sparse import csr_matrix, hstack
 
 import sq_imputer as sqi
 from sq_imputer.datasets import toy_genes
+from sq_imputer.nn.masks import Betas
 
 MOTIFS = {
     "Rap1": "ACACCCA",
@@ -68,9 +71,21 @@ MOTIF = {
     "epochs": 7,
 }
 MPRA = {**COMMON, "length": 110, "promoter": 30, "layers": (2, 4), "lr": 4e-3, "batch_size": 64, "epochs": 5}
-ATAC = {**COMMON, "length": 256, "promoter": 50, "layers": (2, 4), "lr": 4e-3, "batch_size": 32, "epochs": 3}
+BINS, FLANK = 20, 130  # of atac: bins of 50 bp that one window tells, and bases on either side of them
+ATAC = {
+    **COMMON,
+    "backbone": "pooled",
+    "along": True,
+    "length": 50 * BINS + 2 * FLANK,
+    "promoter": 50 * BINS,
+    "layers": (1, 4),
+    "lr": 4e-3,
+    "batch_size": 16,
+    "epochs": 4,
+}
+ATAC_MODELS = {"the same without masks": {}, "the same without masks, 8 passes": {"epochs": 8}, "seq2exp": {}}
 TESTED = ("chrII", "chrVII", "chrXI", "chrXVI")  # of atac
-CHOSEN_ON = ("chrV", "chrXIII")  # of atac, the penalty of ridge
+CHOSEN_ON = ("chrV", "chrXIII")  # of atac: settings, and the penalty of ridge
 
 
 def read_yeast(data: Path) -> dict[str, str]:
@@ -85,9 +100,9 @@ def read_yeast(data: Path) -> dict[str, str]:
     return {name: "".join(parts) for name, parts in found.items()}
 
 
-def fitted(settings: dict, windows, seed: int, **changes):
+def fitted(settings: dict, windows, seed: int, make=MODEL, **changes):
     """A model, and the seconds of its fit."""
-    model, begun = MODEL(MODEL.Config(**{**settings, **changes})), process_time()
+    model, begun = make(MODEL.Config(**{**settings, **changes})), process_time()
     model.fit(windows, sqi.Plan(**{**vars(PLAN), "seed": seed}))
     return model, process_time() - begun
 
@@ -258,66 +273,129 @@ def mpra(args, data: Path) -> dict:
 def atac(args, data: Path, yeast: dict[str, str]) -> dict:
     """Cuts per 50 bp from the DNA around: chromosomes are left out. Then, what the masks keep."""
     table = pd.read_csv(data / "yeast_atac_cuts_50bp.tsv.gz", sep="\t")
-    table = table[table["chrom"].isin(yeast)]
-    test = table[table["chrom"].isin(TESTED)].sample(4000, random_state=0)
-    train = table[~table["chrom"].isin(TESTED)].sample(10_000, random_state=0)
-    both = pd.concat([train, test])
-    both = both.assign(tss=both["start"] + 25, strand="+", cuts=np.log1p(both["cuts"]))
-    both.index = both["chrom"] + ":" + both["start"].astype(str)
-    windows = sqi.GeneWindows.from_table(both, yeast, target="cuts", length=ATAC["length"])
-    is_test = np.isin(windows.cut.labels, TESTED)
-    y, half = windows.expression[:, 0], ATAC["length"] // 2
-    letters = [yeast[c][max(t - half, 0) : t + half] for c, t in zip(windows.cut.chroms, windows.cut.tss, strict=True)]
-    rows = {}
-    chosen = np.isin(windows.cut.labels, CHOSEN_ON)
-    gc = np.array([sum(map(one.count, "GC")) / len(one) for one in letters])
-    middle = np.array([sum(map(one[half - 25 : half + 25].count, "GC")) / 50 for one in letters])
-    for name, share in {"G and C of the window": gc, "G and C of the 50 bp": middle}.items():
-        rows[name] = {"pearson": pearson(share[is_test], y[is_test])}
-    begun = process_time()
-    mean = ridge(kmers(letters), y, ~is_test, chosen, is_test)
-    rows["ridge on 1- to 5-mers"] = {"pearson": pearson(mean, y[is_test]), "seconds": process_time() - begun}
-    model, seconds = fitted(ATAC, windows[~is_test].by_chromosome(), args.seeds[0])
-    rows["seq2exp"] = {"pearson": pearson(said(model, windows[is_test]), y[is_test]), "seconds": seconds}
-    masks = masks_of(model, windows[is_test])
-    rows["seq2exp"]["mean mask"] = float(masks.mean())
-    if args.pictures:
-        draw_locus(args.pictures / "regulatory_map.png", model, windows, is_test, letters, table, yeast)
-    tests = [one for one, here in zip(letters, is_test, strict=True) if here]
-    return {"trained": int((~is_test).sum()), "tested": int(is_test.sum()), **rows, "motifs": enrichment(masks, tests)}
+    table = table[table["chrom"].isin(yeast) & (table["chrom"] != "chrM")].assign(cuts=lambda t: np.log1p(t["cuts"]))
+    asked = {
+        name: in_tiles(table[table["chrom"].isin(chroms)], yeast).sample(4000, random_state=0)
+        for name, chroms in {"tested": TESTED, "chosen on": CHOSEN_ON}.items()
+    }
+    learned = table[~table["chrom"].isin(TESTED + CHOSEN_ON)]
+    rows = by_composition(learned.sample(40_000, random_state=0), asked, yeast)
+    train = tiles(learned, yeast)
+    ways = {name: tiles(table[table["chrom"].isin(set(one["chrom"]))], yeast) for name, one in asked.items()}
+    for name in args.models:  # seq2exp is the last of them
+        make = Unmasked if "without" in name else MODEL
+        model, seconds = fitted(ATAC, train.by_chromosome(), args.seeds[0], make=make, **ATAC_MODELS[name])
+        scores = {way: pearson(at_bins(model, ways[way], asked[way]), asked[way]["cuts"]) for way in asked}
+        rows[name] = {"seconds": seconds} | scores
+    found = {"trained": len(learned), "tested": 4000, **rows}
+    if "seq2exp" in args.models:
+        masks, letters = masks_of(model, ways["tested"]), letters_of(ways["tested"], yeast)
+        rows["seq2exp"]["mean mask"] = float(masks.mean())
+        found["motifs"] = enrichment(masks, letters)
+        if args.pictures:
+            draw_locus(args.pictures / "regulatory_map.png", model, ways["tested"], letters, table, yeast)
+    return found
 
 
-def draw_locus(path: Path, model, windows, is_test: np.ndarray, letters: list[str], table: pd.DataFrame, yeast) -> None:
-    """The map of the most accessible tested place with a site of Reb1, whose stretches are knocked out."""
+class Unmasked(MODEL):
+    """The same network, which reads every base as it is; nothing of the generator is used."""
+
+    def betas(self, batch):
+        return Betas(torch.ones(1, 1), torch.ones(1, 1))
+
+    def mask(self, betas, batch, random, generators=()):
+        return batch.allowed.float()
+
+
+def in_tiles(table: pd.DataFrame, yeast: dict[str, str]) -> pd.DataFrame:
+    """The bins that lie in whole tiles."""
+    whole = table["chrom"].map(lambda chrom: len(yeast[chrom]) // (50 * BINS)).astype(int)
+    return table[table["start"] < whole * 50 * BINS]
+
+
+def tiles(table: pd.DataFrame, yeast: dict[str, str]):
+    """Windows that lie beside each other, each with the bins of its middle as contexts."""
+    parts, size, names = [], 50 * BINS, [f"bin {k}" for k in range(BINS)]
+    for chrom, part in table.groupby("chrom", sort=False):
+        n = len(yeast[chrom]) // size
+        cuts = np.zeros(n * BINS, dtype=np.float32)
+        part = in_tiles(part, yeast)
+        cuts[part["start"] // 50] = part["cuts"]
+        about = pd.DataFrame(cuts.reshape(n, BINS), columns=names)
+        parts.append(about.assign(chrom=chrom, tss=np.arange(n) * size + size // 2, strand="+"))
+    both = pd.concat(parts)
+    both.index = both["chrom"] + ":" + both["tss"].astype(str)
+    return sqi.GeneWindows.from_table(both, yeast, target=names, length=ATAC["length"])
+
+
+def at_bins(model, windows, bins: pd.DataFrame) -> np.ndarray:
+    """What is predicted of these bins."""
+    size, mean = 50 * BINS, model.predict(windows, batch_size=64, device="cpu").mean.numpy()
+    row = {name: k for k, name in enumerate(windows.names)}
+    middle = bins["start"] // size * size + size // 2
+    names = bins["chrom"] + ":" + middle.astype(str)
+    return mean[[row[name] for name in names], bins["start"] % size // 50]
+
+
+def letters_of(windows, yeast: dict[str, str]) -> list[str]:
+    """The DNA of windows, shorter where it ends."""
+    half = ATAC["length"] // 2
+    return [yeast[c][max(t - half, 0) : t + half] for c, t in zip(windows.cut.chroms, windows.cut.tss, strict=True)]
+
+
+def by_composition(learned: pd.DataFrame, asked: dict[str, pd.DataFrame], yeast: dict[str, str]) -> dict:
+    """Pearson of the share of G and C, and of a ridge on counts of words, of the 256 bp around a bin."""
+    both, begun = pd.concat([learned, *asked.values()]), process_time()
+    at = zip(both["chrom"], both["start"], strict=True)
+    letters = [yeast[chrom][max(start + 25 - 128, 0) : start + 25 + 128] for chrom, start in at]
+    y, is_of = both["cuts"].to_numpy(dtype=np.float32), {}
+    first = len(learned)
+    for name, one in asked.items():
+        is_of[name] = slice(first, first := first + len(one))
+    gc = np.array([sum(map(one.count, "GC")) / max(len(one), 1) for one in letters])
+    chosen, train = np.zeros(len(y), dtype=bool), np.ones(len(y), dtype=bool)
+    chosen[is_of["chosen on"]], train[is_of["tested"]] = True, False
+    mean = ridge(kmers(letters), y, train, chosen, np.ones(len(y), dtype=bool))
+    shown = {"G and C of 256 bp": gc, "ridge on 1- to 5-mers": mean}
+    rows = {name: {"tested": pearson(said[is_of["tested"]], y[is_of["tested"]])} for name, said in shown.items()}
+    rows["ridge on 1- to 5-mers"]["seconds"] = process_time() - begun
+    return rows
+
+
+def draw_locus(path: Path, model, windows, letters: list[str], table: pd.DataFrame, yeast) -> None:
+    """The map of the tested window with a site of Reb1 whose bins are the most accessible."""
     import matplotlib.pyplot as plt
     from spatialdata import SpatialData
 
-    site = [bool(re.search("TTACCCG|CGGGTAA", one)) for one in letters]
-    row = int(np.argmax(np.where(is_test & site, windows.expression[:, 0], -1)))
+    site = [bool(re.search("TTACCCG|CGGGTAA", one)) and len(one) == ATAC["length"] for one in letters]
+    row = int(np.argmax(np.where(site, windows.expression.max(axis=1), -1)))
     gene, chrom = str(windows.names[row]), str(windows.cut.chroms[row])
     own, sdata = windows[np.array([row])], SpatialData()
     sqi.tl.regulatory_map(sdata, own, model, progress=False, device="cpu")
-    sqi.tl.in_silico(sdata, own, model, n_controls=40, progress=False, device="cpu")
     cuts = np.zeros(len(yeast[chrom]), dtype=np.float32)
     for start, value in table.loc[table["chrom"] == chrom, ["start", "cuts"]].to_numpy():
-        cuts[start : start + 50] = value
+        cuts[int(start) : int(start) + 50] = np.expm1(value)
     about = pd.DataFrame({"chrom": chrom, "tss": own.cut.tss, "strand": ".", "y": 0.0}, index=[gene])
     shown = {"tracks": {"ATAC cuts, not shown to the model": {chrom: cuts}}, "length": ATAC["length"]}
     measured = sqi.GeneWindows.from_table(about, {chrom: yeast[chrom]}, target="y", **shown)
     ax = sqi.pl.regulatory_map(sdata, gene, windows=measured)
     start = int(own.cut.tss[0]) - ATAC["length"] // 2
     for name, pattern in MOTIFS.items():
-        turned = letters[row].translate(str.maketrans("ACGT", "TGCA"))[::-1]
-        spans = [hit.span() for hit in re.finditer(pattern, letters[row])]
-        spans += [(ATAC["length"] - b, ATAC["length"] - a) for a, b in (h.span() for h in re.finditer(pattern, turned))]
-        for a, b in spans:
+        for a, b in sites_of(pattern, letters[row]):
             ax.plot([start + a, start + b], [0.93, 0.93], color="#CC79A7", linewidth=3, solid_capstyle="butt")
             ax.annotate(name, (start + (a + b) / 2, 0.95), ha="center", fontsize="x-small")
     ax.figure.savefig(path, dpi=110)
     plt.close(ax.figure)
 
 
-def enrichment(masks: np.ndarray, letters: list[str], share: float = 0.1, draws: int = 200) -> dict:
+def sites_of(pattern: str, letters: str) -> list[tuple[int, int]]:
+    """Where a motif begins and ends, on either strand."""
+    turned = letters.translate(str.maketrans("ACGT", "TGCA"))[::-1]
+    back = [(len(letters) - b, len(letters) - a) for a, b in (hit.span() for hit in re.finditer(pattern, turned))]
+    return [hit.span() for hit in re.finditer(pattern, letters)] + back
+
+
+def enrichment(masks: np.ndarray, letters: list[str], share: float = 0.1, draws: int = 100) -> dict:
     """By motif: its sites, the share of their bases that is kept, over that by rolled masks, and the p of that."""
     whole = [k for k, one in enumerate(letters) if len(one) == masks.shape[1]]
     masks, letters = masks[whole], [letters[k] for k in whole]
@@ -327,14 +405,10 @@ def enrichment(masks: np.ndarray, letters: list[str], share: float = 0.1, draws:
     for _ in range(draws):
         by = rng.integers(20, length - 20, len(kept))
         rolled.append(kept[np.arange(len(kept))[:, None], (np.arange(length) - by[:, None]) % length])
-    turned = str.maketrans("ACGT", "TGCA")
     for name, pattern in MOTIFS.items():
         inside, sites = np.zeros(kept.shape, dtype=bool), 0
         for k, one in enumerate(letters):
-            back = one.translate(turned)[::-1]
-            spans = [hit.span() for hit in re.finditer(pattern, one)]
-            spans += [(len(one) - b, len(one) - a) for a, b in (hit.span() for hit in re.finditer(pattern, back))]
-            for a, b in spans:
+            for a, b in sites_of(pattern, one):
                 inside[k, a:b], sites = True, sites + 1
         own, null = kept[inside].mean(), np.array([one[inside].mean() for one in rolled])
         p = (1 + (null >= own).sum()) / (1 + draws)
@@ -345,56 +419,81 @@ def enrichment(masks: np.ndarray, letters: list[str], share: float = 0.1, draws:
 # Cost -------------------------------------------------------------------------------------------------------
 
 
-def naive(u, step, A, B, C):
+def naive(_, u, step, A, B, C):
     """The recurrence, one step after the other."""
     h, found = u.new_zeros(len(u), *A.shape), []
     for u_t, step_t, B_t, C_t in zip(*(part.unbind(1) for part in (u, step, B, C)), strict=True):
         h = torch.exp(step_t[..., None] * A) * h + (step_t * u_t)[..., None] * B_t[:, None]
         found.append((h * C_t[:, None]).sum(dim=-1))
-    return torch.stack(found, dim=1)
+    return torch.stack(found, dim=1), h
 
 
-def block_seconds(length: int, width: int, scan: str = "ours") -> tuple[float, float]:
-    """Seconds of a forward and backward of one block, and the most memory beyond that before, in MB."""
-    call = f"sequence.one_block({length}, {width}, {scan!r})"
+def seconds_of(what: str, length: int, width: int, scan: str) -> tuple[float, float]:
+    """Seconds of a forward and backward of a block or scan, and the most memory beyond that before, in MB."""
+    call = f"sequence.{what}({length}, {width}, {scan!r})"
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import sequence; {call}"
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     seconds, before, most = map(float, told.stdout.split())
     return seconds, most - before
 
 
+def scan_named(name: str):
+    """The recurrence as a loop, or the scan of either form."""
+    from sq_imputer.nn import scan
+
+    scan.COMPILED = name == "compiled"
+    return naive if name == "loop" else scan.scan_on
+
+
+def told(call, *given) -> None:
+    """Print seconds of a forward and backward, and memory before and at most."""
+    base, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, process_time()
+    call(*given).square().mean().backward()
+    print(process_time() - begun, base, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
 def one_block(length: int, width: int, scan: str) -> None:
-    """Print seconds, and memory before and at most."""
-    from sq_imputer.nn.scan import selective_scan
+    """A block, which scans in both directions."""
     from sq_imputer.nn.sequence import BiMamba
 
     torch.set_num_threads(1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        block = BiMamba(width, scan=naive if scan == "naive" else selective_scan)
+        block = BiMamba(width, scan=scan_named(scan))
         block(torch.randn(1, 64, width)).sum().backward()  # so that nothing is first
-        x = torch.randn(1, length, width, requires_grad=True)
-    base, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, process_time()
-    block(x).square().mean().backward()
-    print(process_time() - begun, base, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        told(block, torch.randn(1, length, width, requires_grad=True))
+
+
+def one_scan(length: int, width: int, scan: str) -> None:
+    """One of the two scans of a block of that width."""
+    torch.set_num_threads(1)
+    call, generator = scan_named(scan), torch.Generator().manual_seed(0)
+
+    def given(length: int) -> list:
+        u, step = torch.randn(2, 1, length, 2 * width, generator=generator)
+        into, out = torch.randn(2, 1, length, 16, generator=generator)
+        rates = -torch.arange(1.0, 17).repeat(2 * width, 1)
+        return [one.requires_grad_() for one in (u, torch.nn.functional.softplus(step - 3), rates, into, out)]
+
+    call(None, *given(64))[0].sum().backward()
+    told(lambda *some: call(None, *some)[0], *given(length))
 
 
 def speed() -> dict:
     """Bases per second, and memory by length."""
     rows = {}
-    for width, lengths in {32: (25_000, 50_000, 100_000, 200_000), 128: (50_000, 200_000)}.items():
-        for length in lengths:
-            seconds, memory = block_seconds(length, width)
-            rows[f"width {width}, {length:,} bp"] = {
-                "seconds": seconds,
-                "bases per second": length / seconds,
-                "MB": memory,
-                "KB per base": memory * 1024 / length,
-            }
-        seconds, _ = block_seconds(1000, width, "naive")
-        rows[f"width {width}, step by step, 1,000 bp"] = {"seconds": seconds, "bases per second": 1000 / seconds}
-        last = rows[f"width {width}, 200,000 bp"]
-        last["times the step by step"] = last["bases per second"] * seconds / 1000
+    for what, run in {"block": "one_block", "scan": "one_scan"}.items():
+        for width in (32, 128):
+            slow, _ = seconds_of(run, 1000, width, "loop")
+            rows[f"{what}, width {width}, loop, 1,000 bp"] = {"seconds": slow, "bases per second": 1000 / slow}
+            for form, length in (("torch", 50_000), ("compiled", 50_000), ("compiled", 200_000)):
+                seconds, memory = seconds_of(run, length, width, form)
+                rows[f"{what}, width {width}, {form}, {length:,} bp"] = {
+                    "seconds": seconds,
+                    "bases per second": length / seconds,
+                    "MB": memory,
+                    "times the loop": length / seconds * slow / 1000,
+                }
     return rows
 
 
@@ -409,6 +508,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", default=["motif", "mpra", "atac", "speed"])
     parser.add_argument("--data", type=Path, default=None, help="folder with dna/")
+    parser.add_argument("--models", nargs="+", default=list(ATAC_MODELS), choices=ATAC_MODELS, help="of atac")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
         "--pictures", type=Path, default=None, help="folder for a picture of the planted motif, and of a locus"
@@ -427,7 +527,8 @@ def main() -> None:
         print(json.dumps({name: found}, indent=1), flush=True)
         if args.json is not None:
             figures = json.loads(args.json.read_text())
-            figures.setdefault("sequence", {})[name] = found
+            of = figures.setdefault("sequence", {})
+            of[name] = of.get(name, {}) | found if name == "atac" else found
             args.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 

@@ -369,13 +369,15 @@ def test_the_page_on_genes_quotes_what_is_read_from_dna():
         if isinstance(row, dict):
             assert f"| {name} | {short(row['pearson'])} | {short(row['random promoters'])} |" in page
     for name, row in found["atac"].items():
-        if "pearson" in (row if isinstance(row, dict) else {}):
-            assert f"| {name} | {short(row['pearson'])} |" in page
-    for name, row in found["atac"]["motifs"].items():
+        if "tested" in (row if isinstance(row, dict) else {}):
+            cells = (short(row[way]) if way in row else "–" for way in ("tested", "chosen on"))
+            assert f"| {name} | {' | '.join(cells)} |" in page
+    for name, row in found["atac"].get("motifs", {}).items():
         cells = f"{row['sites']:,} | {short(row['kept'])} | {row['over rolled']:.2f} | {short(row['p'])}"
         assert f"| {name} | {cells} |" in page
     for name, row in found["speed"].items():
-        assert f"| {name} | {row['seconds']:.3g} | {row['bases per second']:,.0f} |" in page
+        times = f" {row['times the loop']:.1f}" if "times the loop" in row else ""
+        assert f"| {name} | {row['seconds']:.3g} | {row['bases per second']:,.0f} |{times} |" in page
 
 
 def test_the_page_of_the_window_quotes_how_quick_it_is():

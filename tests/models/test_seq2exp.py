@@ -62,6 +62,23 @@ def test_acceptance_4_the_middle_is_read_and_what_is_unknown_or_forbidden_never(
     torch.testing.assert_close(model.predict_step(other).mean, model.predict_step(batch).mean)
 
 
+def test_contexts_along_the_middle_are_told_by_their_own_bases_all_of_which_are_masked(toy):
+    """With nothing but single bases to read, another base changes the bin that it is in, and no other."""
+    bins = [f"bin {k}" for k in range(4)]
+    windows = replace(toy[0], genes=bins, expression=np.random.default_rng(0).normal(size=(96, 4)).astype(np.float32))
+    model = built(windows, along=True)
+    batch = batch_of(model, windows)
+    assert (model.mask(model.betas(batch), batch, False) < 1).all()
+    model.generator, model.reader = torch.nn.Identity(), torch.nn.Identity()
+    other = replace(batch, bases=batch.bases.clone())
+    other.bases[:, 62] = (other.bases[:, 62] + 1) % 4  # of the second six of 24 bases, that begin at 56
+    changed = (model.predict_step(other).mean - model.predict_step(batch).mean).abs() > 1e-6
+    assert changed[:, 1].all() and not changed[:, [0, 2, 3]].any()
+    assert model.predict_step(batch).embedding.shape == (8, model.config.width)
+    with pytest.raises(BadInput, match="promoter is 22, which 4 contexts along it do not divide"):
+        built(windows, along=True, promoter=22)
+
+
 def test_packed_windows_of_a_predictor_that_sees_base_by_base_say_what_whole_ones_say(toy):
     model = built(toy[0], variant="hard")
     model.reader = torch.nn.Identity()

@@ -50,7 +50,7 @@ from sq_imputer.nn.alignment import Alignment, ReadOut, in_order
 from sq_imputer.nn.bases import one_hot
 from sq_imputer.nn.drawn import Dropout
 from sq_imputer.nn.language import SETTINGS, Language, LanguageModel, Words, drawn, read, shape_of, spelled
-from sq_imputer.nn.sequence import BACKBONES, Trunk, in_bins
+from sq_imputer.nn.sequence import BACKBONES, Trunk, in_bins, width_before
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.predictor.train import Plan
@@ -172,6 +172,7 @@ class Model(Predictor):
     def __init__(self, config: Config | None = None, knowledge=None) -> None:
         super().__init__(config, knowledge)
         self._trained: LanguageModel | None = None  # what a fit on parts of the genes takes over
+        self._told: list[int] = []  # words of the training prompts, during a fit
         self._words = None  # the tokenizer, once it is asked for
         self._numbers: dict[bytes, Tensor] = {}  # tokens of texts that were seen
         self._kept: dict[bytes, Tensor] | None = None  # states of prompts, during a fit without DNA
@@ -188,7 +189,8 @@ class Model(Predictor):
         """The shape of the language model, and how many of its words the prompts have."""
         model, c = self._given(), self.config
         words = self._tokenizer(sources, model)
-        used = {"used": len(self._used(sources, words))}
+        self._told = self._used(sources, words)
+        used = {"used": len(self._told)}
         if self._of_others:
             return used | {"spelling": 0}
         shape = (
@@ -209,7 +211,7 @@ class Model(Predictor):
         self.language.requires_grad_(False)
         width = self.language.table.shape[1]
         if c.length:
-            self.base = nn.Linear(4 + sizes["tracks"], c.width)
+            self.base = nn.Linear(4 + sizes["tracks"], width_before(c.backbone, c.width))
             self.trunk = Trunk(c.backbone, c.width, c.layers)
             rest = (c.prototypes, c.heads, c.head_width, c.align_dropout)
             self.align = Alignment(c.width, width, sizes["used"], *rest)
@@ -252,7 +254,7 @@ class Model(Predictor):
             how = {"steps": c.lm_steps, "seed": plan.seed, "progress": plan.progress}
             model = LanguageModel.train(self._texts(sources), **shape, **how)
         words = self._tokenizer(sources, model)
-        self.used.copy_(torch.tensor(self._used(sources, words)))
+        self.used.copy_(torch.tensor(self._told))
         if model is None:
             found = pretrained.weights(c.language) if c.lm != "random" else {}
         else:

@@ -50,7 +50,7 @@ from sq_imputer.nn import drawn, masks
 from sq_imputer.nn.bases import one_hot
 from sq_imputer.nn.diffusion import row_generators
 from sq_imputer.nn.masks import COMBINATIONS, Betas
-from sq_imputer.nn.sequence import BACKBONES, Trunk
+from sq_imputer.nn.sequence import BACKBONES, Trunk, width_before
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
 from sq_imputer.ranges import one_of, within
@@ -68,8 +68,10 @@ class Config:
         Base pairs of a window.
     promoter
         Base pairs in the middle that are always kept, and whose mean the prediction is made of.
+    along
+        Whether contexts are places along the middle, such as bins of a track, each told by its own, masked, bases.
     backbone
-        `"bimamba"`, `"dilated"` or `"mamba_ssm"` (`sq_imputer.nn.sequence`).
+        `"bimamba"`, `"dilated"`, `"pooled"` or `"mamba_ssm"` (`sq_imputer.nn.sequence`).
     width, layers, state, hidden
         Width of a base; blocks of generator and predictor; numbers in a state of a scan; hidden units of the head.
     variant
@@ -83,10 +85,8 @@ class Config:
         beside the sequence; shares of the tracks, and the signal at which each is undecided (alike, and 1, if empty).
     prior_mean, prior_strength, kl_weight
         Mean of the prior, which sets how many bases are kept; its first parameter; weight of the divergence.
-    smooth
-        Error above which the loss is linear.
-    standardize
-        Whether targets are.
+    smooth, standardize
+        Error above which the loss is linear; whether targets are standardized.
     retrain_top
         Share of bases on which a fresh predictor is trained in the end, the generator being frozen; 0 for none.
     n_samples
@@ -101,6 +101,7 @@ class Config:
 
     length: int = within(1000, 8)
     promoter: int = within(200, 1)
+    along: bool = False
     backbone: str = one_of("bimamba", BACKBONES)
     width: int = within(32, 1)
     layers: tuple[int, int] = within((2, 2), 1, whole=True)
@@ -214,19 +215,22 @@ class Model(Predictor):
         c, tracks = self.config, self.sizes["tracks"]
         if c.tied and c.retrain_top:
             raise BadInput("Config.retrain_top freezes the generator, which is the predictor as well where tied=True.")
-        self.base = nn.Linear(4, c.width)
-        self.track = nn.Linear(tracks, c.width) if tracks else None
-        self.place = nn.Parameter(torch.zeros(c.length, c.width)) if c.positions else None
+        if c.along and min(c.promoter, c.length) % len(self.genes):
+            raise BadInput(f"Config.promoter is {c.promoter}, which {len(self.genes)} contexts along it do not divide.")
+        self.stretches = len(self.genes) if c.along else 1
+        width = width_before(c.backbone, c.width)
+        self.base = nn.Linear(4, width)
+        self.track = nn.Linear(tracks, width) if tracks else None
+        self.place = nn.Parameter(torch.zeros(c.length, width)) if c.positions else None
         reach = max(c.length - c.promoter, 0) // 2
         layers, sees = (c.layers[1], reach) if c.tied else (c.layers[0], 0)
-        self.generator = Trunk(c.backbone, c.width, layers, reach=sees, state=c.state)
-        self.reader = None
-        if not c.tied:
-            self.reader = Trunk(c.backbone, c.width, c.layers[1], reach=reach, state=c.state, normed=c.normed)
+        self.generator = Trunk(c.backbone, c.width, layers, reach=sees, state=c.state, fine=True)
+        own = {"reach": reach, "state": c.state, "normed": c.normed}
+        self.reader = None if c.tied else Trunk(c.backbone, c.width, c.layers[1], **own)
         self.keep = nn.Linear(c.width, 2)
         inputs = c.width + self.sizes["extra"]
         layers = [nn.Linear(inputs, c.hidden), nn.ReLU(), nn.Linear(c.hidden, c.hidden), nn.ReLU()]
-        self.head = nn.Sequential(*layers, nn.Linear(c.hidden, len(self.genes)))
+        self.head = nn.Sequential(*layers, nn.Linear(c.hidden, len(self.genes) // self.stretches))
         self.register_buffer("shares", masks.shares(self._per_track("track_weights"), tracks))
         self.register_buffer("against", torch.tensor(self._per_track("track_against") or [1.0] * tracks))
         for name, value in (("extra_mean", 0.0), ("extra_std", 1.0)):
@@ -324,7 +328,7 @@ class Model(Predictor):
     @property
     def middle(self) -> slice:
         """The bases that are always kept."""
-        return masks.center(self.config.length, self.config.promoter)
+        return slice(0) if self.config.along else masks.center(self.config.length, self.config.promoter)
 
     # Reading --------------------------------------------------------------------------------------
 
@@ -338,24 +342,26 @@ class Model(Predictor):
         return x_BLW if self.track is None else x_BLW + self.track(batch.tracks)
 
     def _read(self, batch: Batch, mask_BL: Tensor) -> Tensor:
-        """What the predictor makes of the middle of masked windows, `(B, W)`."""
+        """What the predictor makes of the middle of masked windows, `(B, 1, W)`, or of stretches of it."""
         reader = self.generator if self.reader is None else self.reader
-        x_BLW, middle = self._seen(batch) * mask_BL[..., None], self.middle
-        if not self.config.packed:
-            return reader(x_BLW)[:, middle].mean(dim=1)
+        c, x_BLW = self.config, self._seen(batch) * mask_BL[..., None]
+        middle = masks.center(c.length, c.promoter)
+        if not c.packed:
+            return reader(x_BLW)[:, middle].unflatten(1, (self.stretches, -1)).mean(dim=2)
         inside = torch.zeros_like(mask_BL[0], dtype=torch.bool)
         inside[middle] = True
         rows = []
         for x_LW, mask in zip(x_BLW, mask_BL, strict=True):  # one by one: no row hangs on how many others keep
             kept = (mask > 0) | inside
-            rows.append(reader(x_LW[kept][None])[0, inside[kept]].mean(dim=0))
-        return torch.stack(rows)
+            rows.append(reader(x_LW[kept][None])[0, inside[kept]])
+        return torch.stack(rows).unflatten(1, (self.stretches, -1)).mean(dim=2)
 
-    def _said(self, pooled_BW: Tensor, batch: Batch) -> Tensor:
+    def _said(self, pooled_BSW: Tensor, batch: Batch) -> Tensor:
         """What the head says, `(B, G)`."""
-        if batch.extra is None:
-            return self.head(pooled_BW)
-        return self.head(torch.cat([pooled_BW, (batch.extra - self.extra_mean) / self.extra_std], dim=1))
+        if batch.extra is not None:
+            extra_BSE = ((batch.extra - self.extra_mean) / self.extra_std)[:, None].expand(-1, self.stretches, -1)
+            pooled_BSW = torch.cat([pooled_BSW, extra_BSE], dim=2)
+        return self.head(pooled_BSW).flatten(1)
 
     def predict_step(self, batch: Batch) -> Prediction:
         """With the mean of the mask; and how far predictions with drawn masks lie from that."""
@@ -369,7 +375,7 @@ class Model(Predictor):
         for _ in range(self.config.n_samples):
             said = self._said(self._read(batch, self.mask(betas, batch, True, generators)), batch)
             square += (said.float() - mean).square() / self.config.n_samples
-        return Prediction(mean=shift + scale * mean, std=scale * square.sqrt(), embedding=pooled.float())
+        return Prediction(mean=shift + scale * mean, std=scale * square.sqrt(), embedding=pooled.float().mean(dim=1))
 
     def expected(self, batch: Batch) -> Tensor:
         """The prediction with the mean of the mask alone, `(B, G)` in the unit of the fit."""

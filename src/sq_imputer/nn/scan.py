@@ -1,4 +1,4 @@
-r"""The selective scan of state-space models in plain PyTorch: its length costs time and memory in proportion, no more.
+r"""The selective scan of state-space models: its length costs time and memory in proportion, no more.
 
 Of a sequence of D channels each has a state of N numbers, which every step lets decay and adds to, both as the input
 says:
@@ -7,11 +7,12 @@ says:
 
     h_t = e^{\Delta_t A} h_{t-1} + \Delta_t u_t B_t, \qquad y_t = \langle C_t, h_t \rangle
 
-**Established** (Gu and Dao 2023): the recurrence and its gradient. **Ours**: how it is computed, without kernels of
-its own. The sequence is cut into segments that fit into a cache, and each of these into chunks that are stepped through
-side by side: once for what the chunks end with, which is carried from chunk to chunk, and once for the states. Of all
-states those between segments are kept; the others are computed again for the gradient, which is the same recurrence
-from the end. Numbers of less than 32 bits are raised to 32: in half precision the product of many decays is lost.
+**Established** (Gu and Dao 2023): the recurrence and its gradient. **Ours**: how it is computed. On a CPU the steps are
+gone through one by one, compiled (`sq_imputer.nn.scan_cpu`). Elsewhere the sequence is cut, in plain PyTorch, into
+segments, and each of these into chunks that are stepped through side by side: once for what the chunks end with, which
+is carried from chunk to chunk, and once for the states. Either way few states are kept; the others are computed again
+for the gradient, which is the same recurrence from the end. Numbers of less than 32 bits are raised to 32: in half
+precision the product of many decays is lost.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 
 CHUNK = 32
 NUMBERS = {"cpu": 2**19, "cuda": 2**26}  # of the states of a segment: a cache of a CPU, few launches on a GPU
+COMPILED = True  # on a CPU
 
 
 def selective_scan(u_BLD: Tensor, step_BLD: Tensor, A_DN: Tensor, B_BLN: Tensor, C_BLN: Tensor) -> Tensor:
@@ -39,16 +41,35 @@ def selective_scan(u_BLD: Tensor, step_BLD: Tensor, A_DN: Tensor, B_BLN: Tensor,
     B_BLN, C_BLN
         What the input adds to the states, and what is read of them.
     """
-    length = u_BLD.shape[1]
+    return scan_on(None, u_BLD, step_BLD, A_DN, B_BLN, C_BLN)[0]
+
+
+def scan_on(start_BND: Tensor | None, u_BLD: Tensor, step_BLD: Tensor, A_DN: Tensor, B_BLN: Tensor, C_BLN: Tensor):
+    """The same, from states that an earlier part of the sequence ended with, and the states that this part ends with.
+
+    Parameters
+    ----------
+    start_BND
+        States before the first step; zeros if `None`.
+    u_BLD, step_BLD, A_DN, B_BLN, C_BLN
+        As of :func:`selective_scan`.
+    """
     with torch.autocast(u_BLD.device.type, enabled=False):
-        sequences = [_steps_first(one, -length % CHUNK) for one in (u_BLD, step_BLD, B_BLN, C_BLN)]
-        A_ND = (A_DN.float() if A_DN.itemsize < 4 else A_DN).T.contiguous()
-        return _Scan.apply(A_ND, *sequences)[:length].transpose(0, 1)
+        u, step, A, B, C = (one.float() if one.itemsize < 4 else one for one in (u_BLD, step_BLD, A_DN, B_BLN, C_BLN))
+        start_BND = u.new_zeros(len(u), *A.T.shape) if start_BND is None else start_BND
+        if COMPILED and u.device.type == "cpu":
+            from sq_imputer.nn.scan_cpu import scanned
+
+            return scanned(start_BND, A.T, u, step, B, C)
+        length = u.shape[1]
+        sequences = [_steps_first(one, -length % CHUNK) for one in (u, step, B, C)]
+        y_LBD, end_BND = _Scan.apply(start_BND, A.T.contiguous(), *sequences)
+        return y_LBD[:length].transpose(0, 1), end_BND
 
 
 def _steps_first(x_BLX: Tensor, lack: int) -> Tensor:
-    """`(L, B, X)` of 32 bits or more, with steps of length 0 at the end: they leave the state as it is."""
-    x = (x_BLX.float() if x_BLX.itemsize < 4 else x_BLX).transpose(0, 1)
+    """`(L, B, X)`, with steps of length 0 at the end: they leave the state as it is."""
+    x = x_BLX.transpose(0, 1)
     return torch.cat([x, x.new_zeros(lack, *x.shape[1:])]) if lack else x.contiguous()
 
 
@@ -56,9 +77,9 @@ class _Scan(torch.autograd.Function):
     """The scan of whole chunks; states lie as `(N, D)`, since channels are many."""
 
     @staticmethod
-    def forward(ctx, A_ND, *sequences):
+    def forward(ctx, start_BND, A_ND, *sequences):
         u_LBD, starts = sequences[0], []
-        y_LBD, start_BND = torch.empty_like(u_LBD), u_LBD.new_zeros(u_LBD.shape[1], *A_ND.shape)
+        y_LBD = torch.empty_like(u_LBD)
         for at in _segments(u_LBD, A_ND):
             starts.append(start_BND)
             u, step, B, C = (one[at] for one in sequences)
@@ -66,22 +87,21 @@ class _Scan(torch.autograd.Function):
             y_LBD[at] = _over_states(C, h_SBND[1:])
             start_BND = h_SBND[-1].clone()
         ctx.save_for_backward(A_ND, *sequences, *starts)
-        return y_LBD
+        return y_LBD, start_BND
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_LBD):
+    def backward(ctx, grad_LBD, later_BND):  # the latter, at every turn: what comes later asks of the state before it
         A_ND, u, step, B, C, *starts = ctx.saved_tensors
         sequences = (u, step, B, C)
         of_A, found = torch.zeros_like(A_ND), [torch.empty_like(one) for one in sequences]
-        later_BND = torch.zeros_like(starts[0])  # what later segments ask of the state at the end of this one
         for at, start in reversed(list(zip(_segments(u, A_ND), starts, strict=True))):
             parts = [one[at] for one in sequences]
             later_BND, own_A, *own = _gradients(A_ND, *parts, start, grad_LBD[at].contiguous(), later_BND)
             of_A += own_A
             for whole, part in zip(found, own, strict=True):
                 whole[at] = part
-        return of_A, *found
+        return later_BND, of_A, *found
 
 
 def _segments(u_LBD: Tensor, A_ND: Tensor) -> list[slice]:
@@ -99,11 +119,8 @@ def _over_states(x_SBN: Tensor, h_SBND: Tensor) -> Tensor:
 
 def _over_channels(x_SBD: Tensor, h_SBND: Tensor) -> Tensor:
     """Sum over the channels `(S, B, N)`, each times its number."""
-    rows = (
-        x_SBD.flatten(0, 1)[:, None],
-        h_SBND.flatten(0, 1).transpose(1, 2),
-    )  # a row times a matrix: ten times as quick
-    return torch.bmm(*rows).view(*h_SBND.shape[:2], -1)
+    turned = h_SBND.flatten(0, 1).transpose(1, 2)  # a row times a matrix: ten times as quick
+    return torch.bmm(x_SBD.flatten(0, 1)[:, None], turned).view(*h_SBND.shape[:2], -1)
 
 
 def _states(u, step, A_ND, B, start_BND) -> tuple[Tensor, Tensor]:
