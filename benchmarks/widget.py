@@ -161,7 +161,8 @@ def screens(data: Path | None, folder: Path, name: str) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     session, how = section(data, name), COARSE.get(name, {})
     shapes = session.measured_shapes()[0]
-    finish(session.predict(Request("ridge", 50, shapes, device="cpu", further=how)))
+    apart = {"buffer_um": 0.0} if how else {}  # the crops of all cells overlap there
+    finish(session.predict(Request("ridge", 50, shapes, device="cpu", further=how | apart)))
     finish(session.fit("ridge", 50, "cpu", **how))
     viewer = _window.open_docks(session)
     docks, app = viewer.window.dock_widgets, QApplication.instance()
