@@ -372,7 +372,7 @@ def test_the_page_on_genes_quotes_what_is_read_from_dna():
         if "tested" in (row if isinstance(row, dict) else {}):
             cells = (short(row[way]) if way in row else "–" for way in ("tested", "chosen on"))
             assert f"| {name} | {' | '.join(cells)} |" in page
-    for name, row in found["atac"].get("motifs", {}).items():
+    for name, row in found["atac"]["motifs"].items():
         cells = f"{row['sites']:,} | {short(row['kept'])} | {row['over rolled']:.2f} | {short(row['p'])}"
         assert f"| {name} | {cells} |" in page
     for name, row in found["speed"].items():
