@@ -209,12 +209,10 @@ def predict(
     >>> predicted = sdata.tables["imputed"].layers["ridge"]
     """
     plan, workers = Plan.of(plan, seed=seed, device=device, progress=progress), client and Workers(client)
-    check_folds(n_folds, buffer_um, n_repeats)
-    check_leave_out(leave_out, reference)
+    _check_asked((n_folds, buffer_um, n_repeats), leave_out, reference, resolution)
     own = isinstance(sdata, str | Path)
     sdata, predictor = _opened(sdata, sections, output_path, keys), resolve_model(model, config, genes, knowledge)
     keys = {**keys, "target": _target(predictor, target, unit)}
-    check_resolution(resolution)
     targets = read_targets(sdata, sections, reference, keys).seen_by(shelf_of(predictor, weights, dense))
     predictor, columns = _fitting(predictor, targets, resolution, keep)
     names = key_added or keys["target"].key, layer_added or layer_of(predictor)
@@ -247,10 +245,22 @@ def predict(
     check_repeats(n_repeats, decision, n_folds, shown=plan.progress)
     asked = {"genes": chosen, "unit": unit, **blocks} | ({} if dense is None else {"dense": dense})
     described = partial(manifest, predictor, targets.slides, training, plan, **asked)
-    if own:  # nobody else has them, and the shapes of a million cells take as much memory as predicting these
-        sdata.shapes.clear()
+    _let_go(sdata, own)
     with quiet(not plan.progress), open_run(home, plan, described, workers) as run:
         _write(run, place, decision, predictor, targets, training, columns)
+
+
+def _check_asked(blocks: tuple, leave_out, reference, resolution) -> None:
+    """What can be checked before anything is opened."""
+    check_folds(*blocks)
+    check_leave_out(leave_out, reference)
+    check_resolution(resolution)
+
+
+def _let_go(sdata: SpatialData, own: bool) -> None:
+    """Of an object of ours, the shapes: those of a million cells take as much memory as predicting these does."""
+    if own:
+        sdata.shapes.clear()
 
 
 def _write(
