@@ -57,6 +57,7 @@ ORDER = {
         "uncertainty",
         "regulatory_map",
         "zero_shot",
+        "history",
     ),
 }
 

@@ -22,6 +22,7 @@ from sq_imputer import CropSpec
 from sq_imputer.section.slide import Slide
 
 SMALL = {"size_px": 32, "context_um": ()}
+AUXILIARY = {"primary": 2, "epochs": 2, "size_px": 32, "context_um": (), "calibration": 0}
 RECALL = {**SMALL, "width": 16, "heads": 2, "head_width": 8, "epochs": 2, "batch_size": 32}
 
 
@@ -206,6 +207,7 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "pl.uncertainty": (lambda g: sqi.pl.uncertainty(g.sdata, g.gene), ()),
     "pl.interactive": (lambda g: sqi.pl.interactive(g.sdata, g.gene).html(), ()),
     "pl.zero_shot": (lambda g: sqi.pl.zero_shot(g.scores.assign(similarity=0.5)), ()),
+    "pl.history": (lambda g: sqi.pl.history(sqi.tl.fit(g.other, "agl", genes=6, config=AUXILIARY)), ()),
     "pl.leaderboard": (lambda g: sqi.pl.leaderboard(g.scores), ()),
     "bench.leave_one_out": (lambda g: sqi.bench.leave_one_out(g.slides), ()),
     "bench.strips_of": (lambda g: sqi.bench.strips_of(g.slides[0], 2), ()),

@@ -7,6 +7,7 @@ from sq_imputer.pl._compare import compare
 from sq_imputer.pl._domains import domains
 from sq_imputer.pl._explain import explain
 from sq_imputer.pl._genes_correlation import genes_correlation
+from sq_imputer.pl._history import history
 from sq_imputer.pl._interactive import interactive
 from sq_imputer.pl._leaderboard import leaderboard
 from sq_imputer.pl._quality import quality
@@ -22,6 +23,7 @@ __all__ = [
     "domains",
     "explain",
     "genes_correlation",
+    "history",
     "interactive",
     "leaderboard",
     "quality",
