@@ -2,6 +2,7 @@
 
     python benchmarks/auxiliary.py [--data FOLDER] [--sets her2st mob mouse_brain] [--spots 80 200 0] [--draws 3]
         [--json benchmarks/figures.json] [--csv FILE]
+    python benchmarks/auxiliary.py --cost [--data FOLDER] [--json benchmarks/figures.json]
 
 Sections, strips and panels are those of `benchmarks/accuracy.py`: 250 genes, chosen on all training spots, of which the
 first 50 are primary and scored. Of the training spots of a case so many are drawn, evenly over its sections (0: all
@@ -9,12 +10,17 @@ are taken, once). "none" is the same network fitted on the 50 alone, "all" on al
 "learned" as `agl` is by default. Beside: `ridge` with its defaults on the 50. All are fitted on the same spots and
 asked about the same. Differences are per gene, the mean over cases and draws; their intervals resample genes, 10,000
 times. The 50 genes are one panel of one tissue, and the cases replicates: an interval holds for such genes there.
+
+`--cost`: a fit on C3 to C5 with all genes that these have, 50 of them primary; CPU-seconds of one thread, features not
+included, and the most memory that the process held.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -93,16 +99,40 @@ def remember(path: Path, name: str, found: pd.DataFrame) -> None:
     path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
+def cost(data: Path | None) -> dict[str, float]:
+    """What a fit takes with every gene of the sections as an auxiliary one."""
+    training = next(case for case in cases("her2st", data) if case.name == "C2").training
+    panel = choose_genes(training, PRIMARY)
+    shared = set(training[0].var_names).intersection(*(slide.var_names for slide in training[1:]))
+    slides = [slide.with_genes([*panel, *sorted(shared - set(panel))]) for slide in training]
+    for slide in slides:
+        for view in sqi.get_model("agl")().needs.views:
+            slide.features("texture", view)
+    start = time.process_time()
+    model = sqi.get_model("agl")().fit(slides, sqi.Plan(device="cpu", progress=False))
+    seconds = time.process_time() - start
+    mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"auxiliary": len(model.genes) - PRIMARY, "rows": sum(map(len, slides)), "seconds": seconds, "peak_mib": mib}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--sets", nargs="+", default=["her2st", "mob", "mouse_brain"])
     parser.add_argument("--spots", nargs="+", type=int, default=[80, 200, 0])
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--cost", action="store_true")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--csv", type=Path, default=None)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.cost:
+        found = {name: round(value) for name, value in cost(args.data).items()}
+        print(found)
+        if args.json:
+            figures = json.loads(args.json.read_text()) | {"auxiliary genes, cost": found}
+            args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        return
     kept = []
     for name in args.sets:
         table = pd.concat(tables(name, args.data, args.spots, args.draws), ignore_index=True)

@@ -440,3 +440,6 @@ def test_the_page_on_auxiliary_genes_quotes_its_benchmark():
             cells = [f"{place(row['pearson'])} ({place(row['given depth'])})" for row in of.values()]
             cells += [spanned(*(of[way][k] for k in ("gain", "low", "high")), "+") for way in ("all", "learned")]
             assert f"| {named[name]}, {spots or 'all'} | {' | '.join(cells)} |" in page
+    cost = FIGURES["auxiliary genes, cost"]
+    said = "All {auxiliary:,} other genes of C3 to C5 ({rows} spots) as auxiliary ones take {seconds} ".format(**cost)
+    assert said in page and f"{cost['peak_mib']:,} MiB at most" in page
