@@ -168,7 +168,7 @@ class Model(Predictor):
         ours="Frozen features, gradient descent inside, a constant normalizer, three parts of rows, the scale.",
         limits=(
             "No gain is promised: see history['control']. Auxiliary genes beyond the cut-off shrink to their mean. Its "
-            "defaults are first choices; with them the learned cut-off was nowhere better than all auxiliary genes."
+            "defaults are first choices; the learned cut-off was nowhere clearly better than taking all genes."
         ),
         uncertainty="Standard deviation per gene: the error on left-out training data, the same in all rows.",
     )
