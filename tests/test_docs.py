@@ -6,11 +6,9 @@ import re
 import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
-
-DOCS = Path(__file__).parent.parent / "docs"
+from documents import DOCS, PAGES, blocks_of
 
 
 @pytest.fixture
@@ -153,15 +151,6 @@ def test_the_page_on_encoders_has_the_cards():
         assert row[7].startswith(card.source or "no weights") and ("pickle" in row[7]) == ("pickle" in card.note)
 
 
-WRITTEN = ("_build", "generated", "models", "tutorials")  # by a build of the documentation, so there or not
-PAGES = [page for page in sorted(DOCS.rglob("*.md")) if page.relative_to(DOCS).parts[0] not in WRITTEN]
-PAGES.append(DOCS.parent / "README.md")
-
-
-def blocks_of(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-
-
 def wrong_calls(code: str) -> list[str]:
     """Names below `sqi` that are not there, and arguments that what they name does not take."""
     import ast
@@ -189,7 +178,9 @@ def wrong_calls(code: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS.parent)))
+@pytest.mark.parametrize(
+    "page", [*PAGES, DOCS.parent / "README.md"], ids=lambda page: str(page.relative_to(DOCS.parent))
+)
 def test_names_and_arguments_in_the_blocks_of_pages_are_there(page):
     assert [wrong for block in blocks_of(page) for wrong in wrong_calls(block)] == []
 

@@ -7,7 +7,6 @@ tests of their own, which use the defaults and real files. What needs weights, o
 from __future__ import annotations
 
 import gzip
-import re
 import shutil
 from pathlib import Path
 
@@ -15,11 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from defaults import with_defaults
+from documents import DOCS, PAGES, blocks_of
 from quick_zarr import *  # noqa: F403
 
 import sq_imputer as sqi
 
-DOCS = Path(__file__).parent.parent / "docs"
 ELSEWHERE = {
     "howto/own_data.md": "tests/test_own_data.py",
     "extending.md": "tests/test_docs.py",
@@ -39,13 +38,7 @@ NOT_RUN = {  # number of the block on its page, and why
 }
 
 
-def blocks_of(page: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
-
-
-PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if "_build" not in path.parts)
-WRITTEN = ("generated/", "models/")  # by a build of the documentation, so there or not; tests/test_docs.py reads these
-PAGES = [page for page in PAGES if not page.startswith(WRITTEN) and blocks_of(page) and page not in ELSEWHERE]
+WITH_BLOCKS = [str(page.relative_to(DOCS)) for page in PAGES if blocks_of(page)]  # those of models: tests/test_docs.py
 
 
 @pytest.fixture(scope="module")
@@ -134,13 +127,13 @@ TOY = {  # genes that toy tissue has, and crops of few pixels
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in WITH_BLOCKS if page not in ELSEWHERE])
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of tissue as small as this, and of models that want a GPU
 @pytest.mark.usefixtures("small_models")
 def test_the_blocks_of_a_page_run_in_order(page, tissue, tmp_path, monkeypatch):
     monkeypatch.chdir(shutil.copytree(tissue, tmp_path / "here"))
     there = given(page, Path())
-    for number, block in enumerate(blocks_of(page)):
+    for number, block in enumerate(blocks_of(DOCS / page)):
         for name, other in TOY.get(page, {}).items():
             block = block.replace(name, other)
         code = compile(block, f"{page}, block {number}", "exec")
@@ -149,5 +142,5 @@ def test_the_blocks_of_a_page_run_in_order(page, tissue, tmp_path, monkeypatch):
 
 
 def test_what_is_not_run_is_there():
-    assert all(len(blocks_of(page)) > number for page, number in NOT_RUN)
+    assert all(len(blocks_of(DOCS / page)) > number for page, number in NOT_RUN)
     assert all((DOCS / page).exists() and (DOCS.parent / where).exists() for page, where in ELSEWHERE.items())

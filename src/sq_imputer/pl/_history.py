@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sq_imputer.errors import BadInput, MissingKey
+from sq_imputer.pl._skill import COLORS
 from sq_imputer.section.keys import verb
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from sq_imputer.predictor.base import Predictor
 
-LOSSES = {"train": "#0072B2", "validation": "#D55E00"}
+LOSSES = dict(zip(("train", "validation"), COLORS, strict=False))
 
 
 @verb
@@ -77,12 +78,12 @@ def _losses(ax: Axes, kept: dict) -> None:
 
 
 def _cutoff(ax: Axes, kept: dict) -> None:
-    ax.plot(kept["cutoff"], color="#0072B2", marker="." if len(kept["cutoff"]) == 1 else None)
+    ax.plot(kept["cutoff"], color=COLORS[0], marker="." if len(kept["cutoff"]) == 1 else None)
     ax.set(xlabel="epoch", ylabel="share of the ranking", ylim=(0, 1.02), title="cut-off")
 
 
 def _control(ax: Axes, kept: dict) -> None:
-    ax.bar(list(kept["control"]), list(kept["control"].values()), color="#56B4E9", width=0.6)
+    ax.bar(list(kept["control"]), list(kept["control"].values()), color=COLORS[5], width=0.6)
     ax.axhline(0, color="0.8", linewidth=0.8)
     ax.set(xlabel="auxiliary genes", ylabel="mean correlation on left-out rows", title="primary genes")
 

@@ -86,7 +86,7 @@ class Place:
         check_layer_name(self.layer, () if table is None else records(table))
         if table is None:
             return None
-        ours, regions = bool(records(table)), read.regions_of(table)
+        ours, regions = bool(records(table)), read.regions_of(table.uns)
         same = regions == targets.regions and list(table.obs_names) == targets.names
         if not ours or (not same and not self.overwrite):
             found = f"{table.n_obs} predicted rows of {listed(regions)}" if ours else "what sq_imputer did not write"

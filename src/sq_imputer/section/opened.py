@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import MissingKey, listed
+from sq_imputer.section.read import regions_of
 from sq_imputer.store.commit import KINDS
 from sq_imputer.store.stream import open_lazily
 from sq_imputer.untrusted import check_store
@@ -36,10 +37,9 @@ def open_for(path: str | Path, keys: Mapping, sections=None) -> SpatialData:
     named = {asked}
     for table in there["tables"]:
         known = _uns_of(path / "tables" / table)
-        region = known.get("spatialdata_attrs", {}).get("region", [])
         predicted = set(known.get("sq_imputer", {})) - {"embeddings"}
         if not (asked and predicted and table != keys.get("table_key")):
-            named |= {region} if isinstance(region, str) else set(region)
+            named |= set(regions_of(known))
     every = sections is not None or named == {None}
     shapes = [name for name in there["shapes"] if every or name in named]
     return open_some(path, [*there["images"], *there["labels"], *shapes, *there["tables"]])

@@ -6,6 +6,7 @@ Coordinates are edge-based, as in spatialdata: pixel `i` covers `[i, i + 1)`.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,12 +63,12 @@ def annotated(sdata: SpatialData, table_key: str | None) -> list[str]:
     """Names of the shapes and labels that a table annotates."""
     if table_key is None or table_key not in sdata.tables:
         return []
-    return [name for name in regions_of(sdata.tables[table_key]) if name in sdata.shapes or name in sdata.labels]
+    return [name for name in regions_of(sdata.tables[table_key].uns) if name in sdata.shapes or name in sdata.labels]
 
 
-def regions_of(table: AnnData) -> list[str]:
-    """Names of the elements that a table says it annotates."""
-    region = table.uns.get("spatialdata_attrs", {}).get("region", [])
+def regions_of(uns: Mapping) -> list[str]:
+    """Names of the elements that a table says it annotates, by its `uns`."""
+    region = uns.get("spatialdata_attrs", {}).get("region", [])
     return [region] if isinstance(region, str) else list(region)
 
 
@@ -83,7 +84,7 @@ def check_table_key(sdata: SpatialData, table_key: str | None) -> None:
             f"no table '{table_key}'; sdata has {listed(sdata.tables)}. Pass table_key= one of these, or None for a "
             "section that was not measured."
         )
-    regions = regions_of(sdata.tables[table_key])
+    regions = regions_of(sdata.tables[table_key].uns)
     if regions and not any(name in sdata for name in regions):
         raise MissingKey(
             f"table '{table_key}' annotates {listed(regions)}, which sdata does not have; its shapes and labels are "
