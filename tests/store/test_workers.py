@@ -139,10 +139,7 @@ def test_a_worker_without_the_folder_says_so(tmp_path):
 def test_what_is_not_seen_here_is_said(client, tmp_path, monkeypatch):
     monkeypatch.setattr("sq_imputer.store.workers.PATIENCE_S", (0.0,))
     monkeypatch.setattr("sq_imputer.store.workers.read_shard", lambda path, rows: None)
-    shards = Workers(client).shards("a", _double, [(tmp_path / "a.shard", np.arange(2))])
+    twice = lambda rows: {"twice": 2 * rows}  # noqa: E731  made here, so that it travels as a value
+    shards = Workers(client).shards("a", twice, [(tmp_path / "a.shard", np.arange(2))])
     with pytest.raises(sqi.StoreError, match="a.shard', which is not to be seen here"):
         next(shards)
-
-
-def _double(rows):
-    return {"twice": 2 * rows}
