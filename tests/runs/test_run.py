@@ -5,14 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import signal
-import time
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import spatialdata
 import torch
-from fixtures_of_verbs import Spy, registered_spy
+from fixtures_of_verbs import Spy
+from killed import predict_slowly
 
 import sq_imputer as sqi
 from sq_imputer.encoders import texture
@@ -303,22 +303,6 @@ def test_a_result_that_cannot_be_written_is_not_computed_again(stored, spy, how,
     monkeypatch.setattr(sqi.Predictor, "fit", lambda *_: computed.append("fit"))
     sqi.tl.predict(spatialdata.read_zarr(stored.path), model, resume=True, **how[model])
     assert not computed
-
-
-def predict_slowly(path, how, begun) -> None:
-    """For an interpreter of its own: a run, which says when some of its shards are there and is then held up."""
-    journal.ROWS, dense.STRIDES = 4, dense.STRIDES[:1]  # as `small_shards` has it
-    registered_spy()
-    replace = Journal._replace
-
-    def noted(self, path, content):
-        replace(self, path, content)
-        if path.name.endswith("00002.shard"):
-            begun.set()
-            time.sleep(600)
-
-    Journal._replace = noted
-    sqi.tl.predict(spatialdata.read_zarr(path), "spy", resume=True, **how)
 
 
 def test_a_process_that_is_killed_goes_on(stored, how, whole):
