@@ -10,8 +10,9 @@ chosen on the training sections of each case: of the 1000 highest that are detec
 the most variable. Nothing is tuned on a test section: every model runs with its defaults. "genes" is the agreement of
 the gene-gene correlations of predicted and measured, mean over cases. Means are scored, so that fits which size the
 standard deviation are left out. `stem` wants a GPU: on a core a case takes ten minutes; with `--parts` every model of a
-case is kept as it ends and is not run again. With `--cases` some of the cases are run; with `--epochs` all models are trained for so many, and nothing is held out to stop
-early, which takes a third of the time: a quick look. Figures go under a name that says either.
+case is kept as it ends and is not run again. With `--cases` some of the cases are run; with `--epochs` all models are
+trained for so many, and nothing is held out to stop early, which takes a third of the time: a quick look. Figures go
+under a name that says either.
 
 `dkan` is told by gene sets, GO's biological processes and Hallmarks (of the human, also for mice: names but for case),
 in the folder "genes" of the data. "dkan permuted" is told the same of other genes of the panel, "dkan lexical" how

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -119,6 +120,28 @@ def test_an_error_of_a_worker_is_that_of_the_run(client, tmp_path):
 
     with pytest.raises(sqi.BadInput, match="no such color in 2 rows"):
         next(Workers(client).shards("a", fails, [(tmp_path / "a.shard", np.arange(2))]))
+
+
+def twice(rows):
+    return {"twice": 2 * rows}
+
+
+def test_what_a_worker_cannot_import_is_an_error_and_is_not_waited_for(client, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "only_here", ModuleType("only_here"))
+    sys.modules["only_here"].twice = twice
+    monkeypatch.setattr(twice, "__module__", "only_here")
+    with pytest.raises(sqi.BadInput, match="No module named 'only_here'.*must lie in a package that is installed"):
+        next(Workers(client).shards("a", twice, [(tmp_path / "a.shard", np.arange(2))]))
+
+
+@pytest.mark.parametrize(("version", "said"), [(None, "has no sq_imputer"), ("0.0.1", "has sq_imputer 0.0.1")])
+def test_workers_of_another_environment_are_refused(client, monkeypatch, version, said):
+    found = client.get_versions(check=False, packages=["sq_imputer"])
+    worker = next(iter(found["workers"]))
+    found["workers"][worker]["packages"]["sq_imputer"] = version
+    monkeypatch.setattr(client, "get_versions", lambda **how: found)
+    with pytest.raises(sqi.BadInput, match=f"worker {worker} {said}, and here is .*Start workers in"):
+        Workers(client)
 
 
 def test_what_is_no_client_is_refused_before_anything_runs(section):

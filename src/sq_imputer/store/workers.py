@@ -36,11 +36,12 @@ class Workers:
     Raises
     ------
     BadInput
-        If it is none.
+        If it is none, or if a worker has not the version of sq_imputer that is here.
     """
 
     def __init__(self, client: Client) -> None:
         self.client = check_client(client)
+        _check_versions(self.client)
 
     def shards(
         self, name: str, compute: Callable[[np.ndarray], Parts], left: Sequence[tuple[Path, np.ndarray]]
@@ -58,16 +59,19 @@ class Workers:
 
         Raises
         ------
+        BadInput
+            If a worker cannot import what `compute` is made of.
         OutOfMemory
             If several workers were lost over one shard.
         StoreError
             If a worker cannot write, or what it wrote is not to be seen here.
         """
+        import cloudpickle
         from distributed import KilledWorker, as_completed
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sending large graph")  # it is sent once
-            held = self.client.submit(_as_it_is, compute, pure=False)
+            held = self.client.submit(_loaded, cloudpickle.dumps(compute), pure=False)
         paths, rows = zip(*left, strict=True)
         futures = self.client.map(_write_shard, paths, rows, compute=held, pure=False)
         of = dict(zip(futures, left, strict=True))
@@ -104,8 +108,30 @@ def check_client(client) -> Client:
     return client
 
 
-def _as_it_is(compute):
-    return compute
+def _check_versions(client: Client) -> None:
+    """Refuse workers that would compute something else, or end at once and be waited for."""
+    found = client.get_versions(check=False, packages=["sq_imputer"])
+    here = found["client"]["packages"]["sq_imputer"]
+    for name, one in found["workers"].items():
+        there = one["packages"].get("sq_imputer")
+        if there != here:
+            raise BadInput(
+                f"worker {name} has {f'sq_imputer {there}' if there else 'no sq_imputer'}, and here is {here}. Start "
+                "workers in an environment with the same version."
+            )
+
+
+def _loaded(pickled: bytes) -> Callable[[np.ndarray], Parts]:
+    """What computes shards. A worker that unpacks it as the argument of a task ends where a module is missing."""
+    import cloudpickle
+
+    try:
+        return cloudpickle.loads(pickled)
+    except (ImportError, AttributeError) as error:
+        raise BadInput(
+            f"a worker cannot load what it is to compute: {error}. A model or encoder of your own must lie in a "
+            "package that is installed where workers run, or in the script that is run."
+        ) from None
 
 
 def _write_shard(path: Path, rows: np.ndarray, compute: Callable[[np.ndarray], Parts]) -> None:
