@@ -1,14 +1,15 @@
-"""What comes after predicting, with a million cells: `tl.domains`, `tl.agreement`, `pl.compare`; time and memory.
+"""What comes after predicting, with a million cells: `tl.domains`, `tl.agreement`, `tl.score`, `pl.compare`.
 
-    python benchmarks/verbs_at_scale.py [--rows 100000 1000000] [--genes 300] [--only kmeans leiden agreement compare]
-        [--out FOLDER] [--json benchmarks/figures.json]
+    python benchmarks/verbs_at_scale.py [--rows 100000 1000000] [--genes 300] [--out FOLDER]
+        [--only kmeans leiden agreement score compare] [--json benchmarks/figures.json]
 
 Cells at 5,000 per mm² on a picture of toy tissue at 2 µm per pixel. A result table as `tl.predict` writes it is made by
 hand and put into a store: eight regions, each with its own genes, the measured and the predicted of which are noisy,
 and features of texture that know the regions worse. The domains asked for are eight; `leiden` is asked for a
-resolution. Every figure is of a process of its own, which opens the store as a prediction of so many cells is left, its
-matrices on the disk: wall and CPU seconds of the call, the most memory that the process ever held, and beside it what
-was held before the call. ARI is that of the domains and the planted regions.
+resolution. Scores are without baselines, against counts of the same genes in a table beside. Every figure is of a
+process of its own, which opens the store as a prediction of so many cells is left, its matrices on the disk: wall and
+CPU seconds of the call, the most memory that the process ever held, and beside it what was held before the call. ARI is
+that of the domains and the planted regions.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 PER_MM2, MPP, REGIONS, CHUNK_ROWS = 5000.0, 2.0, 8, 512
-VERBS = ("kmeans", "leiden", "agreement", "compare")
+VERBS = ("kmeans", "leiden", "agreement", "score", "compare")
 AGAIN = [sys.executable, __file__]  # in a process of its own
 
 
@@ -50,6 +51,21 @@ def drawn(regions: np.ndarray, n_columns: int, noise: float, seed: int):
 
     rows = da.from_array(regions, chunks=CHUNK_ROWS)
     return rows.map_blocks(some, new_axis=1, chunks=(rows.chunks[0], n_columns), dtype=np.float32)
+
+
+def counted(regions: np.ndarray, genes: list[str], instances):
+    """Counts of cells, sparse, one in five of them above 0, by region."""
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix, vstack
+    from spatialdata.models import TableModel
+
+    means, rng = np.random.default_rng(4).uniform(0, 0.5, (REGIONS, len(genes))), np.random.default_rng(5)
+    rows = [csr_matrix(rng.poisson(means[part]).astype(np.float32)) for part in np.array_split(regions, 100)]
+    obs = {"region": "cells", "cell": instances}
+    table = AnnData(vstack(rows).tocsr(), obs=obs)
+    table.var_names, table.obs_names = genes, instances.astype(str)
+    table.obs["region"] = table.obs["region"].astype("category")
+    return TableModel.parse(table, region="cells", region_key="region", instance_key="cell")
 
 
 def made(n: int, n_genes: int, folder: Path) -> None:
@@ -93,7 +109,8 @@ def made(n: int, n_genes: int, folder: Path) -> None:
     table.obs["planted"] = regions.astype(str)
     params = {"method": "kmeans", "n_domains": REGIONS, "layer": "ridge", "use": "prediction"}
     table.uns["planted"] = {"params": params}
-    whole = SpatialData(images={"he": image}, shapes={"cells": cells}, tables={"imputed": table})
+    tables = {"imputed": table, "counts": counted(regions, list(table.var_names), cells.index)}
+    whole = SpatialData(images={"he": image}, shapes={"cells": cells}, tables=tables)
     whole.write(folder / "cells.zarr")
     np.save(folder / "regions.npy", regions)
 
@@ -107,6 +124,8 @@ def call(verb: str, sdata, out: Path | None) -> None:
         sqi.tl.domains(sdata, resolution=0.1)
     elif verb == "agreement":
         sqi.tl.agreement(sdata, domain="planted", n_random=10)
+    elif verb == "score":
+        sqi.tl.score(sdata, baselines=False, table_key="counts", mpp=MPP)
     else:
         axes = sqi.pl.compare(sdata, ["GENE0"], layer="ridge")
         axes[0, 0].figure.savefig("/dev/null" if out is None else out / "compare.png", dpi=100, format="png")
@@ -126,7 +145,9 @@ def one(verb: str, folder: Path, out: Path | None) -> None:
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    sdata = sqi.io.read_zarr(folder / "cells.zarr", elements=["he", "cells", "imputed"])
+    sdata = sqi.io.read_zarr(
+        folder / "cells.zarr", elements=["he", "cells", "imputed", *["counts"] * (verb == "score")]
+    )
     before, wall, cpu = memory_mb("VmRSS"), time.perf_counter(), time.process_time()
     call(verb, sdata, out)
     found = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
