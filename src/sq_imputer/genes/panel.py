@@ -73,7 +73,7 @@ def choose_genes(slides: Sequence, n_genes: int = 250, *, candidates: int = 1000
         Size of the panel. Where fewer qualify, as in sparse bins and cells, the most often detected of the other genes
         are taken too, down to those in `LEAST_ROWS` rows; a warning says so, and how many there are if still too few.
     candidates
-        How many of the highest genes are considered.
+        How many of the highest genes are considered; as many as `n_genes` where that is more.
     detected
         Smallest share of rows in which a gene must have a count.
     """
@@ -95,7 +95,7 @@ def choose_genes(slides: Sequence, n_genes: int = 250, *, candidates: int = 1000
         found += detected_in
         n_rows += n_measured
     eligible = _detected(found, n_rows, n_genes, detected)
-    highest = eligible[np.argsort(-total[eligible], kind="stable")][:candidates]
+    highest = eligible[np.argsort(-total[eligible], kind="stable")][: max(candidates, n_genes)]
     return [shared[i] for i in highest[np.argsort(-spread[highest], kind="stable")][:n_genes]]
 
 
