@@ -86,6 +86,15 @@ def test_the_seed_decides_and_torch_is_left_alone(model):
     )
 
 
+def test_the_number_of_threads_changes_no_bit(model):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3 if before == 2 else 2)
+    try:
+        assert LanguageModel.train(TEXTS, steps=120, lr=1e-2, **FEW).sha256 == model.sha256
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_folder_gives_back_the_same_model_frozen(model, tmp_path):
     model.save(tmp_path / "lm")
     found = LanguageModel.load(tmp_path / "lm")

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sq_imputer.device import one_thread
 from sq_imputer.errors import BadInput, MissingKey, check_number
 from sq_imputer.nn.transformer import Block
 from sq_imputer.progress import track
@@ -237,14 +238,8 @@ class LanguageModel:
         for _ in track(range(steps), "training a language model", steps, shown=progress):
             starts = rng.integers(0, len(stream) - context - 1, size=batch_size)
             ids = torch.stack([stream[start : start + context + 1] for start in starts])
-            with torch.enable_grad():
-                loss = net_loss(net, ids)
-                optimizer.zero_grad()
-                loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
+            losses.append(_step(net, ids, optimizer))
             rate.step()
-            losses.append(loss.item())
         last = float(np.mean(losses[-max(1, steps // 10) :]))
         return cls(vocabulary, net, {"texts": len(texts), "tokens": len(stream), "loss": last, "seed": seed})
 
@@ -315,6 +310,17 @@ def net_loss(net: Language, ids_BT: Tensor) -> Tensor:
     """Mean cross-entropy of every token but the first, told from those before it."""
     hidden = net(net.table[ids_BT[:, :-1]])
     return nn.functional.cross_entropy((hidden @ net.table.T).flatten(0, 1), ids_BT[:, 1:].flatten())
+
+
+def _step(net: Language, ids_BT: Tensor, optimizer: torch.optim.Optimizer) -> float:
+    """Learn from some stretches; the loss before that."""
+    with torch.enable_grad(), one_thread():  # sums of several threads differ in the last bits, and the hash with them
+        loss = net_loss(net, ids_BT)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+    return loss.item()
 
 
 def _rate(step: int, steps: int) -> float:
