@@ -16,9 +16,10 @@ under a name that says either.
 
 `dkan` is told by gene sets, GO's biological processes and Hallmarks (of the human, also for mice: names but for case),
 in the folder "genes" of the data. "dkan permuted" is told the same of other genes of the panel, "dkan lexical" how
-genes are spelled, "dkan learned" nothing, and "dkan vector" is the published form, in which a spot is one key. `comtip`
-is told by the same gene sets; its head is scored, as genes of the panel are measured. "triplex no neighbors" does not
-see the tiles around a spot, "triplex no slide" not the other rows of the section ("bg_triplex no slide", ... as well).
+genes are spelled, "dkan both" the sets and that, "dkan learned" nothing, and "dkan vector" is the published form, in
+which a spot is one key. `comtip` is told by the same gene sets; its head is scored, as genes of the panel are measured.
+"triplex no neighbors" does not see the tiles around a spot, "triplex no slide" not the other rows of the section
+("bg_triplex no slide", ... as well).
 """
 
 from __future__ import annotations
@@ -63,7 +64,11 @@ def of_dkan(how: str, told: GeneKnowledge, panel: list[str]) -> sqi.Predictor:
     model = sqi.get_model("dkan")
     if how == "learned":
         return model(model.Config(gene_vectors="learned"))
-    told = {"permuted": told.only(panel).permuted(), "lexical": GeneKnowledge.lexical(panel)}.get(how, told)
+    if how == "permuted":
+        told = told.only(panel).permuted()
+    elif how in ("lexical", "both"):
+        spelled = GeneKnowledge.lexical(panel)
+        told = spelled if how == "lexical" else GeneKnowledge.concat([told, spelled])
     return model(model.Config(kv="vector") if how == "vector" else model.Config(), told)
 
 

@@ -274,10 +274,11 @@ AROUND = {
     "triplex no slide": "`triplex` without the section",
     "bg_triplex": "`bg_triplex`",
     "dkan": "`dkan`, told of gene sets",
-    "dkan permuted": "`dkan`, told the gene sets of other genes",
-    "dkan lexical": "`dkan`, told how genes are spelled",
+    "dkan permuted": "`dkan`, told the gene sets of other genes of the panel (permuted)",
+    "dkan lexical": "`dkan`, told how genes are spelled (lexical)",
+    "dkan both": "`dkan`, told of gene sets and of how genes are spelled",
     "dkan learned": "`dkan`, told nothing (vectors that are learned)",
-    "dkan vector": '`dkan`, `kv="vector"`',
+    "dkan vector": "`dkan`, told of gene sets, the spot as one key (the published form)",
 }
 
 
