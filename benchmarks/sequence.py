@@ -13,17 +13,21 @@ has. `normed` is the published predictor, which brings every position to one siz
 of 1- to 5-mers and a convolutional network that is the same without masks.
 
 `atac`: log(1 + cuts) of ATAC-seq in 50 bp of yeast, chromosomes left out. A window of 1,260 bp tells the 20 bins in
-its middle; beside the same network without masks, a ridge on the 256 bp around a bin, and the share of G and C there.
+its middle; beside the same network without masks, a ridge on the 256 bp around a bin, and the share of G and C
+there. `not leveled` reads a mask as it is, which is a tenth of every base.
 Models learn of all bins, the ridge of 40,000; all are asked for the same 4,000. Then motifs: how often a base of a
 known motif is among the tenth of the bases with the highest masks, over how often it is when the masks of every window
-are rolled by a random number of bases.
+are rolled by a random number of bases; and over how often it is for words of the same letters in other orders, as what
+is kept may follow composition alone.
 
 `speed`: forward and backward of one window by one block of the scan, in a process of its own, at the published width
 (128) and that of the defaults (32), against the recurrence step by step on a shorter sequence.
 
-Seconds are of the processor, with one thread. Settings of `mpra` and `atac` are first choices: none was changed after
-a tested part was seen. Those of `motif` were found on other draws of such windows. The penalty of ridge is chosen on a
-part of the training families or chromosomes.
+Seconds are of the processor, with one thread. Settings of `mpra` are first choices: none was changed after a tested
+part was seen; nor were those of the first two rows of `atac` and of `not leveled`. What came after these had been seen
+(leveled masks, 12 passes, a running mean of the weights, warming up, the weight of the divergence) was chosen on the
+chromosomes for choices, mostly with two chromosomes to learn from. Settings of `motif` were found on other draws of
+such windows. The penalty of ridge is chosen on a part of the training families or chromosomes.
 """
 
 from __future__ import annotations
@@ -83,7 +87,15 @@ ATAC = {
     "batch_size": 16,
     "epochs": 4,
 }
-ATAC_MODELS = {"the same without masks": {}, "the same without masks, 8 passes": {"epochs": 8}, "seq2exp": {}}
+MEAN = {"ema": 0.998}  # of atac: a running mean of the weights
+ATAC_MODELS = {
+    "the same without masks": {},
+    "the same without masks, 8 passes": {"epochs": 8},
+    "the same without masks, 12 passes": {**MEAN, "epochs": 12},
+    "the same without masks, 12 passes, warmed up": {**MEAN, "epochs": 12, "warmup": 200},
+    "seq2exp, not leveled": {"leveled": False},
+    "seq2exp": {**MEAN, "epochs": 8, "kl_weight": 1e-4},
+}
 TESTED = ("chrII", "chrVII", "chrXI", "chrXVI")  # of atac
 CHOSEN_ON = ("chrV", "chrXIII")  # of atac: settings, and the penalty of ridge
 
@@ -378,14 +390,22 @@ def draw_locus(path: Path, model, windows, letters: list[str], table: pd.DataFra
     about = pd.DataFrame({"chrom": chrom, "tss": own.cut.tss, "strand": ".", "y": 0.0}, index=[gene])
     shown = {"tracks": {"ATAC cuts, not shown to the model": {chrom: cuts}}, "length": ATAC["length"]}
     measured = sqi.GeneWindows.from_table(about, {chrom: yeast[chrom]}, target="y", **shown)
-    ax = sqi.pl.regulatory_map(sdata, gene, windows=measured)
-    start = int(own.cut.tss[0]) - ATAC["length"] // 2
-    for name, pattern in MOTIFS.items():
-        for a, b in sites_of(pattern, letters[row]):
-            ax.plot([start + a, start + b], [0.93, 0.93], color="#CC79A7", linewidth=3, solid_capstyle="butt")
-            ax.annotate(name, (start + (a + b) / 2, 0.95), ha="center", fontsize="x-small")
-    ax.figure.savefig(path, dpi=110)
-    plt.close(ax.figure)
+    fig, (above, ax) = plt.subplots(2, 1, figsize=(9, 4.4), height_ratios=(1, 2), sharex=True, layout="constrained")
+    sqi.pl.regulatory_map(sdata, gene, windows=measured, ax=ax)
+    draw_sites(above, letters[row], int(own.cut.tss[0]) - ATAC["length"] // 2)
+    fig.savefig(path, dpi=110)
+    plt.close(fig)
+
+
+def draw_sites(ax, letters: str, start: int) -> None:
+    """Where the known motifs are, each in a row of its own."""
+    for row, pattern in enumerate(MOTIFS.values()):
+        spans = [(start + a, b - a) for a, b in sites_of(pattern, letters)]
+        ax.broken_barh(spans, (row - 0.4, 0.8), color="#CC79A7")
+    ax.set(yticks=range(len(MOTIFS)), yticklabels=list(MOTIFS), ylim=(len(MOTIFS) - 0.5, -0.5))
+    ax.hlines(range(len(MOTIFS)), *ax.get_xlim(), color="0.9", linewidth=0.6, zorder=0)
+    ax.spines[["top", "right", "bottom", "left"]].set_visible(False)
+    ax.tick_params(length=0, labelbottom=False, labelsize="small")
 
 
 def sites_of(pattern: str, letters: str) -> list[tuple[int, int]]:
@@ -396,7 +416,7 @@ def sites_of(pattern: str, letters: str) -> list[tuple[int, int]]:
 
 
 def enrichment(masks: np.ndarray, letters: list[str], share: float = 0.1, draws: int = 100) -> dict:
-    """By motif: its sites, the share of their bases that is kept, over that by rolled masks, and the p of that."""
+    """By motif: its sites, the share of their bases that is kept, over that by rolled masks and its p, over others."""
     whole = [k for k, one in enumerate(letters) if len(one) == masks.shape[1]]
     masks, letters = masks[whole], [letters[k] for k in whole]
     kept = masks >= np.quantile(masks, 1 - share, axis=1, keepdims=True)
@@ -406,14 +426,31 @@ def enrichment(masks: np.ndarray, letters: list[str], share: float = 0.1, draws:
         by = rng.integers(20, length - 20, len(kept))
         rolled.append(kept[np.arange(len(kept))[:, None], (np.arange(length) - by[:, None]) % length])
     for name, pattern in MOTIFS.items():
-        inside, sites = np.zeros(kept.shape, dtype=bool), 0
-        for k, one in enumerate(letters):
-            for a, b in sites_of(pattern, one):
-                inside[k, a:b], sites = True, sites + 1
+        inside, sites = bases_of(pattern, letters, length)
         own, null = kept[inside].mean(), np.array([one[inside].mean() for one in rolled])
         p = (1 + (null >= own).sum()) / (1 + draws)
         found[name] = {"sites": sites, "kept": float(own), "over rolled": float(own / null.mean()), "p": float(p)}
+        others = [kept[bases_of(word, letters, length)[0]].mean() for word in shuffled(pattern)]
+        if others:
+            found[name]["over shuffled"] = float(own / np.mean(others))
     return found
+
+
+def bases_of(pattern: str, letters: list[str], length: int) -> tuple[np.ndarray, int]:
+    """Which bases of windows a motif takes, and how many sites it has."""
+    inside, sites = np.zeros((len(letters), length), dtype=bool), 0
+    for k, one in enumerate(letters):
+        for a, b in sites_of(pattern, one):
+            inside[k, a:b], sites = True, sites + 1
+    return inside, sites
+
+
+def shuffled(pattern: str, words: int = 10) -> list[str]:
+    """Motifs of the same letters in other orders, around the same gap."""
+    first, gap, last = re.fullmatch(r"([ACGT]+)(\[ACGT\]\{6\})?([ACGT]*)", pattern).groups("")
+    rng, letters = np.random.default_rng(0), list(first + last)
+    drawn = ("".join(rng.permutation(letters)) for _ in range(words))
+    return sorted({word[: len(first)] + gap + word[len(first) :] for word in drawn} - {pattern})
 
 
 # Cost -------------------------------------------------------------------------------------------------------

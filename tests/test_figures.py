@@ -374,7 +374,8 @@ def test_the_page_on_genes_quotes_what_is_read_from_dna():
             cells = (short(row[way]) if way in row else "–" for way in ("tested", "chosen on"))
             assert f"| {name} | {' | '.join(cells)} |" in page
     for name, row in found["atac"]["motifs"].items():
-        cells = f"{row['sites']:,} | {short(row['kept'])} | {row['over rolled']:.2f} | {short(row['p'])}"
+        other = f"{row['over shuffled']:.2f}" if "over shuffled" in row else "–"
+        cells = f"{row['sites']:,} | {short(row['kept'])} | {row['over rolled']:.2f} | {short(row['p'])} | {other}"
         assert f"| {name} | {cells} |" in page
     for name, row in found["speed"].items():
         times = f" {row['times the loop']:.1f}" if "times the loop" in row else ""

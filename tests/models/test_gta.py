@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from dataclasses import replace
 
 import anndata as ad
@@ -227,3 +228,26 @@ def test_11_vectors_of_genes_survive_a_store_and_are_knowledge_in_one_line(both,
     explained = bilinear.Model(views, knowledge).fit(tissue, PLAN).history["left_out_genes_r2"]
     dealt = bilinear.Model(views, knowledge.permuted(1)).fit(tissue, PLAN).history["left_out_genes_r2"]
     assert explained > 0.3 and dealt < 0.1
+
+
+@pytest.fixture(scope="module")
+def told(pickled_section, language) -> spatialdata.SpatialData:
+    """A toy section that has vectors of its genes, which are written about in three kinds."""
+    section = pickle.loads(pickled_section)
+    names = [str(name) for name in section.tables["table"].var_names]
+    y, chroms = np.arange(len(names)) % 3, [f"chr{k // 3 % 3}" for k in range(len(names))]
+    alone = GeneWindows.from_sequences(["N"] * len(names), y * 1.0, names=names, group=chroms)
+    windows = alone.with_texts({name: KINDS[k] for name, k in zip(names, y, strict=True)})
+    how = {"config": config(language=language, length=0, epochs=2), "n_folds": 3, "plan": PLAN}
+    sqi.tl.sequence_prior(section, windows, "gta", **how)
+    return section
+
+
+@pytest.mark.parametrize("name", ["bilinear", "comtip", "dkan"])
+def test_11_models_of_tissue_take_the_vectors_in_one_line(told, name) -> None:
+    model = sqi.get_model(name)
+    small = replace(model.Config.small(), epochs=1) if hasattr(model.Config, "epochs") else model.Config.small()
+    knowledge = GeneKnowledge.from_anndata(told.tables["table"], "X_gta")
+    fitted = sqi.tl.fit(told, name, knowledge=knowledge, config=small, plan=PLAN)
+    aligned = fitted.knowledge.aligned(fitted.genes, quiet=True)
+    assert aligned.known.all() and aligned.vectors.shape[1] == told.tables["table"].varm["X_gta"].shape[1]

@@ -79,6 +79,32 @@ def test_contexts_along_the_middle_are_told_by_their_own_bases_all_of_which_are_
         built(windows, along=True, promoter=22)
 
 
+@pytest.mark.parametrize("leveled", [True, False])
+def test_a_mask_at_its_prior_along_the_middle_is_read_as_if_there_were_none(toy, leveled):
+    """A tenth of every base, beside biases of their usual size, taught a predictor nothing."""
+    bins = [f"bin {k}" for k in range(4)]
+    values = np.random.default_rng(0).normal(size=(96, 4)).astype(np.float32)
+    model = built(replace(toy[0], genes=bins, expression=values), along=True, leveled=leveled)
+    batch = batch_of(model, toy[0])
+    whole = model.reader(model._seen(batch))[:, 56:80].unflatten(1, (4, 6)).mean(dim=2)
+    assert torch.allclose(model._read(batch, torch.full((8, 136), 0.1)), whole, atol=1e-5) == leveled
+    hard = Model(replace(model.config, variant="hard"))
+    hard.__dict__.update({name: value for name, value in model.__dict__.items() if name != "config"})
+    torch.testing.assert_close(hard._read(batch, torch.ones(8, 136)), whole)  # what is kept is read as it is
+
+
+def test_the_rate_of_learning_rises_in_the_first_steps(toy):
+    """Without norms, the full rate at once shrank all that a predictor of yeast says to a constant."""
+    model = built(toy[0], warmup=4, lr=0.8)
+    optimizer, seen = model.optimizer(), []
+    for _ in range(6):
+        model.loss(batch_of(model, toy[0]))["error"].backward()
+        optimizer.step()
+        seen.append(optimizer.param_groups[0]["lr"])
+    assert seen == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
+    assert built(toy[0]).optimizer().param_groups[0]["lr"] == SMALL.lr and Config.paper().warmup == 5000
+
+
 def test_packed_windows_of_a_predictor_that_sees_base_by_base_say_what_whole_ones_say(toy):
     model = built(toy[0], variant="hard")
     model.reader = torch.nn.Identity()

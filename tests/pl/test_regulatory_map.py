@@ -34,6 +34,14 @@ def test_bars_are_the_stretches_of_the_gene_and_add_up_to_their_masks(mapped):
     assert ax.get_xlim() == (0, 160) and any(text.get_text() == gene for text in ax.texts)
 
 
+def test_of_dna_alone_nothing_is_said_to_be_kept_by_tracks(mapped):
+    section, _, gene = mapped
+    table = section.tables["regulatory_map"]
+    table.X[:, table.var_names.get_loc("signal")] = 0
+    legend = sqi.pl.regulatory_map(section, gene).get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["added by the DNA"]
+
+
 def test_stretches_without_which_the_prediction_changes_are_marked(mapped):
     section, windows, gene = mapped
     obs = section.tables["regulatory_map"].obs

@@ -19,15 +19,18 @@ the sequence alone; the mask, the loss and its weight; the middle always kept, t
 middle; `variant="hard"` with masks of 0 and 1, shared networks and learned positions. `Config.paper()` has the
 published sizes.
 
-**Ours**: targets are standardized, windows are short enough for a CPU, the rate of learning is constant, tracks weigh
-alike unless told otherwise, unknown bases are never kept, and there is a standard deviation. The predictor has no
-norms: before each of its blocks the published one brings every position to one size, which undoes a soft mask, so that
-the masks follow the tracks and learn nothing of the sequence (`normed=True`; measured in `docs/concepts/genes.md`).
-Hard masks multiply what is read by a mask of 0 and 1 that passes on the gradient of the soft one: in the released code
-kept bases are packed but not multiplied, so that the prediction teaches the mask nothing. `packed=True` packs them, and
-multiplies. With `retrain_top=0.1` the generator is frozen once trained, and a fresh predictor learns on the tenth of
-the bases with the highest masks, as the paper's retrained variant does. Where tracks are raw, masks depend on their
-sequencing depth.
+**Ours**: targets are standardized, windows are short enough for a CPU, the rate of learning is constant but for
+`warmup` steps, tracks weigh alike unless told otherwise, unknown bases are never kept, and there is a standard
+deviation. The predictor has no norms: before each of its blocks the published one brings every position to one size,
+which undoes a soft mask, so that the masks follow the tracks and learn nothing of the sequence (`normed=True`; measured
+in `docs/concepts/genes.md`). Without norms, and without warming up, high rates may stop all learning in the first
+steps: pass `warmup`. With `along=True` no base is always kept: all that is read would be as small as the prior's mean,
+a tenth, beside the biases of the predictor. So what a soft mask lets through is divided by that mean (`leveled=False`:
+the mask alone). Hard masks multiply what is read by a mask of 0 and 1 that passes on the gradient of the soft one: in
+the released code kept bases are packed but not multiplied, so that the prediction teaches the mask nothing.
+`packed=True` packs them, and multiplies. With `retrain_top=0.1` the generator is frozen once trained, and a fresh
+predictor learns on the tenth of the bases with the highest masks, as the paper's retrained variant does. Where tracks
+are raw, masks depend on their sequencing depth.
 
 **Limits**: DNA is the same in all spots of a tissue: this predicts how genes differ, never how places do. With tracks a
 model that is trained too little reads the tracks alone.
@@ -53,6 +56,7 @@ from sq_imputer.nn.masks import COMBINATIONS, Betas
 from sq_imputer.nn.sequence import BACKBONES, Trunk, width_before
 from sq_imputer.predictor.base import Predictor
 from sq_imputer.predictor.registry import ModelCard
+from sq_imputer.predictor.steps import warmed
 from sq_imputer.ranges import one_of, within
 
 # B genes, L bases, T tracks, E further numbers, W width, G contexts
@@ -85,6 +89,9 @@ class Config:
         beside the sequence; shares of the tracks, and the signal at which each is undecided (alike, and 1, if empty).
     prior_mean, prior_strength, kl_weight
         Mean of the prior, which sets how many bases are kept; its first parameter; weight of the divergence.
+    leveled
+        Whether what a soft mask lets through is divided by the mean of the prior where contexts lie along the middle,
+        so that no base is always kept.
     smooth, standardize
         Error above which the loss is linear; whether targets are standardized.
     retrain_top
@@ -93,8 +100,9 @@ class Config:
         Masks that are drawn for the standard deviation.
     seed
         Of these masks.
-    lr, weight_decay, epochs, batch_size, validation
-        Training; `validation` is the share of genes held out to stop early, of whole chromosomes where there are some.
+    lr, warmup, weight_decay, epochs, batch_size, validation, ema
+        Training; `warmup` first steps have less than `lr`, `validation` is the share of genes held out to stop early,
+        of whole chromosomes where there are some, `ema` the decay of a mean of the weights that replaces them.
     calibration
         Parts of the training data left out in turn to measure the error, each a fit.
     """
@@ -120,55 +128,36 @@ class Config:
     prior_mean: float = within(0.1, above=0, below=1)
     prior_strength: float = within(10.0, above=0)
     kl_weight: float = within(0.01, 0)
+    leveled: bool = True
     smooth: float = within(1.0, above=0)
     standardize: bool = True
     retrain_top: float = within(0.0, 0, below=1)
     n_samples: int = within(8, 1)
     seed: int = within(0, 0)
     lr: float = within(2e-3, 0)
+    warmup: int = within(0, 0)
     weight_decay: float = within(1e-6, 0)
     epochs: int = within(30, 1)
     batch_size: int = within(32, 1)
     validation: float = within(0.1, 0, below=1)
+    ema: float = within(0.0, 0, below=1)
     calibration: int = within(3, 0, but=1)
 
     @classmethod
     def small(cls) -> Config:
         """For tests: short windows, and convolutions."""
-        return cls(
-            length=64,
-            promoter=16,
-            backbone="dilated",
-            width=16,
-            layers=(1, 3),
-            hidden=32,
-            n_samples=4,
-            lr=5e-3,
-            epochs=25,
-            batch_size=16,
-            validation=0.0,
-            calibration=2,
-        )
+        reading = {"length": 64, "promoter": 16, "backbone": "dilated", "width": 16, "layers": (1, 3), "hidden": 32}
+        return cls(**reading, n_samples=4, lr=5e-3, epochs=25, batch_size=16, validation=0.0, calibration=2)
 
     @classmethod
     def paper(cls, variant: str = "soft") -> Config:
         """Sizes and training as released for three tracks, H3K27ac, DNase and Hi-C; targets in log10(1 + CAGE)."""
         hard = {"tied": True, "positions": True, "packed": True, "least": 0.0, "track_scale": 1.0}
         hard |= {"variant": "hard", "prior_mean": 0.45, "prior_strength": 0.1}
-        return cls(
-            length=200_000,
-            promoter=2000,
-            width=128,
-            layers=(4, 4),
-            normed=True,
-            track_weights=(2.0, 2.0, 1.0),
-            track_against=(1.5, 0.2, 1.0),
-            standardize=False,
-            lr=5e-4,
-            epochs=27,  # 50,000 steps
-            batch_size=8,
-            **(hard if variant == "hard" else {}),
-        )
+        sizes = {"length": 200_000, "promoter": 2000, "width": 128, "layers": (4, 4), "batch_size": 8}
+        sizes |= {"track_weights": (2.0, 2.0, 1.0), "track_against": (1.5, 0.2, 1.0)}
+        sizes |= {"lr": 5e-4, "warmup": 5000, "epochs": 27, "standardize": False}  # 50,000 steps
+        return cls(normed=True, **sizes, **(hard if variant == "hard" else {}))
 
 
 class Model(Predictor):
@@ -209,6 +198,15 @@ class Model(Predictor):
     def needs(self) -> Needs:
         """The window; tracks and further numbers come along where there are some."""
         return Needs(sequence=self.config.length)
+
+    @property
+    def averaging(self) -> float:
+        """As the config has it."""
+        return self.config.ema
+
+    def optimizer(self):
+        """AdamW, whose rate rises at first."""
+        return warmed(super().optimizer(), self.config.warmup)
 
     def build(self) -> None:
         """Embeddings, generator, predictor and head."""
@@ -293,9 +291,8 @@ class Model(Predictor):
 
     def _scale(self) -> tuple[Tensor, Tensor]:
         """Shift and scale between targets and what the head says."""
-        if self.config.standardize:
-            return self.expression_mean, self.expression_std
-        return torch.zeros_like(self.expression_mean), torch.ones_like(self.expression_std)
+        mean, std = self.expression_mean, self.expression_std
+        return (mean, std) if self.config.standardize else (torch.zeros_like(mean), torch.ones_like(std))
 
     # Masks ----------------------------------------------------------------------------------------
 
@@ -344,7 +341,9 @@ class Model(Predictor):
     def _read(self, batch: Batch, mask_BL: Tensor) -> Tensor:
         """What the predictor makes of the middle of masked windows, `(B, 1, W)`, or of stretches of it."""
         reader = self.generator if self.reader is None else self.reader
-        c, x_BLW = self.config, self._seen(batch) * mask_BL[..., None]
+        c = self.config
+        leveled = c.along and c.leveled and c.variant == "soft" and not self.on_top
+        x_BLW = self._seen(batch) * (mask_BL / c.prior_mean if leveled else mask_BL)[..., None]
         middle = masks.center(c.length, c.promoter)
         if not c.packed:
             return reader(x_BLW)[:, middle].unflatten(1, (self.stretches, -1)).mean(dim=2)

@@ -77,7 +77,8 @@ def regulatory_map(
     values = {name: np.asarray(rows[:, name].X, dtype=float).ravel() for name in ("mask", "mask_std", "dna", "signal")}
     for name in LABELS:  # where the sequence takes from the mask, the bar is what is left
         height = np.clip(values[name], 0, values["mask"])
-        ax.bar(middle, height, width, bottom, color=COLORS[name], label=LABELS[name], linewidth=0)
+        label = LABELS[name] if height.any() else None  # a model of DNA alone keeps nothing by tracks
+        ax.bar(middle, height, width, bottom, color=COLORS[name], label=label, linewidth=0)
         bottom += height
     ax.errorbar(middle, values["mask"], values["mask_std"], fmt="none", ecolor="0.35", elinewidth=0.8)
     _effects(ax, rows, middle, values["mask"] + values["mask_std"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -101,6 +102,20 @@ class Steps:
     def _swap(self) -> None:
         for weight, mean in zip(self.weights, self.mean, strict=bool(self.mean)):
             weight.data, mean.data = mean.data, weight.data
+
+
+def warmed(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.Optimizer:
+    """The optimizer, whose rates rise evenly to what they are in so many first steps."""
+    rates, taken = [group["lr"] for group in optimizer.param_groups], count(1)
+
+    def rise(*_) -> None:
+        share = min(next(taken) / steps, 1)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = share * rate
+
+    if steps:
+        optimizer.register_step_pre_hook(rise)
+    return optimizer
 
 
 def precision_on(precision: str, kind: str) -> str:
