@@ -48,6 +48,11 @@ def square(session, shift_um=(0.0, 0.0), side_um=880.0):
     return session.region(middle + side_um / 2 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]), 20.0, 2500)
 
 
+OUTLINE_PX = (
+    37.62  # of the bins of this crop in a pixel of its outlines, by the bins that barcode_mappings has of cells
+)
+
+
 def section(data: Path | None, name: str = "C2"):
     """A section as a session: of her2st, the mouse brain, or the cells of the crop of Visium HD."""
     from sq_imputer.widget.session import Session
@@ -59,6 +64,8 @@ def section(data: Path | None, name: str = "C2"):
         import spatialdata_io
 
         colon = spatialdata_io.visium_hd(data / "visium_hd_crop", dataset_id="crop", load_segmentations_only=False)
+        outlines = colon.shapes["crop_cell_segmentations"]
+        outlines.geometry = outlines.geometry.scale(OUTLINE_PX, OUTLINE_PX, origin=(0, 0))
         return Session(colon, "crop_hires_image", "cell_segmentations")
     return Session(sqi.datasets.her2st(data / "her2st", [name])[name])
 
@@ -89,33 +96,47 @@ def live(data: Path | None) -> dict:
 
 
 def points() -> dict:
-    """CPU-seconds to color half a million points by another gene, to draw them, and what memory they leave."""
+    """CPU-seconds to show half a million points, to color them by another gene, to draw them, and what memory stays."""
     import napari
     from qtpy.QtWidgets import QApplication
 
     from sq_imputer.pl._compared import value_panels
-    from sq_imputer.widget._canvas import Canvas
+    from sq_imputer.widget._canvas import Canvas, color
+    from sq_imputer.widget._points import Points, by_column
 
     n, rng = 500_000, np.random.default_rng(0)
     viewer = napari.Viewer(show=True)
     canvas = Canvas(viewer)
-    canvas.show(napari.layers.Points(rng.uniform(0, 5000, (n, 2)), size=5, border_width=0))
     viewer.window._qt_window.resize(700, 500)
-    viewer.camera.center, viewer.camera.zoom = (100, 100), 20  # without a GPU all of them take seconds to draw
     values, rows = rng.gamma(1, 1, (n, 200)).astype(np.float32), np.arange(n)
-    seconds, held = [], {}
-    for gene in range(200):
+    seconds, held, found = [], {}, {}
+
+    def busy(call) -> float:
         begun = time.process_time()
-        canvas.paint(value_panels(None, values[:, gene])[0], rows)
-        colored = time.process_time()
-        QApplication.processEvents()  # what is not drawn is kept in a queue until it is
-        seconds.append((colored - begun, time.process_time() - colored))
+        call()
+        return time.process_time() - begun
+
+    for count, name in ((10, ""), (n, "shown"), (n, "shown for others")):  # of a window that has drawn before
+        canvas.points = canvas.points if name == "shown for others" else None
+        layer = Points(by_column(rng.uniform(0, 5000, (count, 2))), size=5, border_width=0)
+        color(layer, value_panels(None, values[:count, 0])[0], rows[:count])
+        found[name] = round(busy(lambda layer=layer: canvas.show(layer)), 3)
+        viewer.camera.center, viewer.camera.zoom = (100, 100), 20  # without a GPU all of them take seconds to draw
+        QApplication.processEvents()
+    for gene in range(200):
+        colored = busy(lambda gene=gene: canvas.paint(value_panels(None, values[:, gene])[0], rows))
+        seconds.append((colored, busy(QApplication.processEvents)))  # what is not drawn is kept in a queue until it is
         if gene in (4, 199):
             held[f"MB after {gene + 1}"] = resident()
+    for gene, name in enumerate(("laid out side by side", "colored side by side")):
+        panels = value_panels(*values.T[gene : gene + 3])
+        found[name] = round(busy(lambda panels=panels: canvas.apart(panels, rows, None)), 3)
+        QApplication.processEvents()
     viewer.close()
     colored, drawn = np.median(seconds, axis=0)
-    longest = max(one for one, _ in seconds[1:])
-    return {"colored": round(float(colored), 3), "longest": round(longest, 3), "drawn": round(float(drawn), 3)} | held
+    longest = max(one for one, _ in seconds)
+    found |= {"colored": round(float(colored), 3), "longest": round(longest, 3), "drawn": round(float(drawn), 3)}
+    return {name: value for name, value in found.items() if name} | held
 
 
 def resident() -> int:
@@ -136,7 +157,7 @@ def domains() -> dict:
     return {"components": first} | {f"{k} domains": timed(preview.labels, k)[1] for k in (4, 8, 16)}
 
 
-WIDE_PX, THEIRS = 620, 0.25  # of a picture, and the share at its left that has napari's own docks and is cut off
+WIDE_PX = 620  # of a picture, without what is left of the canvas: napari's own docks
 SHOWN = {"C2": "CD74", "mouse_brain": "Mbp"}  # genes that are predicted beyond chance; elsewhere the first
 COARSE = {"cells": {"config": {"extent_um": 1100.0, "size_px": 32, "context_um": ()}}}  # an image of 34 µm per pixel
 
@@ -168,6 +189,7 @@ def screens(data: Path | None, folder: Path, name: str) -> dict:
     docks, app = viewer.window.dock_widgets, QApplication.instance()
     viewer.window._qt_window.resize(1400, 900)
     compare, desk = docks["Compare"], docks["Region"].desk
+    area = viewer.window._qt_viewer.canvas.native
 
     def pump(seconds: float = 0.4) -> None:
         end = time.monotonic() + seconds
@@ -194,7 +216,8 @@ def screens(data: Path | None, folder: Path, name: str) -> dict:
         path = folder / f"{file or dock.lower()}.png"
         viewer.screenshot(str(path), canvas_only=False, flash=False)
         picture = Image.open(path).convert("RGB")
-        picture = picture.crop((round(THEIRS * picture.width), 0, *picture.size))
+        left = area.mapTo(area.window(), area.rect().topLeft()).x() * picture.width / area.window().width()
+        picture = picture.crop((round(left), 0, *picture.size))
         picture.thumbnail((WIDE_PX, picture.height), Image.Resampling.LANCZOS)
         picture.quantize(200, dither=Image.Dither.NONE).save(path, optimize=True)
 

@@ -193,7 +193,8 @@ def test_nothing_else_is_said_on_stderr(stores):
     assert (result.returncode, result.stdout) == (1, "")
     assert (
         result.stderr
-        == "error: no prediction in tables['imputed']; sdata has 'table'. Call tl.predict first, or pass --key.\n"
+        == "error: no prediction in tables['imputed']; sdata has 'table'. Call `sq-imputer predict` first, or pass "
+        "--key.\n"
     )
 
 

@@ -386,11 +386,15 @@ def test_the_page_of_the_window_quotes_how_quick_it_is():
     page, found = (ROOT / "docs" / "howto" / "window.md").read_text(), FIGURES["window"]
     live, domains = found["live"], found["domains"]
     cells = [*(live[name] for name in ("first", "another", "first again", "longest pause")), domains["components"]]
-    quotes = re.findall(r"^\|.*\| ([\d.]+) \|$", page, re.MULTILINE)
+    quotes = re.findall(r"^\|.*\| (\d+\.\d\d) \|$", page, re.MULTILINE)
     assert quotes == [f"{value:.2f}" for value in cells]
     assert live["first, points"] == live["another, points"] == [2200, 2200] and live["first again, points"] == [2200, 0]
     each = ", ".join(f"{domains[f'{k} domains']:.2f}" for k in (4, 8, 16))
     assert f"| {each} |" in page
+    points = found["points"]
+    for names in ("colored, longest", "colored side by side", "shown", "shown for others", "laid out side by side"):
+        assert f"| {', '.join(f'{points[name]:.3f}' for name in names.split(', '))} |" in page
+    assert f"{points['MB after 5']:,} MB, after 200 genes {points['MB after 200']:,}." in page
 
 
 def test_the_page_on_trust_quotes_intervals_unlike_sections_and_chance():

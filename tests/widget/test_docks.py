@@ -142,6 +142,41 @@ def test_points_are_made_ready_once_for_a_gene(window, dock, qtbot):
     assert times == [1]
 
 
+def test_a_symbol_is_read_once_where_all_points_have_the_same():
+    from sq_imputer.widget._points import Points
+
+    layer = Points(np.zeros((5, 2)))
+    assert layer._type_string == "points" and list(layer._view_symbol) == [layer.symbol[0]]
+    layer.symbol = ["disc", "disc", "star", "disc", "disc"]
+    assert list(map(str, layer._view_symbol)) == ["disc", "disc", "star", "disc", "disc"]
+
+
+def test_what_is_shown_has_its_colors_before_it_is_drawn(window, dock):
+    desk = desk_of(window)
+    prepared = desk.prepare("imputed", "ridge")
+    before = prepared.points.face_color.copy()
+    desk.show(prepared)
+    assert desk.canvas.points is prepared.points and len(np.unique(before, axis=0)) > 20
+    desk.paint()
+    np.testing.assert_array_equal(before, desk.canvas.points.face_color)
+
+
+def test_panels_of_many_points_are_colored_one_after_the_other(window, dock, qtbot, monkeypatch):
+    desk = desk_of(window)
+    desk.spread = True
+    desk.paint(desk.views.genes[0])
+    layers = [desk.canvas.points, *(one for one in window.layers if one.metadata.get("panel"))]
+    before = [one.face_color.copy() for one in layers]
+    monkeypatch.setattr("sq_imputer.widget._canvas.AT_ONCE", 1)
+    desk.paint(desk.views.genes[1])
+    same = [np.array_equal(one.face_color, colors) for one, colors in zip(layers, before, strict=True)]
+    assert same == [False, True, True, True]
+    qtbot.waitUntil(lambda: not desk.canvas._waiting)
+    assert not any(np.array_equal(one.face_color, colors) for one, colors in zip(layers, before, strict=True))
+    desk.spread = False
+    desk.paint()
+
+
 def test_tabs_have_whole_names(window, qtbot):
     docks = window.window.dock_widgets
     main = docks["Compare"].window()

@@ -175,3 +175,16 @@ def test_a_gene_is_compared_with_shared_limits(home):
     assert views.layer == "ridge" and views.shapes_key == "spots" and len(views.instances) == table.n_obs
     with pytest.raises(sqi.MissingKey, match="no gene 'HK1'"):
         views.panels("HK1")
+
+
+def test_the_window_takes_the_coordinate_system_in_which_shapes_lie_on_the_image():
+    from spatialdata.transformations import Scale, get_transformation, set_transformation
+
+    sdata = sqi.datasets.toy(1, size_px=256, mpp=1.25, seed=11)["P1"]
+    for name in ("he", "spots"):
+        systems = {"um": get_transformation(sdata[name], "um")}
+        if name == "he":  # whose first is another
+            systems = {"downscaled": Scale([0.1, 0.1], axes=("x", "y"))} | systems
+        set_transformation(sdata[name], systems, set_all=True)
+    session = Session(sdata)
+    assert session.frame().coordinate_system == session.slide().frame.coordinate_system == "um"

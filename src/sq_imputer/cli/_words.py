@@ -7,6 +7,11 @@ from collections.abc import Sequence
 
 import typer
 
+CALL = r"\b(?P<call>(?:sq_imputer\.)?(?:tl|pp|pl|encoders|predictor)\.[a-z_]+(?:\([^()]*\))?)"
+ARGUMENT = r"\b(?P<name>[a-z][a-z_]*)=(?P<value>True|False|'[^']*'|[0-9.]*[0-9])?(?![=\w])"
+BARE = r"(?<![^\s(])(?P<bare>[a-z]+(?:_[a-z]+)+)\b(?![='\[(]|\.\w)"  # an underscore makes it no word of English
+VERBS = {"tl.fit": "fit", "tl.predict": "predict", "tl.score": "score", "predictor.save()": "fit"}
+
 
 def options_of(app: typer.Typer, arguments: Sequence[str]) -> set[str]:
     """Names of the options of the command that some arguments call, without dashes."""
@@ -21,14 +26,20 @@ def options_of(app: typer.Typer, arguments: Sequence[str]) -> set[str]:
 
 
 def spoken(message: str, options: set[str]) -> str:
-    """A message whose arguments are options where the command has them, and marked as Python's where it has not."""
+    """A message whose arguments are options where the command has them, and marked as Python's where it has not.
+
+    Verbs are the commands of their names; a call of another function is marked as well.
+    """
 
     def option(found: re.Match) -> str:
-        name, value = found["name"].replace("_", "-"), found["value"] or ""
+        if found["call"]:
+            command = VERBS.get(found["call"])
+            return f"`sq-imputer {command}`" if command else f"{found[0]} (in Python)"
+        name, value = (found["name"] or found["bare"]).replace("_", "-"), found["value"] or ""
         if value == "False" and f"no-{name}" in options:
             return f"--no-{name}"
         if name in options and value != "False":
             return f"--{name}" if value in ("", "True") else f"--{name} {value}"
-        return f"{found[0]} (in Python)"
+        return found[0] if found["bare"] else f"{found[0]} (in Python)"
 
-    return re.sub(r"\b(?P<name>[a-z][a-z_]*)=(?P<value>True|False|'[^']*'|[0-9.]*[0-9])?(?![=\w])", option, message)
+    return re.sub(f"{CALL}|{ARGUMENT}|{BARE}", option, message)

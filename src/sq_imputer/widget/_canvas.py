@@ -10,9 +10,12 @@ from sq_imputer.widget._colors import rgba
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from napari.layers import Image, Points
+    from napari.layers import Image
 
     from sq_imputer.pl._compared import Panel
+    from sq_imputer.widget._points import Points
+
+AT_ONCE = 100_000  # points whose panels are colored together
 
 
 def grid_of(viewer: Viewer):
@@ -45,6 +48,13 @@ def recolor(layer: Points, colors: np.ndarray) -> None:
         layer.face_color = colors
 
 
+def color(layer: Points, panel: Panel, rows: np.ndarray) -> None:
+    """Color points by a panel, whose values are of these rows of them."""
+    values = np.full(len(layer.data), np.nan)
+    values[rows] = panel.values
+    recolor(layer, rgba(values, panel.colors, panel.limits))
+
+
 class Canvas:
     """The layers of a window that are ours.
 
@@ -59,6 +69,7 @@ class Canvas:
         self.points: Points | None = None
         self._apart: list = []  # layers beyond the first panel, while panels are side by side
         self._hidden: list = []
+        self._waiting: list = []  # layers, their panels and rows, still to be colored
         self._name = ""  # of the points, which are called as their panel while panels are side by side
 
     def show(self, points: Points) -> None:
@@ -77,12 +88,7 @@ class Canvas:
     def paint(self, panel: Panel, rows: np.ndarray) -> None:
         """Color the points by a panel, whose values are of these rows of them."""
         self.together()
-        self._color(self.points, panel, rows)
-
-    def _color(self, layer: Points, panel: Panel, rows: np.ndarray) -> None:
-        values = np.full(len(layer.data), np.nan)
-        values[rows] = panel.values
-        recolor(layer, rgba(values, panel.colors, panel.limits))
+        color(self.points, panel, rows)
 
     def apart(self, panels: list[Panel], rows: np.ndarray, image: Image | None) -> None:
         """All panels side by side, each over the image; one camera moves all."""
@@ -100,14 +106,28 @@ class Canvas:
             self._name, self.points.name = self.points.name, caption(panels[0])
             in_order(self.viewer, len(own))
         copies = [layer for layer in self._apart if layer.metadata.get("panel")]
-        for layer, panel in zip([self.points, *copies], panels, strict=True):
-            self._color(layer, panel, rows)
+        shown = [self.points, *copies]
+        for layer in shown:
             _name_shown(layer, True)
         layers.selection.active = self.points
+        self._waiting = [(layer, panel, rows) for layer, panel in zip(shown, panels, strict=True)]
+        self._next()
+
+    def _next(self) -> None:
+        """Color what waits; of many points a panel at a time, and the window goes on in between."""
+        from qtpy.QtCore import QTimer
+
+        while self._waiting:
+            color(*self._waiting.pop(0))
+            if self._waiting and len(self.points.data) > AT_ONCE:
+                QTimer.singleShot(0, self._next)
+                return
 
     def _add(self, title: str, image: Image | None) -> None:
         """Copies of image and points for one more panel; their arrays are shared, not copied."""
-        from napari.layers import Image, Points
+        from napari.layers import Image
+
+        from sq_imputer.widget._points import Points
 
         if image is not None:
             look = {"rgb": image.rgb, "affine": image.affine, "multiscale": image.multiscale}
@@ -118,6 +138,7 @@ class Canvas:
 
     def together(self) -> None:
         """One view again."""
+        self._waiting = []
         if not self._apart:
             return
         grid_of(self.viewer).enabled = False

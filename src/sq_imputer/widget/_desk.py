@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -11,15 +11,15 @@ from qtpy.QtCore import QObject, Signal
 from sq_imputer.errors import BadInput
 from sq_imputer.section import read
 from sq_imputer.widget import _napari_spatialdata as theirs
-from sq_imputer.widget._canvas import Canvas
+from sq_imputer.widget._canvas import Canvas, color
 from sq_imputer.widget.session import Session
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from napari.layers import Points
 
     from sq_imputer.pl._compared import Panel
     from sq_imputer.widget._job import Job
+    from sq_imputer.widget._points import Points
     from sq_imputer.widget._views import Views
 
 _desks: WeakValueDictionary[int, Desk] = WeakValueDictionary()
@@ -33,6 +33,16 @@ def desk_of(viewer: Viewer) -> Desk:
     if found is None:
         found = _desks[id(viewer)] = Desk(viewer)
     return found
+
+
+class Prepared(NamedTuple):
+    """A prediction that can be shown at once: its points have the colors of a gene already."""
+
+    views: Views
+    points: Points
+    rows: np.ndarray  # of the points, that the prediction is of
+    gene: str
+    panels: dict[str, Panel]
 
 
 class Desk(QObject):
@@ -103,27 +113,35 @@ class Desk(QObject):
 
     # What is looked at -------------------------------------------------------------------------------
 
-    def prepare(self, key: str, layer: str | None = None) -> tuple[Views, Points, np.ndarray]:
+    def prepare(self, key: str, layer: str | None = None) -> Prepared:
         """All that takes a while about showing a prediction: for a thread."""
         session = self.session
         views = session.views(key, layer)
         system = session.slide().frame.coordinate_system
         points = theirs.layer_of(session.sdata, views.shapes_key, key, system, f"{key}: {views.layer}")
         where = {instance: row for row, instance in enumerate(points.metadata["indices"])}
-        return views, points, np.array([where[one] for one in views.instances.tolist()], dtype=int)
+        rows = np.array([where[one] for one in views.instances.tolist()], dtype=int)
+        gene = self.gene if self.gene in views.genes else views.genes[0]
+        panels = views.panels(gene)
+        color(points, panels[self.title if self.title in panels else PREDICTED], rows)
+        return Prepared(views, points, rows, gene, panels)
 
     def looks_at(self, key: str, layer: str) -> bool:
         """Whether this prediction is the one that is shown, and is as it was written."""
         views = self.views
         return views is not None and (views.key, views.layer) == (key, layer) and views.is_of(self.session.sdata)
 
-    def show(self, prepared: tuple[Views, Points, np.ndarray]) -> None:
+    def show(self, prepared: Prepared) -> None:
         """Put a prediction into the window as a layer."""
-        self.views, points, self._rows = prepared
-        self.panels = {}
+        self.views, points, self._rows, self.gene, self.panels = prepared
+        if self.title not in self.panels:
+            self.title = PREDICTED
         theirs.tell_tables(self.viewer, self.session.sdata)
         self.canvas.show(points)
-        self.paint(self.gene if self.gene in self.views.genes else self.views.genes[0])
+        if self.spread:
+            self.paint()
+        else:
+            self.painted.emit()
 
     def paint(self, gene: str | None = None, title: str | None = None) -> None:
         """Color what is shown by a gene, and by one of its panels.

@@ -16,10 +16,10 @@ from sq_imputer.widget._job import Job
 from sq_imputer.widget._parts import Dock, Legend, Table, button, refill, told
 
 if TYPE_CHECKING:
-    from napari.layers import Points
     from pandas import DataFrame
 
     from sq_imputer.widget._live import Said
+    from sq_imputer.widget._points import Points
 
 LAYER = "drawn region, predicted"
 QUICK = "ridge"  # fitted in seconds, and asked in milliseconds
@@ -105,7 +105,7 @@ class RegionDock(Dock):
 
     def _place(self) -> None:
         """A layer of the points of the region; its colors come next."""
-        from napari.layers import Points
+        from sq_imputer.widget._points import Points
 
         layers = self.desk.viewer.layers
         chosen = layers.selection.active

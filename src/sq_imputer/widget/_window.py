@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QDockWidget, QTabBar
 
-from sq_imputer.section.frame import read_frame
 from sq_imputer.widget import _napari_spatialdata as theirs
 from sq_imputer.widget._compare import CompareDock
 from sq_imputer.widget._desk import desk_of
@@ -35,9 +34,7 @@ DOCKS = {
 
 def open_docks(session: Session, show: bool = True) -> Viewer:
     """A window of a section, with all docks on its right, behind each other and their View widget, the first on top."""
-    where = {"table_key": session.table_key}
-    frame = read_frame(session.sdata, session.image_key, session.coordinate_system, **where)
-    viewer = theirs.open_window(session.sdata, session.image_key, frame.coordinate_system, show)
+    viewer = theirs.open_window(session.sdata, session.image_key, session.frame().coordinate_system, show)
     desk = desk_of(viewer)
     desk.take(session)
     added = [

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from sq_imputer.predictor.base import Predictor
     from sq_imputer.predictor.registry import ModelCard
+    from sq_imputer.section.frame import Frame
 
 MOST_LISTED = 50  # genes that a search shows
 LEFT_OUT = ("out of fold", "fitted on other")  # what a record says of a prediction whose models had not seen the row
@@ -115,10 +116,21 @@ class Session:
         found = {key: list(records(table)) for key, table in self.sdata.tables.items()}
         return {key: layers for key, layers in found.items() if layers}
 
+    def _first_shapes(self) -> str | None:
+        """What was measured, or else other shapes; None if there are none."""
+        return next(iter(self.measured_shapes() or self.shapes()), None)
+
+    def frame(self) -> Frame:
+        """The place of the image, in the coordinate system in which its shapes lie on it."""
+        shapes_key, system = self._first_shapes(), self.coordinate_system
+        if shapes_key is not None:
+            system = read.geometry(self.sdata, self.image_key, shapes_key, system).coordinate_system
+        return read_frame(self.sdata, self.image_key, system, table_key=self.table_key, shapes_key=shapes_key)
+
     def slide(self, shapes_key: str | None = None) -> Slide:
         """The section at these shapes, read once; what was measured if none are named."""
         if shapes_key is None:
-            shapes_key = next(iter(self.measured_shapes() or self.shapes()), None)
+            shapes_key = self._first_shapes()
         if shapes_key not in self._slides:
             self._slides[shapes_key] = self._read(shapes_key)
         return self._slides[shapes_key]
