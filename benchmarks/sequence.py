@@ -94,7 +94,8 @@ ATAC_MODELS = {
     "the same without masks, 12 passes": {**MEAN, "epochs": 12},
     "the same without masks, 12 passes, warmed up": {**MEAN, "epochs": 12, "warmup": 200},
     "seq2exp, not leveled": {"leveled": False},
-    "seq2exp": {**MEAN, "epochs": 8, "kl_weight": 1e-4},
+    "seq2exp, 8 passes": {**MEAN, "epochs": 8, "kl_weight": 1e-4},
+    "seq2exp": {**MEAN, "epochs": 12, "kl_weight": 1e-4, "warmup": 200},
 }
 TESTED = ("chrII", "chrVII", "chrXI", "chrXVI")  # of atac
 CHOSEN_ON = ("chrV", "chrXIII")  # of atac: settings, and the penalty of ridge

@@ -11,6 +11,7 @@ LOG1P_CP10K = "log1p_cp10k"
 LOG1P_COUNTS = "log1p_counts"
 LOG2_COUNTS = "log2_counts"
 UNITS = (LOG1P_CP10K, LOG1P_COUNTS, LOG2_COUNTS)
+AT_ONCE = 2**22  # values that are made at once
 
 
 def to_unit(counts: csr_matrix, depth: np.ndarray, unit: str = LOG1P_CP10K) -> np.ndarray:
@@ -33,11 +34,15 @@ def to_unit(counts: csr_matrix, depth: np.ndarray, unit: str = LOG1P_CP10K) -> n
     if unit not in UNITS:
         raise BadInput(f"no unit '{unit}'; there are {listed(UNITS)}.")
     counts = csr_matrix(counts, dtype=np.float32)
-    if unit == LOG1P_CP10K:
-        scale = np.divide(1e4, depth, out=np.zeros(len(depth)), where=depth > 0)
-        counts = csr_matrix(counts.multiply(scale[:, None]))
-    dense = np.log1p(counts.toarray())
-    return (dense / np.log(2) if unit == LOG2_COUNTS else dense).astype(np.float32)
+    scale = np.divide(1e4, depth, out=np.zeros(len(depth)), where=depth > 0)
+    found = np.empty(counts.shape, dtype=np.float32)
+    at_once = max(1, AT_ONCE // max(counts.shape[1], 1))
+    for start in range(0, len(found), at_once):  # what is made in float64 stays small
+        rows = slice(start, start + at_once)
+        block = counts[rows].multiply(scale[rows, None]) if unit == LOG1P_CP10K else counts[rows]
+        dense = np.log1p(block.toarray())
+        found[rows] = dense / np.log(2) if unit == LOG2_COUNTS else dense
+    return found
 
 
 def counting_variance(mean: np.ndarray, depth: np.ndarray, unit: str = LOG1P_CP10K) -> np.ndarray:

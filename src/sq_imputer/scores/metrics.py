@@ -219,8 +219,8 @@ def noise_ceiling(
     rng, n_genes = np.random.default_rng(seed), whole.shape[1]
     r = np.zeros(n_genes)
     for _ in range(n_repeats):
-        kept = rng.binomial(data, 0.5)
-        in_panel = np.bincount(whole.indices, weights=kept, minlength=len(library)).astype(np.int64)
+        kept = np.concatenate([rng.binomial(part, 0.5).astype(data.dtype) for part in _pieces(data)])
+        in_panel = _sums(whole.indices, kept, len(library))
         half_library = in_panel + rng.binomial(library - total, 0.5)
         halves = [csc_array((part, whole.indices, whole.indptr), shape=whole.shape) for part in (kept, data - kept)]
         libraries = half_library, library - half_library
@@ -235,16 +235,28 @@ def noise_ceiling(
 
 
 def _checked_counts(whole, library: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    data = np.rint(whole.data).astype(np.int64)
+    data = np.rint(whole.data).astype(np.int32 if whole.data.max(initial=0) < 2**31 else np.int64)
     if (data < 0).any() or not np.array_equal(data, whole.data):
         raise BadInput("counts are not whole non-negative numbers; pass the raw counts, not normalized expression.")
     if len(library) != whole.shape[0]:
         raise BadInput(f"library has {len(library)} values for {whole.shape[0]} spots; pass one total count per spot.")
-    total = np.bincount(whole.indices, weights=data, minlength=len(library)).astype(np.int64)
+    total = _sums(whole.indices, data, len(library))
     over = int((total > library).sum())
     if over:
         raise BadInput(f"library is below the sum of counts at {over} of {len(library)} spots; pass full totals.")
     return data, total
+
+
+def _pieces(values: np.ndarray) -> list[np.ndarray]:
+    return [values[start : start + _AT_ONCE] for start in range(0, max(len(values), 1), _AT_ONCE)]
+
+
+def _sums(rows: np.ndarray, counts: np.ndarray, n: int) -> np.ndarray:
+    """Sums of counts by row, without a copy of all of them in float64."""
+    found = np.zeros(n, dtype=np.int64)
+    for at, part in zip(_pieces(rows), _pieces(counts), strict=True):
+        found += np.bincount(at, weights=part, minlength=n).astype(np.int64)
+    return found
 
 
 def gene_blocks(n: int, n_genes: int) -> list[slice]:

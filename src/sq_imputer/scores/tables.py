@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 METRICS = ("pearson", "pearson_given_depth", "spearman", "mse", "r2")
 
 
-def _all_scores(y: np.ndarray, p: np.ndarray, depth: np.ndarray) -> dict[str, np.ndarray]:
+def _all_scores(y: np.ndarray, p: np.ndarray, rows: np.ndarray, depth: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores over some rows, some genes at a time: of a million rows no whole matrix is copied."""
     functions = (pearson, lambda y, p: pearson_given(y, p, depth), spearman, mse, r2)
-    blocks = gene_blocks(*y.shape)
-    return {
-        name: np.concatenate([score(y[:, block], p[:, block]) for block in blocks])
-        for name, score in zip(METRICS, functions, strict=True)
-    }
+    parts = []
+    for block in gene_blocks(len(rows), y.shape[1]):
+        sides = y[:, block][rows], p[:, block][rows]
+        parts.append([score(*sides) for score in functions])
+    return {name: np.concatenate(part) for name, part in zip(METRICS, zip(*parts, strict=True), strict=True)}
 
 
 def score_table(
@@ -107,7 +108,7 @@ def score_table(
             fixed["ceiling"] = noise_ceiling(counts[rows], depth[rows], transform=transform, seed=seed)
         for predictor, values in predicted.items():
             p = _prediction_at(values, measured.shape, rows, f"'{predictor}' in section '{name}'")
-            scores = _all_scores(measured[rows], p, depth[rows])
+            scores = _all_scores(measured, p, rows, depth[rows])
             parts.append(pd.DataFrame({"gene": list(genes), "predictor": predictor, **scores, **fixed}))
     table = pd.concat(parts, ignore_index=True)
     first = ["gene", "predictor", "section"]
@@ -118,8 +119,7 @@ def _prediction_at(values, shape: tuple[int, int], rows: np.ndarray, what: str) 
     values = np.asarray(values)
     if values.shape != shape:
         raise BadInput(f"prediction {what} is {values.shape}; measured is {shape}. Align its rows and genes.")
-    values = values[rows]
-    missing = int(np.isnan(values).all(axis=1).sum())
+    missing = int(np.isnan(values).all(axis=1)[rows].sum())
     if missing:
         raise BadInput(f"prediction {what} is missing at {missing} of {len(rows)} measured spots; predict them too.")
     return values
@@ -259,7 +259,7 @@ def aggregate_blocks(
     weights = np.vstack([np.ones(n_blocks), draws])  # the first row is the section as it is
     out = []
     for predictor, values in predicted.items():
-        p = _prediction_at(values, measured.shape, rows, f"'{predictor}'")
+        p = _prediction_at(values, measured.shape, rows, f"'{predictor}'")[rows]
         for metric, (means, bad) in _resampled(measured[rows], p, given, labels, weights).items():
             spread = interval(means[1:], level) if n_blocks > 1 else (float("nan"), float("nan"))
             names = [genes[i] for i in np.flatnonzero(bad)]

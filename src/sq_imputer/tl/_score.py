@@ -25,6 +25,7 @@ from sq_imputer.section.nearby import scored as rows_scored
 from sq_imputer.section.pixel_size import as_seen
 from sq_imputer.section.slide import Slide
 from sq_imputer.target import Target
+from sq_imputer.tl._as_predicted import as_predicted, taken
 from sq_imputer.tl._baselines import baselines_of, eps_by_gene
 from sq_imputer.tl._kept import keep
 
@@ -222,12 +223,16 @@ def scored(
     if not all_rows:
         spots = _out_of_fold(table, spots, [name for name in models if found[name]["n_folds"]])
     slide, rows, genes = spots.slide, spots.rows, spots.genes
-    predicted = {name: np.asarray(table.layers[name])[np.ix_(spots.at, spots.columns)] for name in models}
+    predicted = {name: taken(table.layers[name], spots.at, spots.columns) for name in models}
     plan = Plan(seed=seed, device=device)
     if fit is not None:
         fold = folds_of(table, models[0])[spots.at] if fit["n_folds"] else None
         predicted |= _beside(spots, fold, fit, reference, keys, plan)
-    measured, depth = _as_predicted(table, spots), slide.depth[rows]
+    measured = taken(slide.expression, rows, range(len(genes)))
+    if "measured" in table.layers:
+        then = table.layers["measured"]
+        measured = as_predicted(measured, then, spots.at, spots.columns, slide.keys["table_key"])
+    depth = slide.depth[rows]
     if not slide.target.is_genes:
         known = slide.target.kind, slide.section, measured, predicted, genes
         other = ScoredTarget(*known, depth, slide.xy_um[rows], seed)
@@ -339,26 +344,6 @@ def _out_of_fold(table: AnnData, spots: Spots, folded: Sequence[str]) -> Spots:
     )
     _check_number(int(inside.sum()), spots.slide, "predicted out of fold")
     return replace(spots, rows=spots.rows[inside], at=spots.at[inside])
-
-
-def _as_predicted(table: AnnData, spots: Spots) -> np.ndarray:
-    """What was measured when it was predicted: counts that were filtered since have another depth, so another value."""
-    now = spots.slide.expression[spots.rows]
-    if "measured" not in table.layers:
-        return now
-    then = np.asarray(table.layers["measured"])[np.ix_(spots.at, spots.columns)]
-    known = np.isfinite(then)
-    other = known & ~np.isclose(then, now, rtol=1e-4, atol=1e-5)
-    if not other.any():
-        return now
-    warnings.warn(
-        f"the counts of table '{spots.slide.keys['table_key']}' have changed since the prediction (expression differs "
-        f"at {int(other.any(axis=1).sum())} of {len(now)} spots): scored against layers['measured']. Ceiling and "
-        "baselines are of the present counts; restore what was there, or predict again.",
-        UserWarning,
-        stacklevel=4,
-    )
-    return np.where(known, then, now)
 
 
 def _one_fit(found: dict[str, dict]) -> dict:
