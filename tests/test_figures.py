@@ -303,10 +303,11 @@ def test_the_page_on_what_lies_around_quotes_what_it_is_worth_and_costs():
 def test_the_page_on_choosing_quotes_what_models_cost():
     page = (ROOT / "docs" / "howto" / "choose.md").read_text()
     brain = FIGURES["costs of the brain"]
+    load, predict, score, fit, fine = (brain[what] for what in ("load", "predict", "score", "fit", "fine"))
     said = (
         f"({brain['spots']:,} spots, the {brain['genes']} genes that it has), by itself and with `ridge`, is read in "
-        f"{brain['load']} s, predicted out of fold in {brain['predict']} s and scored beside baselines in {brain['score']} s; a model of one gene is "
-        f"fitted in {brain['fit']} s and predicts {brain['circles']:,} circles, 47 µm apart, in {brain['fine']} s"
+        f"{load} s, predicted out of fold in {predict} s and scored beside baselines in {score} s; a model of one gene "
+        f"is fitted in {fit} s and predicts {brain['circles']:,} circles, 47 µm apart, in {fine} s"
     )
     assert said in " ".join(page.split())
     found = [[c.strip() for c in line.strip("|").split("|")] for line in page.splitlines() if line.count("|") == 7]
