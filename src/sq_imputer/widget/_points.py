@@ -15,9 +15,9 @@ class Points(napari.layers.Points):
 
     @property
     def _view_symbol(self) -> np.ndarray:
-        symbols = self.symbol
-        alike = symbols.tolist().count(symbols[0]) == len(symbols)  # a list looks for the same, numpy for ==
-        return symbols[:1] if alike else super()._view_symbol
+        symbols = self.symbol.tolist()  # a list looks for the same, numpy for ==
+        alike = len(symbols) > 0 and symbols.count(symbols[0]) == len(symbols)
+        return self.symbol[:1] if alike else super()._view_symbol
 
 
 def by_column(places: np.ndarray) -> np.ndarray:
