@@ -62,13 +62,15 @@ class Counts:
         from scipy.sparse import coo_matrix, csr_matrix
 
         columns = np.asarray(columns, dtype=np.int64)
-        place = np.full(self.shape[1], -1, dtype=np.int64)
+        kind = np.int32 if max(self.shape) < 2**31 else np.int64  # of a million cells these are most of the memory
+        place = np.full(self.shape[1], -1, dtype=kind)
         place[columns] = np.arange(len(columns))
-        parts = [(np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.int64))]
+        parts = [(np.empty(0, np.float32), np.empty(0, kind), np.empty(0, kind))]
         for rows, wanted, block in self.blocks(columns):
             block = block.tocoo()
-            parts.append((block.data.astype(np.float32), rows[block.row], place[wanted[block.col]]))
+            parts.append((block.data.astype(np.float32), rows.astype(kind)[block.row], place[wanted[block.col]]))
         data, i, j = (np.concatenate(part) for part in zip(*parts, strict=True))
+        del parts
         return csr_matrix(coo_matrix((data, (i, j)), shape=(self.shape[0], len(columns))))
 
     def take(self, rows: np.ndarray) -> Counts:

@@ -7,18 +7,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
-AT_ONCE = 2**22  # values that are compared at once
+AT_ONCE = 2**22  # values that are read or compared at once
 
 
 def taken(layer, rows: np.ndarray, columns: Sequence[int]) -> np.ndarray:
     """Some rows and columns of a matrix, in memory or lazy; no copy of one in memory where these are all, in order."""
-    if _are_all(rows, layer.shape[0]) and _are_all(columns, layer.shape[1]):
-        return np.asarray(layer)
-    return np.asarray(layer)[np.ix_(rows, columns)]
+    if isinstance(layer, np.ndarray):
+        whole = _are_all(rows, layer.shape[0]) and _are_all(columns, layer.shape[1])
+        return layer if whole else layer[np.ix_(rows, columns)]
+    found = np.empty((len(rows), len(columns)), dtype=layer.dtype)
+    for part in _parts(*found.shape):
+        found[part] = np.asarray(layer[rows[part]])[:, columns]
+    return found
 
 
 def _are_all(places: Sequence[int], n: int) -> bool:
     return len(places) == n and np.array_equal(places, np.arange(n))
+
+
+def _parts(n: int, width: int) -> list[slice]:
+    """Rows, some at a time."""
+    at_once = max(1, AT_ONCE // max(width, 1))
+    return [slice(start, start + at_once) for start in range(0, n, at_once)]
 
 
 def as_predicted(now: np.ndarray, layer, rows: np.ndarray, columns: Sequence[int], table_key: str) -> np.ndarray:
@@ -41,9 +51,7 @@ def as_predicted(now: np.ndarray, layer, rows: np.ndarray, columns: Sequence[int
         If any has changed.
     """
     found, changed = now, 0
-    at_once = max(1, AT_ONCE // max(now.shape[1], 1))
-    for start in range(0, len(now), at_once):
-        part = slice(start, start + at_once)
+    for part in _parts(*now.shape):
         then = np.asarray(layer[rows[part]])[:, columns]
         known = np.isfinite(then)
         other = known & ~np.isclose(then, now[part], rtol=1e-4, atol=1e-5)
