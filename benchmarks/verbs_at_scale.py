@@ -125,6 +125,7 @@ def call(verb: str, sdata, out: Path | None) -> None:
     elif verb == "agreement":
         sqi.tl.agreement(sdata, domain="planted", n_random=10)
     elif verb == "score":
+        del sdata.tables["imputed"].layers["measured"]  # which is not of the counts beside: they are what is scored
         sqi.tl.score(sdata, baselines=False, table_key="counts", mpp=MPP)
     else:
         axes = sqi.pl.compare(sdata, ["GENE0"], layer="ridge")
