@@ -42,18 +42,15 @@ class Noise(sequence.Unmasked):
         return 10 * masks.sample(prior) * allowed if random else allowed
 
 
-FITS = {
-    "without masks": (sequence.Unmasked, {"epochs": 8}),
-    "a mask of .1 everywhere": (Tenth, {"epochs": 8}),
-    "ten times a mask drawn from the prior": (Noise, {"epochs": 8}),
+FITS = {  # rates that rise at first: without, some fits stop learning in their first steps, which nothing here is about
+    "without masks": (sequence.Unmasked, {}),
+    "a mask of .1 everywhere": (Tenth, {}),
+    "ten times a mask drawn from the prior": (Noise, {}),
     "masks as they are": (sequence.MODEL, {"leveled": False}),
-    "masks as they are, warmed up": (sequence.MODEL, {"leveled": False, "warmup": 200}),
-    "masks, leveled": (sequence.MODEL, {"epochs": 8}),
-    "masks, leveled, divergence x .01, warmed up, running mean": (
-        sequence.MODEL,
-        {"epochs": 8, "warmup": 200, "kl_weight": 1e-4, "ema": 0.998},
-    ),
+    "masks, leveled": (sequence.MODEL, {}),
+    "masks, leveled, divergence x .01, running mean": (sequence.MODEL, {"kl_weight": 1e-4, "ema": 0.998}),
 }
+PASSES, WARMUP = 8, 200
 
 
 def main() -> None:
@@ -70,8 +67,8 @@ def main() -> None:
     asked, windows = sequence.in_tiles(left, yeast).sample(4000, random_state=0), sequence.tiles(left, yeast)
     rows = {}
     for name, (make, changes) in FITS.items():
-        model, seconds = sequence.fitted(sequence.ATAC, train, 0, make=make, **changes)
-        found = {"passes": model.config.epochs, "seconds": seconds}
+        model, seconds = sequence.fitted(sequence.ATAC, train, 0, make=make, epochs=PASSES, warmup=WARMUP, **changes)
+        found = {"seconds": seconds}
         found["pearson"] = sequence.pearson(sequence.at_bins(model, windows, asked), asked["cuts"])
         if make is sequence.MODEL:
             found["mean mask"] = float(sequence.masks_of(model, windows).mean())

@@ -31,7 +31,7 @@ OWN = {  # pictures of their own, with all that is to be said of them
     "bg_triplex": "Measured, and as `triplex` and `bg_triplex` predict it; below, what guides the latter: a pale and a "
     "dark crop, the edges found there, and the borders of nuclei. Markers of plasma cells, stroma and tumor cells, "
     "not chosen by score; r is Pearson over the spots. Section C2 of her2st, fitted on C3, C4 and C5 of the same "
-    "patient, replicates of one tumor and not new patients; both stopped early then, which they no longer do. Made by "
+    "patient, replicates of one tumor and not new patients. Made by "
     "`python benchmarks/guided.py`. Data: her2st "
     "(Andersson et al. 2021), CC BY 4.0.",
     "comtip": "Measured; predicted by two models that know a gene by gene sets and its name alone, all genes of its "
