@@ -47,6 +47,14 @@ def test_every_gene_has_a_row_per_model_and_baseline(predicted, genes):
     assert (scores["section"] == "P1").all() and (scores["n_spots"] == 59).all()
 
 
+def test_the_ceiling_of_many_rows_is_that_of_a_sample_of_them(predicted, monkeypatch):
+    whole = sqi.tl.score(predicted, baselines=False)
+    monkeypatch.setattr("sq_imputer.tl._score.CEILING_ROWS", 40)
+    some, again = (sqi.tl.score(predicted, baselines=False, seed=1) for _ in range(2))
+    assert some["ceiling"].equals(again["ceiling"]) and (some["ceiling"] != whole["ceiling"]).any()
+    assert some.drop(columns="ceiling").equals(whole.drop(columns="ceiling")) and (some["n_spots"] == 59).all()
+
+
 def test_the_baseline_takes_an_image_coarser_than_its_crops(predicted, monkeypatch):
     with_defaults(monkeypatch, "ridge", {"extent_um": 20.0, "size_px": 160})
     with warnings.catch_warnings():

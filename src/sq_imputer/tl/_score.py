@@ -18,6 +18,7 @@ from sq_imputer.runs.sections import check_table, folds_of, read_sections, recor
 from sq_imputer.runs.totals import with_depth_of
 from sq_imputer.runs.views import names_of, sections_of, views_of
 from sq_imputer.scores import tables as scoring
+from sq_imputer.scores.metrics import noise_ceiling
 from sq_imputer.scores.splits import spatial_blocks
 from sq_imputer.scores.targets import ScoredTarget
 from sq_imputer.section.keys import verb
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 LEAST_SPOTS = 3  # of a correlation given depth
 N_BLOCKS = 5  # in which the baselines beside a model of others are fitted
 ERRORS = ("mse", "r2")
+CEILING_ROWS = 100_000  # that the noise ceiling is found on
 
 
 @verb
@@ -101,8 +103,8 @@ def score(
     Returns
     -------
     With `per="gene"`: gene, predictor, section, pearson, pearson_given_depth (partial, on log total counts),
-    spearman, mse, r2, n_spots, ceiling (highest Pearson that the counting noise allows), and with baselines image_eps
-    and image_eps_given_depth (how much the texture tells of the gene before any model;
+    spearman, mse, r2, n_spots, ceiling (highest Pearson that the counting noise allows; found on 100,000 rows at most),
+    and with baselines image_eps and image_eps_given_depth (how much the texture tells of the gene before any model;
     :func:`sq_imputer.scores.smoothness.image_eps`). With `per="section"`:
     predictor, metric, mean, low, high, n_units, n_genes, n_nan, nan_genes. A gene that does not vary has NaN, and is
     counted and named; so is the error (mse, r2) of a model of others in a unit of its own.
@@ -238,17 +240,24 @@ def scored(
         other = ScoredTarget(*known, depth, slide.xy_um[rows], seed)
         keep(sdata, key, other.per_gene, models)
         return other
-    columns = columns_for(genes, slide.var_names, f"section '{slide.section}'", slide.gene_ids)
-    counts = slide.counts.columns(columns)[rows]
     section = np.full(len(rows), slide.section)
-    known = {"depth": depth, "section": section, "counts": counts, "transform": partial(to_unit, unit=slide.unit)}
-    scores = scoring.score_table(measured, predicted, genes, **known, seed=seed)
+    scores = scoring.score_table(measured, predicted, genes, depth=depth, section=section)
+    scores["ceiling"] = scores["gene"].map(dict(zip(genes, _ceiling(slide, rows, genes, seed), strict=True)))
     if fit is not None:
         eps = eps_by_gene(slide, rows, measured, plan)
         scores = scores.assign(**eps.reindex(scores["gene"]).to_dict("list"))
     scores.loc[scores["predictor"].isin(ranked), list(ERRORS)] = np.nan
     keep(sdata, key, scores, models)
     return Scored(scores, measured, predicted, genes, depth, slide.xy_um[rows], seed, ranked)
+
+
+def _ceiling(slide: Slide, rows: np.ndarray, genes: list[str], seed: int) -> np.ndarray:
+    """Highest Pearson that counting allows; of a sample where rows are many, which tells it to a hundredth."""
+    if len(rows) > CEILING_ROWS:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, CEILING_ROWS, replace=False))
+    columns = columns_for(genes, slide.var_names, f"section '{slide.section}'", slide.gene_ids)
+    how = {"transform": partial(to_unit, unit=slide.unit), "seed": seed}
+    return noise_ceiling(slide.counts.take(rows).columns(columns), slide.depth[rows], **how)
 
 
 def _beside(spots: Spots, fold, fit: dict, reference: Sections | None, keys: Mapping, plan: Plan) -> dict:
