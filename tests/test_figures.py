@@ -333,6 +333,9 @@ def test_the_page_on_cells_quotes_its_benchmarks():
     for name, row in FIGURES["scale"].items():
         if name.startswith("together, "):
             assert re.search(rf"\| {row['rows']:,} \| {row['seconds']:.1f} \| [\d,]+ \| {row['peak_mib']:,} \|", page)
+    for verb in ("kmeans", "score", "agreement", "compare"):
+        row = FIGURES["verbs at scale"][f"{verb}, 1,000,000"]
+        assert f"| {row['cpu']:.0f} | {row['wall']:.0f} | {row['peak_mb']:,.0f} |" in page
     for view in ("150 µm", "400 µm", "800 µm", "all three"):
         row = FIGURES["spots together"]["all" if view == "all three" else view.split()[0]]
         together, alone = row["together"], row["crop by crop"]
@@ -385,6 +388,9 @@ def test_the_page_on_genes_quotes_what_is_read_from_dna():
         other = f"{row['over shuffled']:.2f}" if "over shuffled" in row else "–"
         cells = f"{row['sites']:,} | {short(row['kept'])} | {row['over rolled']:.2f} | {short(row['p'])} | {other}"
         assert f"| {name} | {cells} |" in page
+    for name, row in FIGURES["masks"].items():
+        mean = f": mean mask .{row['mean mask'] * 100:.0f}" if "mean mask" in row else ""
+        assert f"| {name}{mean} | {short(row['pearson'])} |" in page
     for name, row in found["speed"].items():
         times = f" {row['times the loop']:.1f}" if "times the loop" in row else ""
         assert f"| {name} | {row['seconds']:.3g} | {row['bases per second']:,.0f} |{times} |" in page
