@@ -314,7 +314,7 @@ def net_loss(net: Language, ids_BT: Tensor) -> Tensor:
 
 def _step(net: Language, ids_BT: Tensor, optimizer: torch.optim.Optimizer) -> float:
     """Learn from some stretches; the loss before that."""
-    with torch.enable_grad(), one_thread():  # sums of several threads differ in the last bits, and the hash with them
+    with torch.enable_grad(), one_thread():  # sums of several threads differ in the last bits, and so would the hash
         loss = net_loss(net, ids_BT)
         optimizer.zero_grad()
         loss.backward()

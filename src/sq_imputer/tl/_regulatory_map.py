@@ -146,7 +146,7 @@ def _table(found: list[dict], windows: GeneWindows, predictor: Predictor, settin
 
     frame = pd.DataFrame(found).sort_values(["gene", "start"], kind="stable", ignore_index=True)
     about = frame.drop(columns=list(NUMBERS)).set_axis(frame.index.astype(str), axis=0)
-    x = frame[list(NUMBERS)].to_numpy(dtype=np.float32)
+    x = np.array(frame[list(NUMBERS)], dtype=np.float32)  # a copy: what pandas 3 gives away may not be written to
     table = AnnData(X=x, obs=about, var=pd.DataFrame(index=list(NUMBERS)))
     record = {"model": predictor.card.name, "sha256": predictor.sha256, "windows": windows.provenance, **settings}
     table.uns["sq_imputer"] = {key: plain(record)}
