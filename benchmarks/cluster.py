@@ -23,11 +23,14 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch, as a worker of dask has it
 
+import dask
 import numpy as np
 import pandas as pd
 import spatialdata
 
 import sq_imputer as sqi
+
+THRESHOLDS = {"MALLOC_TRIM_THRESHOLD_": 2**27, "MALLOC_MMAP_THRESHOLD_": 2**25}  # as docs/howto/cluster.md has it
 
 
 def cpu() -> float:
@@ -106,6 +109,8 @@ def main() -> None:
         journal.Journal._replace = replace
         rows.append({"run": "this process", "wall_s": wall, "cpu_s": cpu() - before})
         alone = {"n_workers": args.workers, "threads_per_worker": 1, "dashboard_address": None}
+        environ = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **THRESHOLDS}
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environ})
         with LocalCluster(**alone, silence_logs=50) as cluster, Client(cluster) as client:
             for name in ("cluster, new", "cluster, again", "one killed"):
                 mine, theirs = cpu(), sum(map(seconds_of, client.run(os.getpid).values()))
