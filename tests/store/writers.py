@@ -111,10 +111,11 @@ def write(store: str, path: str, how: str, point: str | None = None, ready=None)
     sdata, do = spatialdata.read_zarr(store), {"put": put, "add": add_layer}[how]
     if point:
         POINTS[point]()
-    if ready is not None:
-        ready.send(time.monotonic())
     try:
+        if ready is not None:
+            ready.send(time.monotonic())
         do(sdata, path, 2)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what comes now comes too late
     except KeyboardInterrupt:
         os._exit(7)
     if ready is not None:
