@@ -9,17 +9,16 @@ sections of one mouse, each predicted from the other. mouse_brain: one section i
 chosen on the training sections of each case: of the 1000 highest that are detected in more than a tenth of the spots,
 the most variable. Nothing is tuned on a test section: every model runs with its defaults. "genes" is the agreement of
 the gene-gene correlations of predicted and measured, mean over cases. Means are scored, so that fits which size the
-standard deviation are left out. `stem` wants a GPU: on a core a case takes ten minutes; with `--parts` every model of a
+standard deviation are left out. `stem` wants a GPU: on a core a case takes 20 minutes; with `--parts` every model of a
 case is kept as it ends and is not run again. With `--cases` some of the cases are run; with `--epochs` all models are
 trained for so many, and nothing is held out to stop early, which takes a third of the time: a quick look. Figures go
 under a name that says either.
 
 `dkan` is told by gene sets, GO's biological processes and Hallmarks (of the human, also for mice: names but for case),
 in the folder "genes" of the data. "dkan permuted" is told the same of other genes of the panel, "dkan lexical" how
-genes are spelled, "dkan both" the sets and that, "dkan learned" nothing, and "dkan vector" is the published form, in
-which a spot is one key. `comtip` is told by the same gene sets; its head is scored, as genes of the panel are measured.
-"triplex no neighbors" does not see the tiles around a spot, "triplex no slide" not the other rows of the section
-("bg_triplex no slide", ... as well).
+genes are spelled, "dkan learned" nothing, and "dkan vector" is the published form, in which a spot is one key. `comtip`
+is told by the same gene sets; its head is scored, as genes of the panel are measured. "triplex no neighbors" does not
+see the tiles around a spot, "triplex no slide" not the other rows of the section ("bg_triplex no slide", ... as well).
 """
 
 from __future__ import annotations
@@ -64,11 +63,7 @@ def of_dkan(how: str, told: GeneKnowledge, panel: list[str]) -> sqi.Predictor:
     model = sqi.get_model("dkan")
     if how == "learned":
         return model(model.Config(gene_vectors="learned"))
-    if how == "permuted":
-        told = told.only(panel).permuted()
-    elif how in ("lexical", "both"):
-        spelled = GeneKnowledge.lexical(panel)
-        told = spelled if how == "lexical" else GeneKnowledge.concat([told, spelled])
+    told = {"permuted": told.only(panel).permuted(), "lexical": GeneKnowledge.lexical(panel)}.get(how, told)
     return model(model.Config(kv="vector") if how == "vector" else model.Config(), told)
 
 

@@ -276,7 +276,6 @@ AROUND = {
     "dkan": "`dkan`, told of gene sets",
     "dkan permuted": "`dkan`, told the gene sets of other genes of the panel (permuted)",
     "dkan lexical": "`dkan`, told how genes are spelled (lexical)",
-    "dkan both": "`dkan`, told of gene sets and of how genes are spelled",
     "dkan learned": "`dkan`, told nothing (vectors that are learned)",
     "dkan vector": "`dkan`, told of gene sets, the spot as one key (the published form)",
 }

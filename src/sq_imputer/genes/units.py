@@ -34,7 +34,8 @@ def to_unit(counts: csr_matrix, depth: np.ndarray, unit: str = LOG1P_CP10K) -> n
     if unit not in UNITS:
         raise BadInput(f"no unit '{unit}'; there are {listed(UNITS)}.")
     counts = csr_matrix(counts, dtype=np.float32)
-    scale = np.divide(1e4, depth, out=np.zeros(len(depth)), where=depth > 0)
+    if unit == LOG1P_CP10K:
+        scale = np.divide(1e4, depth, out=np.zeros(len(depth)), where=depth > 0)
     found = np.empty(counts.shape, dtype=np.float32)
     at_once = max(1, AT_ONCE // max(counts.shape[1], 1))
     for start in range(0, len(found), at_once):  # what is made in float64 stays small

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import BadInput, listed
+from sq_imputer.scores.moments import chunks
 
 if TYPE_CHECKING:
     from scipy.sparse import sparray, spmatrix
@@ -219,7 +220,9 @@ def noise_ceiling(
     rng, n_genes = np.random.default_rng(seed), whole.shape[1]
     r = np.zeros(n_genes)
     for _ in range(n_repeats):
-        kept = np.concatenate([rng.binomial(part, 0.5).astype(data.dtype) for part in _pieces(data)])
+        kept = np.empty_like(data)
+        for all_, half in zip(chunks(data, _AT_ONCE), chunks(kept, _AT_ONCE), strict=True):
+            half[:] = rng.binomial(all_, 0.5)
         in_panel = _sums(whole.indices, kept, len(library))
         half_library = in_panel + rng.binomial(library - total, 0.5)
         halves = [csc_array((part, whole.indices, whole.indptr), shape=whole.shape) for part in (kept, data - kept)]
@@ -247,14 +250,10 @@ def _checked_counts(whole, library: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return data, total
 
 
-def _pieces(values: np.ndarray) -> list[np.ndarray]:
-    return [values[start : start + _AT_ONCE] for start in range(0, max(len(values), 1), _AT_ONCE)]
-
-
 def _sums(rows: np.ndarray, counts: np.ndarray, n: int) -> np.ndarray:
     """Sums of counts by row, without a copy of all of them in float64."""
     found = np.zeros(n, dtype=np.int64)
-    for at, part in zip(_pieces(rows), _pieces(counts), strict=True):
+    for at, part in zip(chunks(rows, _AT_ONCE), chunks(counts, _AT_ONCE), strict=True):
         found += np.bincount(at, weights=part, minlength=n).astype(np.int64)
     return found
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sq_imputer.scores.moments import chunks
+
 AT_ONCE = 2**22  # values that are read or compared at once
 
 
@@ -16,7 +18,7 @@ def taken(layer, rows: np.ndarray, columns: Sequence[int]) -> np.ndarray:
         whole = _are_all(rows, layer.shape[0]) and _are_all(columns, layer.shape[1])
         return layer if whole else layer[np.ix_(rows, columns)]
     found = np.empty((len(rows), len(columns)), dtype=layer.dtype)
-    for part in _parts(*found.shape):
+    for part in chunks(np.arange(len(found)), _at_once(found)):
         found[part] = np.asarray(layer[rows[part]])[:, columns]
     return found
 
@@ -25,10 +27,9 @@ def _are_all(places: Sequence[int], n: int) -> bool:
     return len(places) == n and np.array_equal(places, np.arange(n))
 
 
-def _parts(n: int, width: int) -> list[slice]:
-    """Rows, some at a time."""
-    at_once = max(1, AT_ONCE // max(width, 1))
-    return [slice(start, start + at_once) for start in range(0, n, at_once)]
+def _at_once(matrix: np.ndarray) -> int:
+    """Rows that are read or compared together."""
+    return max(1, AT_ONCE // max(matrix.shape[1], 1))
 
 
 def as_predicted(now: np.ndarray, layer, rows: np.ndarray, columns: Sequence[int], table_key: str) -> np.ndarray:
@@ -51,7 +52,7 @@ def as_predicted(now: np.ndarray, layer, rows: np.ndarray, columns: Sequence[int
         If any has changed.
     """
     found, changed = now, 0
-    for part in _parts(*now.shape):
+    for part in chunks(np.arange(len(now)), _at_once(now)):
         then = np.asarray(layer[rows[part]])[:, columns]
         known = np.isfinite(then)
         other = known & ~np.isclose(then, now[part], rtol=1e-4, atol=1e-5)
@@ -66,6 +67,6 @@ def as_predicted(now: np.ndarray, layer, rows: np.ndarray, columns: Sequence[int
             f"at {changed} of {len(now)} spots): scored against layers['measured']. Ceiling and "
             "baselines are of the present counts; restore what was there, or predict again.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
     return found
