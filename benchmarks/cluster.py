@@ -30,7 +30,13 @@ import spatialdata
 
 import sq_imputer as sqi
 
+SPAWN = "distributed.nanny.pre-spawn-environ"
 THRESHOLDS = {"MALLOC_TRIM_THRESHOLD_": 2**27, "MALLOC_MMAP_THRESHOLD_": 2**25}  # as docs/howto/cluster.md has it
+SETTINGS = {
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.worker.profile.enabled": False,
+}
 
 
 def cpu() -> float:
@@ -109,8 +115,7 @@ def main() -> None:
         journal.Journal._replace = replace
         rows.append({"run": "this process", "wall_s": wall, "cpu_s": cpu() - before})
         alone = {"n_workers": args.workers, "threads_per_worker": 1, "dashboard_address": None}
-        environ = {**dask.config.get("distributed.nanny.pre-spawn-environ"), **THRESHOLDS}
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environ})
+        dask.config.set({SPAWN: {**dask.config.get(SPAWN), **THRESHOLDS}, **SETTINGS})
         with LocalCluster(**alone, silence_logs=50) as cluster, Client(cluster) as client:
             for name in ("cluster, new", "cluster, again", "one killed"):
                 mine, theirs = cpu(), sum(map(seconds_of, client.run(os.getpid).values()))

@@ -1,16 +1,18 @@
 """What is worth believing: correction by measured spots, intervals, and genes that are called reliable.
 
-    python benchmarks/trust.py correct [--data FOLDER] [--json benchmarks/figures.json] [--sets her2st mouse_brain]
-    python benchmarks/trust.py intervals unlike chance [--data FOLDER] [--json benchmarks/figures.json]
+    python benchmarks/trust.py correct --seeds 4 [--data FOLDER] [--json benchmarks/figures.json] [--sets her2st]
+    python benchmarks/trust.py intervals unlike line chance [--data FOLDER] [--json benchmarks/figures.json]
 
 `correct`: some spots of a section are measured, the others are predicted and then corrected by these, as
-:func:`sq_imputer.tl.correct` does with its defaults (`krige`, 20 components). her2st C2 to C5: `ridge` with its
-defaults is fitted on the other three sections of the tumor. Mouse brain: `ridge` is fitted on the measured spots of the
-same section; residuals are of five spatial blocks beyond a buffer of 150 µm, and the spots that were not measured are
-predicted by the fit on all that were. Measured are 10, 25 or 50 % of the spots at random, or the left half. Genes are
-chosen on the training rows. "interpolation" is the same kriging of what was measured, without any image. Mean Pearson
-over genes at the spots that were not measured (given depth in brackets in the pages), mean over sections. Beside: the
-share of measurements there within ± 1.96 of the corrected standard deviation.
+:func:`sq_imputer.tl.correct` does with its defaults. her2st C2 to C5: `ridge` with its defaults is fitted on the other
+three sections of the tumor. Other patients: `ridge` fitted on these four, asked about A1 and B4, on which the settings
+of the correction were chosen. Mouse brain: `ridge` is fitted on the measured spots of the same section; residuals are
+of five spatial blocks beyond a buffer of 150 µm, and the spots that were not measured are predicted by the fit on all
+that were. Measured are 10, 25 or 50 % of the spots at random, the left half, or all others of a spot. Genes are chosen
+on the training rows. "interpolation" is the same kriging of what was measured, without any image; "features" corrects
+with `features=` as well. Mean Pearson over genes at the spots that were not measured (given depth in brackets in the
+pages), mean over sections and draws. Beside: the share of measurements there within ± 1.96 of the corrected standard
+deviation.
 
 `intervals`: what intervals of 90 % hold, as :func:`sq_imputer.tl.trust` makes them, around `ridge` with its defaults.
 C2 to C5 and MOB: every section by the others, its intervals by the errors on the others. Mouse brain: blocks beyond
@@ -18,7 +20,8 @@ C2 to C5 and MOB: every section by the others, its intervals by the errors on th
 errors on these when each was left out. Genes are chosen on the training sections (on all, where they take turns).
 
 `unlike`: the share of spots beyond 95 % of left-out training spots, of models fitted on some sections and asked about
-another; above a fifth `tl.trust` flags the section.
+another; above a fifth `tl.trust` flags the section. `line`: the same share on A1 and B4, the sections for choices, of
+models fitted on three quarters of a section and asked about the fourth, or about the other patient: twelve ways to cut.
 
 `chance`: of toy genes that do not depend on the image, the share that is called reliable at a false discovery rate of
 5 %, and of all others; three tissues, `ridge` out of fold in five blocks.
@@ -38,13 +41,13 @@ import torch
 
 import sq_imputer as sqi
 from sq_imputer.genes.panel import choose_genes
-from sq_imputer.genes.units import counting_variance
 from sq_imputer.runs import reliability
 from sq_imputer.scores import conformal, metrics
 from sq_imputer.scores.splits import folds
-from sq_imputer.tl._kriging import krige
+from sq_imputer.tl._correct import leading
+from sq_imputer.tl._kriging import corrected
 
-LAYOUTS = ("10%", "25%", "50%", "half")
+LAYOUTS = ("10%", "25%", "50%", "all others", "half")
 SECTIONS = ("C2", "C3", "C4", "C5")
 BUFFER_UM = 150.0
 PLAN = sqi.Plan(device="cpu")
@@ -60,6 +63,8 @@ def measured(slide, layout: str, seed: int) -> np.ndarray:
     if layout == "half":
         x = slide.xy_um[rows, 0]
         return rows[x < np.median(x)]
+    if layout == "all others":
+        return rows
     n = round(float(layout.rstrip("%")) / 100 * len(rows))
     return np.sort(np.random.default_rng(seed).permutation(rows)[:n])
 
@@ -82,47 +87,53 @@ def predicted(slide, known: np.ndarray, asked: np.ndarray, training: list, n_gen
     return genes, own, model.predict(slide, rows=asked, device="cpu").mean.numpy()
 
 
-def corrected(slide, known: np.ndarray, asked: np.ndarray, own: np.ndarray, other: np.ndarray):
-    """Kriging of the residuals, and the standard deviation of a measurement as `tl.correct` makes it."""
-    y = slide.expression[known].astype(float)
-    noise = counting_variance(own, slide.depth[known], slide.unit)
-    field = krige(y - own, noise, slide.xy_um[known], slide.xy_um[asked])
-    error = y - own - field.left_mean
-    left = np.maximum((error**2).mean(axis=0) - field.left_var.mean(axis=0), 0.05 * (error**2).mean(axis=0))
-    return other + field.mean, np.sqrt(field.var + left)
+def mended(slide, known: np.ndarray, asked: np.ndarray, own: np.ndarray, other: np.ndarray, features: bool = False):
+    """What is corrected, and the standard deviation of a measurement as `tl.correct` makes it."""
+    y, places = slide.expression[known].astype(float), slide.xy_um
+    if features:
+        views = [slide.features("texture", spec) for spec in sqi.get_model("ridge")().needs.views]
+        places = np.column_stack([places, leading(views)])
+    found = corrected(y, own, other, places[known], places[asked], slide.depth[known], unit=slide.unit)
+    error = ((y - found.left_mean) ** 2).mean(axis=0)
+    left = np.maximum(error - found.left_var.mean(axis=0), 0.05 * error)
+    return found, np.sqrt((found.left_var if asked is known else found.var) + left)
 
 
 def case(slide, training: list, layout: str, n_genes: int, seed: int) -> list[dict]:
     """Scores of one section with some spots measured, at the others."""
     known = measured(slide, layout, seed)
-    asked = np.setdiff1d(scored(slide), known)
+    asked = np.setdiff1d(scored(slide), known) if layout != "all others" else known
     genes, own, other = predicted(slide, known, asked, training, n_genes)
     slide = slide.with_genes(genes)
     truth, depth = slide.expression[asked].astype(float), slide.depth[asked]
     start = time.process_time()
-    mean, std = corrected(slide, known, asked, own, other)
+    found, std = mended(slide, known, asked, own, other)
     seconds = time.process_time() - start
     usual = np.repeat(slide.expression[known].mean(axis=0, dtype=float)[None], len(known), axis=0)
-    alone, _ = corrected(slide, known, asked, usual, np.repeat(usual[:1], len(asked), axis=0))
-    rows = []
-    for name, said in (("prediction", other), ("interpolation", alone), ("corrected", mean)):
+    alone, _ = mended(slide, known, asked, usual, np.repeat(usual[:1], len(asked), axis=0))
+    looks, _ = mended(slide, known, asked, own, other, features=True)
+    compared, rows = {"interpolation": alone, "features": looks, "corrected": found}, []
+    compared = {name: one.left_mean if asked is known else one.mean for name, one in compared.items()}
+    for name, said in {"prediction": own if asked is known else other, **compared}.items():
         plain, given = metrics.pearson(truth, said), metrics.pearson_given(truth, said, depth)
         for top in sorted({min(50, len(genes)), len(genes)}):
             scores = {"pearson": np.nanmean(plain[:top]), "pearson_given_depth": np.nanmean(given[:top])}
             rows.append({"layout": layout, "section": slide.section, "said": name, "top": top, **scores})
-    rows[-1] |= {"seconds": seconds, "in 95%": float((np.abs(truth - mean) < 1.96 * std).mean())}
+    rows[-1] |= {"seconds": seconds, "in 95%": float((np.abs(truth - compared["corrected"]) < 1.96 * std).mean())}
     return rows
 
 
 def correct(sets: list[str], data: Path | None, layouts: list[str], n_seeds: int) -> dict[str, pd.DataFrame]:
     found = {}
     for name in sets:
-        slides = [one for one in frozen.read(name, data) if name == "mouse_brain" or one.section in SECTIONS]
+        known = frozen.read("her2st" if name == "other patients" else name, data)
+        known = [one for one in known if name == "mouse_brain" or one.section in SECTIONS]
+        slides = frozen.read("tuning", data) if name == "other patients" else known
         n_genes, rows = (250, []) if len(slides) > 1 else (100, [])
         for layout in layouts:
             for slide in slides:
-                training = [one for one in slides if one is not slide]
-                for seed in range(1 if layout == "half" else n_seeds):
+                training = [one for one in known if one is not slide]
+                for seed in range(n_seeds if layout.endswith("%") else 1):
                     rows += case(slide, training, layout, n_genes, seed)
         table = pd.DataFrame(rows)
         found[name] = table.groupby(["layout", "top", "said"], sort=False).mean(numeric_only=True)
@@ -208,6 +219,32 @@ def unlike(data: Path | None) -> dict[str, dict]:
     return found
 
 
+def parts_of(slide) -> list[list]:
+    """A section in four strips along x, in four along y, and in quarters."""
+    rows = scored(slide)
+    x, y = slide.xy_um[rows].T
+    quarter = 2 * (x > np.median(x)) + (y > np.median(y))
+    strips = [np.searchsorted(np.quantile(along, (0.25, 0.5, 0.75)), along) for along in (x, y)]
+    return [[slide.take(rows[of == k]) for k in range(4)] for of in (*strips, quarter)]
+
+
+def where_to_draw_the_line(data: Path | None) -> dict[str, dict]:
+    """Spots beyond the edge on the sections for choices: of a part by the other three, and of the other patient."""
+    slides, found = frozen.read("tuning", data), {}
+    for slide, other in (slides, slides[::-1]):
+        shares: dict[str, list[float]] = {"itself": [], other.section: []}
+        for parts in parts_of(slide):
+            for part in parts:
+                training = [one for one in parts if one is not part]
+                genes = choose_genes(training, 20)
+                model = sqi.get_model("ridge")().fit([one.with_genes(genes) for one in training], PLAN)
+                for name, asked in (("itself", part), (other.section, other)):
+                    shares[name].append(reliability.beyond(model.predict(asked, device="cpu").ood.numpy()))
+        for name, some in shares.items():
+            found[f"parts of {slide.section} to {name}"] = dict(enumerate(sorted(some)))
+    return found
+
+
 def by_chance() -> dict[str, dict]:
     """Share of toy genes that are called reliable, by what they follow."""
     parts = []
@@ -246,9 +283,9 @@ def keep(path: Path, found: dict[str, pd.DataFrame]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="+", choices=("correct", "intervals", "unlike", "chance"))
+    parser.add_argument("parts", nargs="+", choices=("correct", "intervals", "unlike", "line", "chance"))
     parser.add_argument("--data", type=Path, default=None, help="folder with her2st and mbrain_visium, or frozen ones")
-    parser.add_argument("--sets", nargs="+", default=["her2st", "mouse_brain"])
+    parser.add_argument("--sets", nargs="+", default=["her2st", "other patients", "mouse_brain"])
     parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS))
     parser.add_argument("--seeds", type=int, default=1, help="random draws of measured spots per section")
     parser.add_argument("--json", type=Path, default=None)
@@ -258,7 +295,12 @@ def main() -> None:
         found = correct(args.sets, args.data, args.layouts, args.seeds)
         if args.json is not None:
             keep(args.json, found)
-    others = {"intervals": lambda: intervals(args.data), "unlike": lambda: unlike(args.data), "chance": by_chance}
+    others = {
+        "intervals": lambda: intervals(args.data),
+        "unlike": lambda: unlike(args.data),
+        "line": lambda: where_to_draw_the_line(args.data),
+        "chance": by_chance,
+    }
     for part in (part for part in others if part in args.parts):
         found = others[part]()
         print(f"{part}\n{pd.DataFrame(found).T.to_string()}", flush=True)

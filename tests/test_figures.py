@@ -134,16 +134,31 @@ def test_the_page_on_uncertainty_quotes_the_calibration_of_the_benchmark():
     assert rows and [line for line in page if line.startswith("| ")][1:] == rows
 
 
+CORRECTED = ("prediction", "interpolation", "corrected", "features")
+SETS = {"her2st": ("C2 to C5", 250), "other patients": ("other patients", 250), "mouse_brain": ("mouse brain", 100)}
+LAYOUTS = {name: f"{name[:-1]} % at random" for name in ("10%", "25%", "50%")}
+LAYOUTS |= {"all others": "all others", "half": "the left half"}
+
+
 def test_the_page_on_trust_quotes_what_correction_is_worth():
-    page = (ROOT / "docs" / "concepts" / "trust.md").read_text()
-    names = {"her2st": ("C2 to C5", (50, 250)), "mouse_brain": ("mouse brain", (50, 100))}
-    layouts = {"10%": "10 % at random", "25%": "25 % at random", "50%": "50 % at random", "half": "the left half"}
-    for of, found in FIGURES["correct"].items():
-        name, tops = names[of]
-        for layout, where in layouts.items():
-            for said in ("prediction", "interpolation", "corrected"):
-                cells = (quoted(found[f"{layout}/{top}/{said}"]) for top in tops)
-                assert f"| {name}, {where} | {said} | {' | '.join(cells)} |" in page
+    page = (ROOT / "docs" / "concepts" / "trust.md").read_text().splitlines()
+    quotes = [line for line in page if line.count("|") == 7 and "genes" not in line and "---" not in line]
+    expected = []
+    for of, (name, most) in SETS.items():
+        found = FIGURES["correct"][of]
+        for layout, where in LAYOUTS.items():
+            for top, genes in ((50, "50"), (most, "all")):
+                cells = (quoted(found[f"{layout}/{top}/{said}"]) for said in CORRECTED)
+                expected.append(f"| {name}, {where} | {genes} | {' | '.join(cells)} |")
+    assert quotes == expected
+
+
+def test_the_page_on_trust_quotes_where_the_line_is_drawn():
+    page, found = (ROOT / "docs" / "concepts" / "trust.md").read_text(), FIGURES["trust, line"]
+    own, other = (sorted(v for of in found if of.endswith("itself") == us for v in found[of].values()) for us in (1, 0))
+    assert len(own) == len(other) == 24
+    assert f"23 have {own[-2]:.1%}".replace("%", " %") in page
+    assert f"one {own[-1]:.1%}; the section of the other patient has {other[0]:.1%}".replace("%", " %") in page
 
 
 def test_no_other_page_has_a_table_of_figures():

@@ -32,7 +32,7 @@ NOT_RUN = {  # number of the block on its page, and why
     ("encoders.md", 2): "weights of a vision transformer",
     ("concepts/microns.md", 1): "an image that is turned; tests/pp/test_straighten.py",
     ("howto/cluster.md", 0): "a scheduler of dask; tests/runs runs a local one",
-    ("howto/cluster.md", 2): "SLURM",
+    ("howto/cluster.md", 3): "SLURM",
     ("howto/datasets.md", 0): "the published files; tests/datasets reads such",
     ("concepts/resolution.md", 2): "three fits; tests/predictor/test_resolutions.py",
 }

@@ -147,7 +147,7 @@ CASES: dict[str, tuple[Callable, tuple[str, ...]]] = {
             "tables/imputed/X",
             "tables/imputed/layers/ridge_corrected*",
             "tables/imputed/obs/ridge_corrected*",
-            "tables/imputed/var/ridge_corrected_share",
+            "tables/imputed/var/ridge_corrected_s*",
             "tables/imputed/uns/sq_imputer/ridge_corrected",
         ),
     ),

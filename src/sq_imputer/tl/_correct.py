@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, check_number, listed
-from sq_imputer.genes.units import UNITS, counting_variance
+from sq_imputer.genes.units import UNITS
 from sq_imputer.progress import track
 from sq_imputer.runs import joined
 from sq_imputer.runs.sections import check_table, records
@@ -18,14 +18,14 @@ from sq_imputer.runs.views import unseen, views_of
 from sq_imputer.section.keys import verb
 from sq_imputer.store import write
 from sq_imputer.tl._domains import find_layer, matrix
-from sq_imputer.tl._kriging import krige
+from sq_imputer.tl._kriging import corrected
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
 LEAST_SPOTS = 20  # measured ones, by which others are corrected
-AXES = 4  # principal components of features that stand beside the place
+AXES = 12  # principal components of features that stand beside the place
 
 
 @verb
@@ -35,17 +35,18 @@ def correct(
     *,
     sections: str | Sequence[str] | None = None,
     components: int | None = 20,
-    features: str | None = None,
+    features: str | Sequence[str] | None = None,
     key: str = "imputed",
     layer_added: str | None = None,
     overwrite: bool = False,
     seed: int = 0,
 ) -> None:
-    """Correct a prediction by what was measured around: kriging of its residuals, section by section.
+    """Correct a prediction by what was measured around: regression kriging, section by section.
 
-    At measured spots the model's out-of-fold prediction is off by something that often has a pattern on the tissue. A
-    Gaussian process carries that pattern to the other spots and is added to the prediction there. The noise of counting
-    is known (Poisson) and told apart from it; where the residuals carry nothing, the prediction stays as it is.
+    Measured spots tell first by how much the prediction of each gene, out of fold, goes with what was measured: one
+    that says nothing here, of another patient for example, is left behind. What it is off by often has a pattern on the
+    tissue, which a Gaussian process carries to the other spots. The noise of counting is known (Poisson) and told apart
+    from it; where neither says anything, the prediction stays as it is.
 
     At a measured spot the layer has the correction by all *other* measured spots, so that
     :func:`sq_imputer.tl.score` of it says how good a correction is with neighbors as near as these, and a measured spot
@@ -64,8 +65,9 @@ def correct(
         How many leading components of the residuals are carried over, each with parameters of its own; None: every gene
         by itself, which takes longer.
     features
-        Name of features in `obsm`, such as `"X_texture"`: their four leading components then stand beside x and y, so
-        that a residual is carried to spots that are near and look alike. Places alone if left out.
+        Names of features in `obsm`, such as `["X_texture", "X_texture_400um"]`: what a prediction is off by is then
+        carried to spots that are near, and to those that look alike by the twelve leading components of these. It is
+        worth most where the model is off everywhere, and asks for some fifty measured spots. Places alone if left out.
     key
         Table that `tl.predict` wrote.
     layer_added
@@ -88,15 +90,16 @@ def correct(
     Written are `layers["<layer_added>"]`; `layers["<layer_added>_std"]`, the standard deviation of a new measurement:
     that of the process, and what of the errors is left where spots are corrected by others, which varies from row to
     row as the model's own does; `obs["<layer_added>_informed"]`, which spots the correction was made of;
-    `var["<layer_added>_share"]`, from 0 (nothing is corrected) to 1, by how much the pattern is believed; and the
-    provenance of the model with the settings under `corrected`.
+    `var["<layer_added>_slope"]`, from 0 to 1 (it is kept as it is), by how much the prediction of a gene is believed;
+    `var["<layer_added>_share"]`, from 0 (nothing is carried over) to 1, by how much the pattern is; and the provenance
+    of the model with the settings under `corrected`.
 
     Residuals are those of models that have not seen the spot: other blocks beyond the buffer, or other sections, as
     `tl.predict` wrote them. Where a section is predicted in blocks of its own, a spot that was not measured has the
     prediction of a model fitted on all that were, whose errors are smaller than these.
 
-    Kriging of regression residuals: Hengl et al., Geoderma 120, 2004. Exact below 2,000 measured spots, on 400 inducing
-    points above, both by scikit-learn.
+    Regression kriging: Hengl et al., Geoderma 120, 2004. Exact below 2,000 measured spots, on 400 inducing points
+    above, both by scikit-learn.
 
     Examples
     --------
@@ -110,9 +113,10 @@ def correct(
     check_number("seed", seed, 0, 2**32 - 1, whole=True)
     if components is not None:
         check_number("components", components, 1, whole=True)
+    features = [features] if isinstance(features, str) else list(features or ())
     _check(table, key, layer, added, features, overwrite)
     views = views_of(sdata, key, sections)
-    found = _Corrected.of(table, layer)
+    found = _Filled.of(table, layer)
     given = {name: _Known(view.sdata.tables[key], name, layer, features) for name, view in views.items()}
     for name, view in track(views.items(), "kriging", len(views)):
         found.put(view.rows, given[name], components, seed)
@@ -121,7 +125,7 @@ def correct(
     _write(sdata, key, layer, added, found, settings)
 
 
-def _check(table: AnnData, key: str, layer: str, added: str, features: str | None, overwrite: bool) -> None:
+def _check(table: AnnData, key: str, layer: str, added: str, features: list[str], overwrite: bool) -> None:
     record = records(table)[layer]
     check_layer_name(added, [name for name in records(table) if name != added])
     if added == layer or (added in table.layers and not overwrite):
@@ -137,14 +141,15 @@ def _check(table: AnnData, key: str, layer: str, added: str, features: str | Non
         )
     if "spatial" not in table.obsm:
         raise MissingKey(f"no obsm['spatial'] in tables['{key}']; call tl.predict again to restore it.")
-    if features is not None and features not in table.obsm:
-        raise MissingKey(f"no features '{features}' in tables['{key}'].obsm; it has {listed(table.obsm)}.")
+    for name in features:
+        if name not in table.obsm:
+            raise MissingKey(f"no features '{name}' in tables['{key}'].obsm; it has {listed(table.obsm)}.")
 
 
 class _Known:
     """What is known of one section: measured rows that were predicted by models that have not seen them."""
 
-    def __init__(self, table: AnnData, name: str, layer: str, features: str | None) -> None:
+    def __init__(self, table: AnnData, name: str, layer: str, features: list[str]) -> None:
         self.name, self.record = name, records(table)[layer]
         self.said = matrix(table.layers[layer]).astype(float)
         self.std = matrix(table.layers[f"{layer}_std"]).astype(float) if f"{layer}_std" in table.layers else None
@@ -155,60 +160,61 @@ class _Known:
         known &= np.isfinite(self.said).all(axis=1)
         self.rows = unseen(table, name, layer, known, LEAST_SPOTS, "to correct others by")
         self.places = np.asarray(table.obsm["spatial"], dtype=float)
-        if features is not None:
-            self.places = np.column_stack([self.places, _leading(np.asarray(table.obsm[features], dtype=float))])
+        if features:
+            self.places = np.column_stack([self.places, leading([np.asarray(table.obsm[name]) for name in features])])
 
 
-def _leading(features: np.ndarray) -> np.ndarray:
+def leading(features: Sequence[np.ndarray]) -> np.ndarray:
+    """Leading components of some features side by side, the first with a standard deviation of 1."""
     from sklearn.decomposition import PCA
 
+    features = np.column_stack(features).astype(float)
     spread = features.std(axis=0)
     scaled = (features - features.mean(axis=0))[:, spread > 1e-9] / spread[spread > 1e-9]
-    return PCA(min(AXES, *scaled.shape), svd_solver="full").fit_transform(scaled)
+    axes = PCA(min(AXES, *scaled.shape), svd_solver="full").fit_transform(scaled)
+    return axes / axes[:, 0].std()
 
 
 @dataclass
-class _Corrected:
+class _Filled:
     """The corrected table, filled section by section; rows of others keep the prediction."""
 
     mean: np.ndarray
     std: np.ndarray
     informed: np.ndarray
-    share: list[np.ndarray]
+    believed: dict[str, list[np.ndarray]]  # by section and gene
 
     @classmethod
-    def of(cls, table: AnnData, layer: str) -> _Corrected:
+    def of(cls, table: AnnData, layer: str) -> _Filled:
         mean = matrix(table.layers[layer]).astype(np.float32)
         std = matrix(table.layers[f"{layer}_std"]) if f"{layer}_std" in table.layers else np.full(mean.shape, np.nan)
-        return cls(mean, std.astype(np.float32), np.zeros(table.n_obs, dtype=bool), [])
+        return cls(mean, std.astype(np.float32), np.zeros(table.n_obs, dtype=bool), {"share": [], "slope": []})
 
     def put(self, rows: np.ndarray, known: _Known, components: int | None, seed: int) -> None:
         """Correct the rows of one section; genes that were not measured there keep the prediction."""
         genes, spots = known.columns, known.rows
         others = np.setdiff1d(np.arange(len(rows)), spots)
-        said, depth = known.said[spots][:, genes], known.depth[spots]
-        residual = known.measured[spots][:, genes] - said
-        noise = counting_variance(said, depth, known.record["unit"])
-        places = known.places[spots], known.places[others]
-        field = krige(residual, noise, *places, components=components, seed=seed)
-        add, var = np.zeros((len(rows), genes.sum())), np.zeros((len(rows), genes.sum()))
-        add[spots], add[others], var[spots], var[others] = field.left_mean, field.mean, field.left_var, field.var
-        error = residual - field.left_mean
-        left = np.maximum((error**2).mean(axis=0) - field.left_var.mean(axis=0), 0.05 * (error**2).mean(axis=0))
-        shape = np.ones_like(add)
+        measured, said = known.measured[spots][:, genes], known.said[:, genes]
+        given = said[spots], said[others], known.places[spots], known.places[others], known.depth[spots]
+        field = corrected(measured, *given, unit=known.record["unit"], components=components, seed=seed)
+        mean, var = np.empty_like(said), np.empty_like(said)
+        mean[spots], mean[others], var[spots], var[others] = field.left_mean, field.mean, field.left_var, field.var
+        error = ((measured - field.left_mean) ** 2).mean(axis=0)
+        left = np.maximum(error - field.left_var.mean(axis=0), 0.05 * error)
+        shape = np.ones_like(var)
         if known.std is not None:
             shape = known.std[:, genes] ** 2
             shape = shape / np.maximum(shape[spots].mean(axis=0), 1e-12)
         at = np.ix_(rows, genes)
-        self.mean[at] = known.said[:, genes] + add
+        self.mean[at] = mean
         self.std[at] = np.sqrt(var + left * shape)
         self.informed[rows[spots]] = True
-        share = np.full(len(genes), np.nan)
-        share[genes] = field.share
-        self.share.append(share)
+        for name, values in self.believed.items():
+            values.append(np.full(len(genes), np.nan))
+            values[-1][genes] = getattr(field, name)
 
 
-def _write(sdata: SpatialData, key: str, layer: str, added: str, found: _Corrected, settings: dict) -> None:
+def _write(sdata: SpatialData, key: str, layer: str, added: str, found: _Filled, settings: dict) -> None:
     """The layer, beside what makes it a prediction like others: provenance, folds, and the record of every row."""
     import pandas as pd
 
@@ -220,9 +226,8 @@ def _write(sdata: SpatialData, key: str, layer: str, added: str, found: _Correct
             obs[f"{added}{ending}"] = table.obs[f"{layer}{ending}"]
     if f"{layer}{joined.RECORD}" in table.obs:
         obs[f"{added}{joined.RECORD}"] = _told(table.obs[f"{layer}{joined.RECORD}"], settings)
-    with np.errstate(invalid="ignore"):
-        share = np.nanmean(found.share, axis=0) if len(found.share) > 1 else found.share[0]
-    var = pd.DataFrame({f"{added}_share": share}, index=table.var_names)
+    by_section = {f"{added}_{name}": pd.DataFrame(values).mean().to_numpy() for name, values in found.believed.items()}
+    var = pd.DataFrame(by_section, index=table.var_names)
     layers = {added: found.mean, f"{added}_std": found.std}
     obsm = {f"{added}{FOLDS}": table.obsm[f"{layer}{FOLDS}"]} if f"{layer}{FOLDS}" in table.obsm else {}
     write.put_layers(sdata, key, layers, obs=obs, var=var, obsm=obsm, uns={"sq_imputer": {added: record}}, x=added)
