@@ -33,38 +33,45 @@ class Said(NamedTuple):
 
 
 class Columns(Kernel):
-    """A kernel that sees some of the columns."""
+    """A kernel that sees some of the columns; scikit-learn's own see all."""
 
     def __init__(self, kernel: Kernel, columns: tuple[int, int | None]) -> None:
         self.kernel = kernel
         self.columns = columns
 
     def of(self, rows: np.ndarray | None) -> np.ndarray | None:
+        """The columns that it sees."""
         return None if rows is None else rows[:, slice(*self.columns)]
 
     def __call__(self, X, Y=None, eval_gradient=False):
         return self.kernel(self.of(X), self.of(Y), eval_gradient=eval_gradient)
 
     def diag(self, X):
+        """Its value of every row with itself `(n,)`."""
         return self.kernel.diag(self.of(X))
 
     def is_stationary(self) -> bool:
+        """Whether it hangs on differences of rows alone."""
         return self.kernel.is_stationary()
 
     @property
     def hyperparameters(self) -> list:
+        """What is fitted: that of the kernel inside, as are the next two."""
         return self.kernel.hyperparameters
 
     @property
     def theta(self) -> np.ndarray:
+        """Logarithms of what is fitted."""
         return self.kernel.theta
 
     @theta.setter
     def theta(self, theta: np.ndarray) -> None:
+        """Set the kernel inside."""
         self.kernel.theta = theta
 
     @property
     def bounds(self) -> np.ndarray:
+        """Logarithms of the least and the most `(n, 2)`."""
         return self.kernel.bounds
 
     def __eq__(self, other: object) -> bool:
