@@ -48,15 +48,6 @@ def test_the_table_of_readme_is_that_of_the_benchmark():
     assert found == {model: [quoted(FIGURES[of][top].get(model)) for of, top in README] for model in found}
 
 
-def test_the_text_of_readme_quotes_stem_as_it_is_now():
-    text = " ".join((ROOT / "README.md").read_text().split())
-    stem, ridge = (
-        " / ".join(quoted(FIGURES["her2st, C2 alone"][top][model]) for top in ("top-50", "top-250"))
-        for model in ("stem", "ridge")
-    )
-    assert f"on C2 it has {stem}, `ridge` there {ridge}" in text
-
-
 def test_the_page_on_splits_quotes_the_same():
     found = rows((ROOT / "docs" / "concepts" / "splits.md").read_text())
     assert {"ridge", "stem", "mclstexp"} < set(found)
