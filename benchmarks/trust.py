@@ -94,9 +94,7 @@ def mended(slide, known: np.ndarray, asked: np.ndarray, own: np.ndarray, other: 
         views = [slide.features("texture", spec) for spec in sqi.get_model("ridge")().needs.views]
         places = np.column_stack([places, leading(views)])
     found = corrected(y, own, other, places[known], places[asked], slide.depth[known], unit=slide.unit)
-    error = ((y - found.left_mean) ** 2).mean(axis=0)
-    left = np.maximum(error - found.left_var.mean(axis=0), 0.05 * error)
-    return found, np.sqrt((found.left_var if asked is known else found.var) + left)
+    return found, np.sqrt((found.left_var if asked is known else found.var) + found.rest)
 
 
 def case(slide, training: list, layout: str, n_genes: int, seed: int) -> list[dict]:
@@ -199,6 +197,13 @@ def intervals(data: Path | None) -> dict[str, dict]:
     return found
 
 
+def beyond(training: list, asked: list) -> list[float]:
+    """How many spots of each section lie beyond the edge of a model that is fitted on some."""
+    genes = choose_genes(training, 20)
+    model = sqi.get_model("ridge")().fit([one.with_genes(genes) for one in training], PLAN)
+    return [reliability.beyond(model.predict(slide, device="cpu").ood.numpy()) for slide in asked]
+
+
 def unlike(data: Path | None) -> dict[str, dict]:
     """How many spots lie beyond the edge, by what a model was fitted on and what it is asked about."""
     read = {name: frozen.read(name, data) for name in ("her2st", "mob", "mouse_brain", "tuning")}
@@ -210,12 +215,9 @@ def unlike(data: Path | None) -> dict[str, dict]:
     cases += [([breast["C3"]], [breast["C4"]]), ([bulb["MOB1"]], [bulb["MOB2"], breast["C3"]])]
     found = {}
     for training, asked in cases:
-        genes = choose_genes(training, 20)
-        model = sqi.get_model("ridge")().fit([one.with_genes(genes) for one in training], PLAN)
-        for slide in asked:
-            beyond = reliability.beyond(model.predict(slide, device="cpu").ood.numpy())
+        for slide, share in zip(asked, beyond(training, asked), strict=True):
             name = f"{', '.join(one.section for one in training)} to {slide.section}"
-            found[name] = {"beyond": beyond, "flagged": bool(beyond > reliability.MOST_BEYOND)}
+            found[name] = {"beyond": share, "flagged": bool(share > reliability.MOST_BEYOND)}
     return found
 
 
@@ -236,10 +238,8 @@ def where_to_draw_the_line(data: Path | None) -> dict[str, dict]:
         for parts in parts_of(slide):
             for part in parts:
                 training = [one for one in parts if one is not part]
-                genes = choose_genes(training, 20)
-                model = sqi.get_model("ridge")().fit([one.with_genes(genes) for one in training], PLAN)
-                for name, asked in (("itself", part), (other.section, other)):
-                    shares[name].append(reliability.beyond(model.predict(asked, device="cpu").ood.numpy()))
+                for some, share in zip(shares.values(), beyond(training, [part, other]), strict=True):
+                    some.append(share)
         for name, some in shares.items():
             found[f"parts of {slide.section} to {name}"] = dict(enumerate(sorted(some)))
     return found

@@ -199,15 +199,13 @@ class _Filled:
         field = corrected(measured, *given, unit=known.record["unit"], components=components, seed=seed)
         mean, var = np.empty_like(said), np.empty_like(said)
         mean[spots], mean[others], var[spots], var[others] = field.left_mean, field.mean, field.left_var, field.var
-        error = ((measured - field.left_mean) ** 2).mean(axis=0)
-        left = np.maximum(error - field.left_var.mean(axis=0), 0.05 * error)
         shape = np.ones_like(var)
         if known.std is not None:
             shape = known.std[:, genes] ** 2
             shape = shape / np.maximum(shape[spots].mean(axis=0), 1e-12)
         at = np.ix_(rows, genes)
         self.mean[at] = mean
-        self.std[at] = np.sqrt(var + left * shape)
+        self.std[at] = np.sqrt(var + field.rest * shape)
         self.informed[rows[spots]] = True
         for name, values in self.believed.items():
             values.append(np.full(len(genes), np.nan))

@@ -41,9 +41,14 @@ class Field:
 
 @dataclass(frozen=True)
 class Corrected(Field):
-    """Values instead of residuals; `slope` `(G,)` is by how much the prediction is believed."""
+    """Values instead of residuals.
+
+    `slope` `(G,)` is by how much the prediction is believed, `rest` `(G,)` the variance of a measurement that is left
+    beside that of the pattern, at known rows by the others.
+    """
 
     slope: np.ndarray
+    rest: np.ndarray
 
 
 def corrected(
@@ -75,7 +80,10 @@ def corrected(
     here, there = (middle + slope * (one - middle) for one in (said, said_of_asked))
     noise = counting_variance(here - middle + measured.mean(axis=0), depth, unit)
     field = krige(measured - here, noise, known, asked, components=components, seed=seed)
-    return Corrected(there + field.mean, field.var, here + field.left_mean, field.left_var, field.share, slope)
+    left = here + field.left_mean
+    error = ((measured - left) ** 2).mean(axis=0)
+    rest = np.maximum(error - field.left_var.mean(axis=0), 0.05 * error)
+    return Corrected(there + field.mean, field.var, left, field.left_var, field.share, slope, rest)
 
 
 def slopes(measured: np.ndarray, said: np.ndarray) -> np.ndarray:
