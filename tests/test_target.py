@@ -7,7 +7,7 @@ from sq_imputer import BadInput, Target
 
 @pytest.mark.parametrize("where", ["label", "obs:", "var:x", "", 3])
 def test_a_target_that_names_no_slot_is_refused_with_what_can_be_named(where):
-    with pytest.raises(BadInput, match="expected 'genes', 'obs:NAME'"):
+    with pytest.raises(BadInput, match="expected 'genes', 'triplex_legacy', 'obs:NAME'"):
         Target(where)
 
 

@@ -8,6 +8,7 @@ from sq_imputer.errors import BadInput, listed
 
 GENES, NUMBERS, CLASSES, COMPOSITION = "genes", "numbers", "classes", "composition"
 KINDS = (GENES, NUMBERS, CLASSES, COMPOSITION)
+LEGACY, LEGACY_UNIT = "triplex_legacy", "log10_cp10k_panel"
 UNITS = {NUMBERS: "value", CLASSES: "probability", COMPOSITION: "proportion"}  # where none is said
 SLOTS = ("obs", "obsm", "table")
 
@@ -19,7 +20,9 @@ class Target:
     Parameters
     ----------
     where
-        `"genes"`: the counts of the table. `"obs:NAME"`: a column of its `obs`; numbers, or categories, of which the
+        `"genes"`: the counts of the table. `"triplex_legacy"`: the same as the published TRIPLEX has them, in
+        `"log10_cp10k_panel"`, and each training row is taught the mean of itself and its neighbors on the lattice
+        (what is scored is never smoothed). `"obs:NAME"`: a column of its `obs`; numbers, or categories, of which the
         probability of each is predicted. `"obsm:NAME"`: a matrix, or a DataFrame, in its `obsm`. `"table:NAME"`:
         another table that annotates the same shapes, such as proteins.
     kind
@@ -38,15 +41,19 @@ class Target:
 
     def __post_init__(self) -> None:
         slot, _, name = str(self.where).partition(":")
-        if not isinstance(self.where, str) or (self.where != GENES and not (slot in SLOTS and name)):
+        if not isinstance(self.where, str) or not (self.is_genes or (slot in SLOTS and name)):
             raise BadInput(
-                f"target is {self.where!r}; expected 'genes', 'obs:NAME', 'obsm:NAME' or 'table:NAME', such as "
-                "'obs:label'."
+                f"target is {self.where!r}; expected 'genes', '{LEGACY}', 'obs:NAME', 'obsm:NAME' or 'table:NAME', "
+                "such as 'obs:label'."
             )
         if self.kind and (self.kind not in KINDS or (self.kind == GENES) != self.is_genes):
             raise BadInput(f"kind of target '{self.where}' is {self.kind!r}; expected one of {listed(KINDS[1:])}.")
         if self.is_genes:
             object.__setattr__(self, "kind", GENES)
+        if self.smoothed:
+            if self.unit not in ("", LEGACY_UNIT):
+                raise BadInput(f"unit is '{self.unit}'; that of target '{LEGACY}' is '{LEGACY_UNIT}'. Leave out unit=.")
+            object.__setattr__(self, "unit", LEGACY_UNIT)
         object.__setattr__(self, "names", tuple(self.names))
 
     @classmethod
@@ -59,11 +66,16 @@ class Target:
     @property
     def is_genes(self) -> bool:
         """Whether it is the expression of genes."""
-        return self.where == GENES
+        return self.where in (GENES, LEGACY)
+
+    @property
+    def smoothed(self) -> bool:
+        """Whether training rows are taught the mean of themselves and their neighbors on the lattice."""
+        return self.where == LEGACY
 
     @property
     def slot(self) -> str:
-        """`"obs"`, `"obsm"` or `"table"`; `"genes"` for genes."""
+        """`"obs"`, `"obsm"` or `"table"`; of genes the target itself."""
         return self.where.partition(":")[0]
 
     @property
@@ -79,9 +91,9 @@ class Target:
     @property
     def key(self) -> str:
         """The table that a prediction goes to, if no other is named."""
-        return "imputed" if self.is_genes else f"imputed_{self.name}"
+        return "imputed" if self.where == GENES else f"imputed_{self.name or self.where}"
 
     @property
     def told(self) -> dict[str, str]:
-        """What the provenance says of it."""
+        """What a folder or the provenance says of it."""
         return {"where": self.where, "kind": self.kind}

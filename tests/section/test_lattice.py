@@ -6,6 +6,7 @@ import pytest
 from sq_imputer.errors import BadInput
 from sq_imputer.section.lattice import (
     TECHNOLOGIES,
+    beside,
     cells,
     is_staggered,
     lattice_um,
@@ -194,9 +195,49 @@ def test_the_six_neighbors_on_a_hexagonal_lattice_have_axial_steps(axis, array):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("seed", range(3))
+def test_steps_on_a_hexagonal_lattice_outlive_holes_and_jitter(seed, axis):
+    rng = np.random.default_rng(seed)
+    col, row = np.meshgrid(np.arange(50), np.arange(60))
+    doubled = np.column_stack([2 * col.ravel() + row.ravel() % 2, row.ravel()])[rng.random(col.size) >= 0.3]
+    xy = (doubled * [50.0, 50 * np.sqrt(3)])[:, [axis, 1 - axis]]
+    true = np.column_stack([(doubled[:, 0] - doubled[:, 1]) // 2, doubled[:, 1]])
+    one, other = np.argwhere(np.triu(np.linalg.norm(xy[:, None] - xy, axis=2) < 120, 1)).T
+    found, hexagonal = positions(xy + rng.normal(0, 4, xy.shape))
+    assert hexagonal == axis
+    same = ((found[one] - found[other]) == (true[one] - true[other])).all(axis=1)
+    assert len(same) > 4000 and same.mean() > 0.99
+
+
 def test_cells_have_places_near_where_they_lie():
     xy = np.random.default_rng(0).random((400, 2)) * 200
     found, hexagonal = positions(xy)
     assert hexagonal == -1
     assert np.corrcoef(found[:, 0], xy[:, 0])[0, 1] > 0.99 and np.corrcoef(found[:, 1], xy[:, 1])[0, 1] > 0.99
     assert (positions(np.zeros((2, 2)))[0] == 0).all() and (positions(np.zeros((5, 2)))[0] == 0).all()
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_beside_a_place_of_a_square_lattice_are_those_of_three_times_three(missing):
+    rng = np.random.default_rng(0)
+    there = rng.random((20, 25)) >= missing
+    row, col = np.nonzero(there)
+    value = rng.normal(size=len(row))
+    grid = np.pad(np.zeros(there.shape), 1)
+    grid[row + 1, col + 1] = value
+    sums = sum(grid[1 + dr + row, 1 + dc + col] for dr in (-1, 0, 1) for dc in (-1, 0, 1))
+    for array in (None, np.column_stack([col, row])):
+        among = beside(200.0 * np.column_stack([col, row]), array)
+        np.testing.assert_allclose(among @ value, sums, atol=1e-9)
+        assert set(among.data) == {1} and (among != among.T).nnz == 0
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_beside_a_place_of_a_hexagonal_lattice_are_six(axis):
+    col, row = np.meshgrid(np.arange(30), np.arange(24))
+    doubled = np.column_stack([2 * col.ravel() + row.ravel() % 2, row.ravel()])
+    xy = (doubled * [50.0, 50 * np.sqrt(3)])[:, [axis, 1 - axis]]
+    near = np.linalg.norm(xy[:, None] - xy, axis=2) < 120
+    for array in (None, doubled):
+        np.testing.assert_array_equal(beside(xy, array).toarray() > 0, near)

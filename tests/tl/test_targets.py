@@ -116,3 +116,47 @@ def test_a_model_of_classes_calls_shapes_that_were_not_measured(labelled):
     sqi.tl.predict(labelled["P1"], model, shapes_key="grid", progress=False)
     table = labelled["P1"].tables["imputed_most"]
     assert np.isnan(np.asarray(table.layers["measured"])).all() and set(table.obs["ridge_most"]) <= set(PARTS)
+
+
+# Expression as the published TRIPLEX has it ----------------------------------------------------------
+
+
+def test_expression_as_triplex_has_it_goes_to_a_table_of_its_own_and_what_is_scored_is_not_smoothed(section, genes):
+    sqi.tl.predict(section, "ridge", genes=genes, target="triplex_legacy", n_folds=3, config=SMALL, progress=False)
+    table = section.tables["imputed_triplex_legacy"]
+    counts = section.tables["table"][:, genes].X.toarray().astype(float)
+    expected = np.log10(1 + 1e4 * counts / counts.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(table.layers["measured"], expected, rtol=1e-5)
+    record = table.uns["sq_imputer"]["ridge"]
+    assert record["unit"] == "log10_cp10k_panel"
+    assert record["target"] == {"where": "triplex_legacy", "kind": "genes"}
+    scores = sqi.tl.score(section, target="triplex_legacy", baselines=False)
+    said = np.asarray(table.layers["ridge"])
+    mse = scores.set_index("gene")["mse"]
+    np.testing.assert_allclose(mse[genes], ((said - expected) ** 2).mean(axis=0), rtol=1e-5)
+    for verb in (sqi.tl.correct, sqi.tl.trust):  # what is left of single spots is not what a smoothed map lacks
+        with pytest.raises(BadInput, match="'ridge' predicts"):
+            verb(section, "ridge", key="imputed_triplex_legacy")
+
+
+def test_a_model_of_smoothed_rows_is_saved_and_refuses_what_it_cannot_be_compared_with(patients, genes, tmp_path):
+    target = patients.pop("P3")
+    sqi.tl.fit(patients, "ridge", genes=genes, target="triplex_legacy", config=SMALL, progress=False).save(
+        tmp_path / "m"
+    )
+    model = sqi.load(tmp_path / "m")
+    assert (model.target, model.unit) == (Target("triplex_legacy"), "log10_cp10k_panel")
+    sqi.tl.predict(target, model, progress=False)
+    assert "imputed_triplex_legacy" in target.tables and "imputed" not in target.tables
+    with pytest.raises(BadInput, match="was fitted on 'triplex_legacy'"):
+        sqi.tl.predict(target, model, target="genes")
+    target.tables["table"] = target.tables["table"][:, [g for g in target.tables["table"].var_names if g != genes[0]]]
+    with pytest.raises(
+        BadInput, match=f"lacks 1 of {len(genes)} genes \\('{genes[0]}'\\), and unit 'log10_cp10k_panel'"
+    ):
+        sqi.tl.predict(target, model, key_added="other", progress=False)
+
+
+def test_the_unit_of_a_target_that_has_its_own_is_not_another(section):
+    with pytest.raises(BadInput, match="that of target 'triplex_legacy' is 'log10_cp10k_panel'"):
+        sqi.tl.predict(section, "ridge", target="triplex_legacy", unit="log2_counts")

@@ -16,6 +16,7 @@ from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
 from sq_imputer.scores.splits import LEAST_TRAIN, by_section, folds, strips, told_apart
+from sq_imputer.section.counts import check_whole_panel
 from sq_imputer.section.keys import verb
 from sq_imputer.section.nearby import eps_of, scored
 from sq_imputer.section.regions import common_names, slides_of
@@ -152,7 +153,8 @@ def outcomes(
         panel = _panel(case.training, n_genes) if genes is None else list(genes)
         tested = [panel[k] for k in case.test.which(panel)]
         known = [(slide, panel) for slide in case.training] + [(case.test, tested)]
-        said = unit if case.test.target.is_genes else case.test.target.unit
+        said = case.test.target.unit or unit
+        check_whole_panel(case.test, panel, said)
         *training, target = [slide.with_genes(genes, said) for slide, genes in known]
         case = _of_known(case, target)
         predicted = baselines(training, target, panel, case.rows)

@@ -32,10 +32,13 @@ Genes = Annotated[
     str, typer.Option(help="Number of genes to choose on the training sections, or names, separated by commas.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-UNIT = "Expression unit: log1p_cp10k, log1p_counts or log2_counts."
+UNIT = "Expression unit: log1p_cp10k, log1p_counts, log2_counts or log10_cp10k_panel."
 TargetOf = Annotated[
     str | None,
-    typer.Option(help="What is predicted, if not genes: obs:NAME, obsm:NAME or table:NAME; --unit is that of a table."),
+    typer.Option(
+        help="What is predicted, if not genes: obs:NAME, obsm:NAME, table:NAME; --unit is that of a table. "
+        "Or triplex_legacy: genes as the published TRIPLEX has them."
+    ),
 ]
 Kind = Annotated[str | None, typer.Option(help="Of a target that is a matrix: numbers (left out) or composition.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]

@@ -27,6 +27,8 @@ six neighbors; sections beyond `whole_rows` look at themselves in windows. Tiles
 stick out of the image do not count, and the standard deviation is the spread of the heads with noise added that is
 measured on left-out rows. The original's dropout stays on when predicting; here it does not. No rows are held out to
 stop early by default: within section B4 of her2st that ended training after a quarter of the epochs that were best.
+The unit is the source's, log1p CP10k unless said otherwise, and training rows are taught what was measured at them;
+`target="triplex_legacy"` has the original's: shares of the panel in log10, and means over 3 x 3 spots.
 
 **Limits**: what the section says hangs on which rows are predicted together, as published: rows on a lattice and cells
 of the same tissue see another section. Whoever predicts other shapes than were trained on should compare with

@@ -21,7 +21,7 @@ from sq_imputer.errors import BadInput, OutOfMemory, listed
 from sq_imputer.genes.knowledge import GeneKnowledge
 from sq_imputer.nn.applicability import Applicability
 from sq_imputer.nn.heads import spread
-from sq_imputer.predictor import calibrate, encoded, told, train, zero_shot
+from sq_imputer.predictor import calibrate, encoded, taught, told, train, zero_shot
 from sq_imputer.predictor.chance import Chance
 from sq_imputer.predictor.config import with_names
 from sq_imputer.predictor.folder import load_as, packed, write
@@ -337,19 +337,19 @@ class Predictor(nn.Module, ABC):
         n_rows = sum(int(source.measured.sum()) for source in sources)
         widths, encoders = self._read_features(sources, plan)
         self.sizes = {"rows": n_rows, **widths, **told.choose(self), **self.further_sizes(sources)}
-        sources = hold(self, sources, plan.memory_mb, plan.progress)
+        held = hold(self, sources, plan.memory_mb, plan.progress)
         rows = getattr(self.config, "batch_size", None)
         size = BatchSize(1 if rows is None else plan.batch_size or rows)
-        while not size.attempt(partial(self._train, sources, plan), size.rows, f"training '{self.card.name}'"):
+        while not size.attempt(partial(self._train, taught.of(held), plan), size.rows, f"training '{self.card.name}'"):
             if size.rows < self.fewest_rows:
                 few = "as few rows at a time as it learns from. Use another device, smaller crops or a smaller model."
                 raise OutOfMemory(f"training '{self.card.name}' is out of memory with {few}")
             plan = replace(plan, batch_size=size.rows)
         self.eval()
-        self.training_rows = tuple(source.marks(self.genes) for source in sources)
-        made = {"encoders": encoders, "ood_from": kind_of_parts(sources)}
-        self.provenance = provenance(sources, plan) | made | told.provenance(self)
-        calibrate.measure(self, sources, plan)
+        self.training_rows = tuple(source.marks(self.genes) for source in held)
+        made = {"encoders": encoders, "ood_from": kind_of_parts(held)}
+        self.provenance = provenance(held, plan) | made | told.provenance(self)
+        calibrate.measure(self, held, plan)
 
     def _train(self, sources: list[Source], plan: Plan) -> bool:
         """Build and train, from the start."""

@@ -68,8 +68,12 @@ class Part:
 
 
 def n_folds(predictor: Model, plan: Plan) -> int:
-    """Fits that measuring the error of a model takes; 0 if it is not measured, or by the model itself."""
-    if predictor.measures_error or not predictor.card.uncertainty or predictor.target.kind == CLASSES:
+    """Fits that measuring the error of a model takes; 0 if it is not measured, or by the model itself.
+
+    A model that is taught means over neighbors knows its error on these alone, which is less than that on rows.
+    """
+    by_itself = predictor.measures_error and not predictor.target.smoothed
+    if by_itself or not predictor.card.uncertainty or predictor.target.kind == CLASSES:
         return 0
     return getattr(predictor.config, "calibration", FOLDS) if plan.calibration is None else plan.calibration
 

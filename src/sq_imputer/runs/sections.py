@@ -155,7 +155,7 @@ def pick_genes(slides: Sequence[Slide], genes: Sequence[str] | int | None) -> li
 def asked(target: Target | str | None, unit: str | None = None) -> Target:
     """The target that a verb was given; of another than genes with the unit that it was given."""
     target = Target.of(target)
-    return target if target.is_genes or unit is None else replace(target, unit=unit)
+    return target if target == Target() or unit is None else replace(target, unit=unit)
 
 
 def resolve_model(

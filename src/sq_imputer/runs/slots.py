@@ -375,7 +375,7 @@ def provenance(target: Slide, result: Result, plan: Plan, batch_size: int) -> di
         "config": predictor.config,
         "unit": predictor.unit,
         "genes": list(predictor.genes),
-        **({} if predictor.target.is_genes else {"target": predictor.target.told}),
+        **({} if predictor.target == Target() else {"target": predictor.target.told}),
         "section": target.section,
         "mpp": float(target.frame.pixel.mpp),
         "mpp_source": target.frame.pixel.source,

@@ -15,6 +15,7 @@ from sq_imputer.places import APART_UM, distinct, ranks
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from scipy.sparse import csr_matrix
 
 TECHNOLOGIES = {"visium": 100.0, "st": 200.0, "st2k": 150.0}
 """Distance between the centers of neighboring spots, in µm, by technology."""
@@ -218,6 +219,25 @@ def positions(xy_um: np.ndarray, array: np.ndarray | None = None) -> tuple[np.nd
         along, beside = found[:, hexagonal], found[:, 1 - hexagonal]
         found = np.stack([(along - beside) // 2, beside], axis=1)
     return found - found.min(axis=0), hexagonal
+
+
+def beside(xy_um: np.ndarray, array: np.ndarray | None = None) -> csr_matrix:
+    """Which places lie next to each other on their lattice: `(n, n)`, 1 there and on the diagonal.
+
+    The eight around a place of a square lattice, the six of a hexagonal one; `xy_um` and `array` as in
+    :func:`positions`, which says what counts where there is no lattice.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.spatial import cKDTree
+
+    places, hexagonal = positions(xy_um, array)
+    one, other = cKDTree(places).query_pairs(1, p=np.inf, output_type="ndarray").T
+    if hexagonal >= 0:
+        near = np.abs((places[one] - places[other]).sum(axis=1)) < 2  # the two corners that are farther away
+        one, other = one[near], other[near]
+    own = np.arange(len(places))
+    at = np.concatenate([one, other, own]), np.concatenate([other, one, own])
+    return csr_matrix((np.ones(len(at[0])), at), shape=(len(own), len(own)))
 
 
 def _along(array: np.ndarray, xy_um: np.ndarray) -> tuple[np.ndarray, int]:

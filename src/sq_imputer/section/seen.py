@@ -18,6 +18,7 @@ from sq_imputer.section.around import Tokens, inside, tokens_key, whole_slide
 from sq_imputer.section.blocks import block_centers, block_crops, whole_blocks
 from sq_imputer.section.checks import check_needs
 from sq_imputer.section.features import compute, described_together, is_of, reader, record, shard_name, stored
+from sq_imputer.section.lattice import beside
 from sq_imputer.section.maps import made_by as made_by_maps
 from sq_imputer.section.maps import maps_of
 
@@ -232,6 +233,13 @@ class Seen:
             whole = whole_slide(slide.xy_um, array, _side_by_side(found))
             slide._derived[views] = whole
         return slide._derived[views], rows
+
+    def smoothed(self, rows: np.ndarray) -> np.ndarray:
+        """Expression `(n, G)`, in these rows the mean over those of them that are neighbors on the lattice."""
+        among = beside(self.xy_um[rows], None if self.array is None else self.array[rows])
+        found = self.expression.copy()
+        found[rows] = (among @ self.expression[rows]) / among.sum(axis=1)
+        return found
 
     def batches(
         self, needs: Needs, batch_size: int = 64, *, rows=None, generator=None, device: str = "auto"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, check_number, listed
-from sq_imputer.genes.units import UNITS
+from sq_imputer.genes.units import OF_LIBRARY
 from sq_imputer.progress import track
 from sq_imputer.runs import joined
 from sq_imputer.runs.sections import check_table, records
@@ -134,10 +134,10 @@ def _check(table: AnnData, key: str, layer: str, added: str, features: list[str]
     if record.get("corrected"):
         raise BadInput(f"'{layer}' is corrected already. Pass layer='{record['corrected']['of']}'.")
     unit = record.get("layer_unit", record["unit"])
-    if record.get("target") or unit != record["unit"] or unit not in UNITS:
+    if record.get("target") or unit != record["unit"] or unit not in OF_LIBRARY:
         raise BadInput(
             f"'{layer}' predicts in unit '{unit}', and what was measured is in '{record['unit']}': residuals need both "
-            f"to be expression in one of {listed(UNITS)}. Correct another layer=."
+            f"to be expression in one of {listed(OF_LIBRARY)}. Correct another layer=."
         )
     if "spatial" not in table.obsm:
         raise MissingKey(f"no obsm['spatial'] in tables['{key}']; call tl.predict again to restore it.")

@@ -62,13 +62,14 @@ def fit(
         or a mapping of names to keys. All are fitted on.
     target
         What is predicted (:class:`sq_imputer.Target`): `"genes"`, a column `"obs:NAME"` of numbers or categories, a
-        matrix `"obsm:NAME"`, or `"table:NAME"`. Rows without a value of it are not measured.
+        matrix `"obsm:NAME"`, or `"table:NAME"`. Rows without a value of it are not measured. `"triplex_legacy"`: genes
+        in the unit, and smoothed for training, as the published TRIPLEX has them.
     genes
         Names of genes, or how many to choose on these sections (:func:`sq_imputer.genes.choose_genes`); 250 if left
         out. Of another target names of its columns, all if left out.
     unit
-        Expression unit: `"log1p_cp10k"` (if left out) over the full library, `"log1p_counts"` or `"log2_counts"`. Of
-        another target what its numbers are called; `"table:NAME"` wants it said.
+        Expression unit: `"log1p_cp10k"` (if left out) over the full library, `"log1p_counts"`, `"log2_counts"` or
+        `"log10_cp10k_panel"`. Of another target what its numbers are called; `"table:NAME"` wants it said.
     config
         The model's `Config`, or a dict of the fields that differ from its defaults.
     knowledge

@@ -33,6 +33,7 @@ from sq_imputer.runs.streamed import stream, streams
 from sq_imputer.runs.targets import in_their_sections, measured_of, read_targets, recall
 from sq_imputer.runs.totals import share_of, warn_of_shares
 from sq_imputer.scores.splits import check_folds
+from sq_imputer.section.counts import check_whole_panel
 from sq_imputer.section.keys import verb
 from sq_imputer.section.opened import open_for
 from sq_imputer.section.resolution import check_resolution, common, fitting, for_model, read_at
@@ -354,9 +355,11 @@ def _measured(
 def _compare_libraries(
     targets: Targets, predictor: Predictor, training: Sequence[Slide], genes: list[str], unit: str
 ) -> None:
-    """Warn where a section has other genes, or the panel another share of its counts, than where a model is fitted."""
+    """Whether a section has other genes, or the panel another share of its counts, than where a model is fitted."""
     if not targets.slides[0].target.is_genes:
         return
+    for slide in targets.slides:
+        check_whole_panel(slide, genes, unit)
     own = predictor.provenance if predictor.fitted else {"library_genes": [len(s.var_names) for s in training]}
     genes = trained_on(predictor) if predictor.fitted else genes  # what nobody measured is no part of a library
     warn_of_genes(targets, genes, unit, own.get("library_genes", []))
@@ -371,7 +374,7 @@ def _panel(
 ) -> tuple[list[str], str]:
     """Genes and unit as asked for, else those of the table that is there, else the usual ones."""
     if genes is None and table is not None:
-        return list(table.var_names), unit or units(table).pop()
+        return list(table.var_names), training[0].target.unit or unit or units(table).pop()
     return pick_genes(training, genes), training[0].target.unit or unit or LOG1P_CP10K
 
 

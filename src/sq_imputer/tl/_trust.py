@@ -117,7 +117,8 @@ def trust(
             raise BadInput(f"{name} is {share}; expected a share between 0 and 1.")
     record = records(table)[layer]
     if record.get("target"):
-        raise BadInput(f"'{layer}' predicts another target than genes, which tl.score scores. Pass layer= of genes.")
+        where = record["target"]["where"]
+        raise BadInput(f"'{layer}' predicts '{where}', which tl.score scores. Pass layer= of target 'genes'.")
     views = views_of(sdata, key, sections)
     known = _rows_known(views, key, layer)
     if not known and not record.get(reliability.KEY):
