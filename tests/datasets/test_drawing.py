@@ -43,3 +43,19 @@ def test_laboratories_stain_differently():
     assert np.abs(one.vectors - two.vectors).max() > 0.02
     np.testing.assert_allclose(np.linalg.norm(one.vectors, axis=1), 1)
     assert (one.white > 225).all() and (one.white < 256).all()
+
+
+def test_halves_are_more_nuclei_with_longer_outlines_that_cover_and_stain_as_much(tissue):
+    halved = draw_tissue(np.random.default_rng(3), 800, 1.0, halves=True)
+    np.testing.assert_array_equal(halved.eosin, tissue.eosin)
+    number, cover, stain, outline = (
+        np.array([measure(one) for one in (tissue, halved)])
+        for measure in (
+            lambda one: len(np.unique(one.nuclei)),
+            lambda one: (one.nuclei > 0).mean(),
+            lambda one: one.hematoxylin.mean(),
+            lambda one: sum((np.diff(one.nuclei, axis=axis) != 0).sum() for axis in (0, 1)),
+        )
+    )
+    assert number[1] > 1.3 * number[0] and outline[1] > 1.1 * outline[0]
+    assert abs(cover[1] / cover[0] - 1) < 0.08 and abs(stain[1] / stain[0] - 1) < 0.04

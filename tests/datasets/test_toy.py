@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import anndata
 import numpy as np
 import pytest
 from spatialdata.models import get_table_keys
@@ -154,3 +155,38 @@ def test_too_small_is_an_error():
         datasets.toy(1, n_genes=3)
     with pytest.raises(BadInput, match="100 µm; a piece of tissue"):
         datasets.toy(1, size_px=100, mpp=1.0)
+
+
+# What color does not tell ------------------------------------------------------------------------------
+
+BEYOND = ["density", "outline", "surroundings"]
+
+
+@pytest.fixture(scope="module")
+def beyond():
+    """The tables of four sections of one patient, as one."""
+    drawn = datasets.toy(1, sections_per_patient=4, size_px=1600, n_genes=12, beyond_color=True, seed=3)
+    return anndata.concat([sdata["table"] for sdata in drawn.values()], merge="same", index_unique="-")
+
+
+def left(values, table):
+    """What is left once a line on the fractions is taken out."""
+    known = np.column_stack([np.ones(len(table)), table.obs[["nuclei", "glands", "stroma", "lymphocytes"]]])
+    return values - known @ np.linalg.lstsq(known, values, rcond=None)[0]
+
+
+@pytest.mark.parametrize("rule", BEYOND)
+def test_genes_beyond_color_follow_their_part_and_nothing_that_fractions_say(beyond, rule):
+    truth = beyond.obsm["truth"] - beyond.obsm["truth"][:, with_rule(beyond, "constant")].mean(1, keepdims=True)
+    own = truth[:, with_rule(beyond, rule)].mean(axis=1)
+    part = left(beyond.obs[rule].to_numpy(dtype=float), beyond)
+    assert np.corrcoef(own, part)[0, 1] > 0.9
+    assert left(own, beyond).var() > 0.8 * own.var()
+    counted = log_cp10k(beyond)[:, with_rule(beyond, rule)].mean(axis=1)
+    assert np.corrcoef(counted, own)[0, 1] > 0.7
+
+
+def test_without_it_there_are_no_such_genes(sections):
+    table = sections["P1"]["table"]
+    assert not set(BEYOND) & set(table.obs) and not {"coef_density"} & set(table.var)
+    assert table.n_vars == 60 and not table.var_names.str.startswith(("DEN", "EDG", "NBR")).any()

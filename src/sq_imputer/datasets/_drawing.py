@@ -12,9 +12,14 @@ from scipy.ndimage import gaussian_filter
 
 # Optical density per unit of stain in r, g, b (Macenko et al., 2009): hematoxylin, eosin.
 STAINS = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]])
-EPITHELIUM, STROMA, LYMPHOCYTE = range(3)
-# semi-axes in µm and hematoxylin of the three kinds of nuclei
+EPITHELIUM, STROMA, LYMPHOCYTE, HALF_EPITHELIUM, HALF_STROMA = range(5)
+# semi-axes in µm and hematoxylin of the kinds of nuclei; halves are two that cover as much as one
 _NUCLEI = {EPITHELIUM: (5.2, 3.9, 0.95), STROMA: (6.6, 2.1, 1.15), LYMPHOCYTE: (3.4, 3.2, 1.5)}
+_HALVES = {
+    half: (*np.multiply(_NUCLEI[kind][:2], 0.5**0.5), _NUCLEI[kind][2])
+    for kind, half in ((EPITHELIUM, HALF_EPITHELIUM), (STROMA, HALF_STROMA))
+}
+_APART_UM = 0.7  # half of the gap between two halves
 _VARIANTS, _ANGLES = 8, 24
 
 
@@ -62,8 +67,11 @@ def render(tissue: Tissue, stain: Stain, rng: np.random.Generator) -> np.ndarray
     return image
 
 
-def draw_tissue(rng: np.random.Generator, size_px: int, mpp: float) -> Tissue:
-    """A square of glass with one piece of tissue: stroma with fibers, glands, and a crowd of lymphocytes."""
+def draw_tissue(rng: np.random.Generator, size_px: int, mpp: float, *, halves: bool = False) -> Tissue:
+    """A square of glass with one piece of tissue: stroma with fibers, glands, and a crowd of lymphocytes.
+
+    With `halves` many nuclei are two in some regions, which together cover as much and look the same by their color.
+    """
     extent = size_px * mpp
     grain_rng, stamp_rng = rng.spawn(2)  # per pixel; apart from the rest, which then does not depend on mpp
     edge = _tissue_edge(rng, size_px)
@@ -87,7 +95,10 @@ def draw_tissue(rng: np.random.Generator, size_px: int, mpp: float) -> Tissue:
         _scattered(rng, extent, 17, STROMA, free * (0.08 + 0.75 * cellularity) * (1 - crowd), direction, mpp),
         _scattered(rng, extent, 8, LYMPHOCYTE, free * (0.008 + 0.85 * crowd), direction, mpp),
     ]
-    nuclei, kinds = _draw_nuclei(stamp_rng, np.concatenate(placed), hematoxylin, mpp)
+    every = np.concatenate(placed)
+    if halves:
+        every = _halved(rng, every, _sigmoid(4 * _smooth(rng, size_px, 110 / mpp)), mpp)
+    nuclei, kinds = _draw_nuclei(stamp_rng, every, hematoxylin, mpp)
     return Tissue(
         hematoxylin=hematoxylin,
         eosin=eosin,
@@ -221,6 +232,18 @@ def _scattered(rng, extent: float, spacing: float, kind: int, chance: np.ndarray
     return nuclei[rng.random(len(nuclei)) < _at(chance, nuclei, mpp)]
 
 
+def _halved(rng, nuclei: np.ndarray, chance: np.ndarray, mpp: float) -> np.ndarray:
+    """Nuclei of which some are two halves, end to end; lymphocytes are too small, and stay whole."""
+    kind = nuclei[:, 3].astype(int)
+    halved = (kind != LYMPHOCYTE) & (rng.random(len(nuclei)) < _at(chance, nuclei, mpp))
+    whole, cut = nuclei[~halved], nuclei[halved]
+    half = np.where(cut[:, 3] == EPITHELIUM, HALF_EPITHELIUM, HALF_STROMA)
+    reach = np.array([_HALVES[k][0] for k in half]) + _APART_UM
+    step = np.column_stack([np.cos(cut[:, 2]), np.sin(cut[:, 2])]) * reach[:, None]
+    ends = [np.column_stack([cut[:, :2] + sign * step, cut[:, 2], half]) for sign in (-1, 1)]
+    return np.concatenate([whole, *ends])
+
+
 def _at(field: np.ndarray, nuclei: np.ndarray, mpp: float) -> np.ndarray:
     """Values of a map at nuclei; 0 outside."""
     col, row = (np.floor(nuclei[:, i] / mpp).astype(int) for i in (0, 1))
@@ -232,7 +255,7 @@ def _at(field: np.ndarray, nuclei: np.ndarray, mpp: float) -> np.ndarray:
 
 def _stamps(rng: np.random.Generator, kind: int, mpp: float) -> list[tuple[np.ndarray, np.ndarray]]:
     """Nuclei of one kind at all angles: hematoxylin and mask. A rim, chromatin, and in epithelium a nucleolus."""
-    long, short, stain = _NUCLEI[kind]
+    long, short, stain = (_NUCLEI | _HALVES)[kind]
     half = int(np.ceil(1.4 * long / mpp))
     y, x = np.mgrid[-half : half + 1, -half : half + 1] * mpp
     stamps = []
@@ -246,7 +269,7 @@ def _stamps(rng: np.random.Generator, kind: int, mpp: float) -> list[tuple[np.nd
             radius = np.hypot(u, v)
             cover = np.clip((1 - radius) * short / mpp + 0.5, 0, 1)  # antialiased
             inner = 0.72 + 0.5 * chromatin + 0.3 * np.exp(-0.5 * ((radius - 0.85) / 0.12) ** 2)
-            if kind == EPITHELIUM:
+            if kind in (EPITHELIUM, HALF_EPITHELIUM):
                 inner += 0.6 * np.exp(-0.5 * ((u * long - spot_x) ** 2 + (v * short - spot_y) ** 2) / 0.7**2)
             stamps.append(((cover * stain * strength * np.clip(inner, 0.2, 1.6)).astype(np.float32), cover > 0.5))
     return stamps
@@ -255,7 +278,8 @@ def _stamps(rng: np.random.Generator, kind: int, mpp: float) -> list[tuple[np.nd
 def _draw_nuclei(rng, nuclei: np.ndarray, hematoxylin: np.ndarray, mpp: float) -> tuple[np.ndarray, np.ndarray]:
     """Stamps nuclei onto the stain: labels from 1 `(y, x)`, and the kind of each label (-1 for none)."""
     labels = np.zeros(hematoxylin.shape, dtype=np.int32)
-    stamps = {kind: _stamps(own, kind, mpp) for kind, own in zip(_NUCLEI, rng.spawn(len(_NUCLEI)), strict=True)}
+    kinds = _NUCLEI | (_HALVES if (nuclei[:, 3] > LYMPHOCYTE).any() else {})
+    stamps = {kind: _stamps(own, kind, mpp) for kind, own in zip(kinds, rng.spawn(len(kinds)), strict=True)}
     variant = rng.integers(_VARIANTS, size=len(nuclei)) * _ANGLES
     variant += np.rint(nuclei[:, 2] / np.pi * _ANGLES).astype(int) % _ANGLES
     for number, (x, y, _, kind) in enumerate(nuclei, start=1):

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import center_of_mass
 from scipy.sparse import csr_matrix
+from scipy.spatial import cKDTree
 
 from sq_imputer.datasets._drawing import Tissue, draw_stain, draw_tissue, render
 from sq_imputer.errors import BadInput
@@ -23,6 +25,14 @@ MORPHOLOGY = ("nuclei", "glands", "stroma", "lymphocytes")
 _CENTER, _SPREAD = np.array([0.20, 0.24, 0.53, 0.09]), np.array([0.12, 0.32, 0.40, 0.14])
 _RULES = dict(zip(("NUC", "GLD", "STR", "LYM"), MORPHOLOGY, strict=True)) | {"IND": "independent", "HK": "constant"}
 _DEPTH, _DISPERSION = 15_000, 10
+# What the color of a spot does not tell: how many nuclei are in it, how long their outlines are (µm per µm²), and the
+# share of nuclei around it. What the fractions say of each (a constant first), and the spread of the rest.
+_BEYOND = {"DEN": "density", "EDG": "outline", "NBR": "surroundings"}
+_EXPECTED = np.array(
+    [[1.52, 68.6, -4.3, -0.8, 3.9], [0.011, 0.612, -0.034, 0.002, -0.055], [0.026, 0.044, 0.094, 0.085, 0.605]]
+)
+_REST = np.array([2.5, 0.0125, 0.043])
+RING_UM = (100.0, 200.0)  # from the middle of a spot
 
 
 def toy(
@@ -34,6 +44,7 @@ def toy(
     spots: int | None = None,
     n_genes: int = 60,
     depth_from_cells: bool = False,
+    beyond_color: bool = False,
     seed: int = 0,
 ) -> dict[str, SpatialData]:
     """Toy sections whose expression follows from the image by known rules.
@@ -60,6 +71,11 @@ def toy(
         Genes, a sixth of every kind.
     depth_from_cells
         Let depth follow the nuclei in the spot, as in real tissue, instead of being independent of the image.
+    beyond_color
+        Further genes, as many of each kind, that the color of a spot does not tell, nor how much of it is nuclei,
+        glands or stroma: `DEN..` follow the number of nuclei, of which many are two halves in some regions; `EDG..`
+        the length of their outlines; `NBR..` the nuclei 100 to 200 µm around the spot. Of each, what is left
+        once its line on the four fractions is taken out.
     seed
         Seed of everything.
 
@@ -78,15 +94,16 @@ def toy(
         raise BadInput(f"n_genes is {n_genes}; one of each kind needs {len(_RULES)} or more.")
     if size_px * mpp < 300:
         raise BadInput(f"size_px * mpp is {size_px * mpp:.0f} µm; a piece of tissue with spots needs 300 µm or more.")
-    rules = _rules(np.random.default_rng([seed, 0]), n_genes)
+    rules = _rules(np.random.default_rng([seed, 0]), n_genes, beyond_color)
     sections = {}
     for k in track(range(1, n_patients + 1), "drawing toy tissue", n_patients):
         stain = draw_stain(np.random.default_rng([seed, k]))
         for j in range(1, sections_per_patient + 1):
             name = f"P{k}" if sections_per_patient == 1 else f"P{k}_{j}"
             rng, pixel_rng = np.random.default_rng([seed, k, j]).spawn(2)
-            tissue = draw_tissue(rng, size_px, mpp)
+            tissue = draw_tissue(rng, size_px, mpp, halves=beyond_color)
             places = _spots(tissue, mpp, spots)
+            places = places.assign(**beyond(tissue, places, mpp)) if beyond_color else places
             log_share = _log_share(rng, places, rules)
             sdata = assemble(
                 render(tissue, stain, pixel_rng),
@@ -114,15 +131,18 @@ def _with_truth(sdata: SpatialData, tissue: Tissue, rules: pd.DataFrame, log_sha
     return sdata
 
 
-def _rules(rng: np.random.Generator, n_genes: int) -> pd.DataFrame:
+def _rules(rng: np.random.Generator, n_genes: int, beyond_color: bool) -> pd.DataFrame:
     """One row per gene: rule, log of the base rate, and coefficients on the standardized morphology."""
     kinds = [list(_RULES)[g % len(_RULES)] for g in range(n_genes)]
     names = [f"{kind}{g // len(_RULES) + 1}" for g, kind in enumerate(kinds)]
-    rules = pd.DataFrame({"rule": [_RULES[kind] for kind in kinds]}, index=pd.Index(names, dtype=object))
+    more = [(f"{kind}{g + 1}", kind) for g in range(n_genes // len(_RULES)) for kind in _BEYOND] if beyond_color else []
+    kinds, n_genes = [*kinds, *(kind for _, kind in more)], n_genes + len(more)
+    names += [name for name, _ in more]
+    rules = pd.DataFrame({"rule": [(_RULES | _BEYOND)[kind] for kind in kinds]}, index=pd.Index(names, dtype=object))
     # housekeeping genes make most of the library: otherwise a gene's share would follow what the others do
     rules["base"] = rng.normal(0, 0.6, n_genes) + 4.0 * (rules["rule"] == "constant")
     strength = rng.uniform(0.5, 1.0, n_genes)
-    for part in MORPHOLOGY:
+    for part in (*MORPHOLOGY, *_BEYOND.values()) if beyond_color else MORPHOLOGY:
         rules[f"coef_{part}"] = strength * (rules["rule"] == part)
     return rules
 
@@ -145,20 +165,37 @@ def _spots(tissue: Tissue, mpp: float, most: int | None) -> pd.DataFrame:
     return spots.assign(measured=True, **fractions)
 
 
-def _fraction(mask: np.ndarray, spots: pd.DataFrame, mpp: float) -> np.ndarray:
-    """Share of each spot's disc that a mask covers."""
-    reach = SPOT_UM / 2 / mpp
-    half = int(np.ceil(reach))
-    line = np.arange(-half, half + 1)
-    disc = np.hypot(*np.meshgrid(line, line)) <= reach
+def beyond(tissue: Tissue, spots: pd.DataFrame, mpp: float) -> dict[str, np.ndarray]:
+    """What the color of spots does not tell: nuclei per disc, outlines of nuclei (µm per µm²), nuclei around."""
+    middles = center_of_mass(tissue.nuclei > 0, tissue.nuclei, np.unique(tissue.nuclei)[1:])
+    near = cKDTree(middles).query_ball_point(spots[["py", "px"]].to_numpy(), SPOT_UM / 2 / mpp, return_length=True)
+    steps = [np.diff(tissue.nuclei, axis=axis, prepend=0) != 0 for axis in (0, 1)]
+    outline = _fraction(np.sum(steps, axis=0), spots, mpp) * np.pi / 4 / mpp  # Crofton: steps are 4 / pi too long
+    ring = _fraction(tissue.nuclei > 0, spots, mpp, *RING_UM)
+    return {"density": near, "outline": outline, "surroundings": ring}
+
+
+def _fraction(
+    mask: np.ndarray, spots: pd.DataFrame, mpp: float, low_um: float = 0.0, high_um: float = SPOT_UM / 2
+) -> np.ndarray:
+    """Share of each spot's disc, or of a ring around its middle, that a mask covers."""
+    half = int(np.ceil(high_um / mpp))
+    line = np.arange(-half, half + 1) * mpp
+    away = np.hypot(*np.meshgrid(line, line))
+    disc = (away <= high_um) & (away >= low_um)
     padded = np.pad(mask, half)
     at = spots[["py", "px"]].to_numpy().astype(int)
     return np.array([padded[y : y + 2 * half + 1, x : x + 2 * half + 1][disc].mean() for y, x in at])
 
 
 def _log_share(rng: np.random.Generator, spots: pd.DataFrame, rules: pd.DataFrame) -> np.ndarray:
-    z = (spots[list(MORPHOLOGY)].to_numpy() - _CENTER) / _SPREAD
-    log_rate = rules["base"].to_numpy() + z @ rules[[f"coef_{part}" for part in MORPHOLOGY]].to_numpy().T
+    fractions, parts = spots[list(MORPHOLOGY)].to_numpy(), list(MORPHOLOGY)
+    z = (fractions - _CENTER) / _SPREAD
+    if "coef_density" in rules:
+        parts += _BEYOND.values()
+        expected = np.column_stack([np.ones(len(spots)), fractions]) @ _EXPECTED.T
+        z = np.hstack([z, (spots[list(_BEYOND.values())].to_numpy() - expected) / _REST])
+    log_rate = rules["base"].to_numpy() + z @ rules[[f"coef_{part}" for part in parts]].to_numpy().T
     independent = (rules["rule"] == "independent").to_numpy()
     log_rate[:, independent] += rng.normal(0, 0.7, (len(spots), independent.sum()))
     return log_rate - np.logaddexp.reduce(log_rate, axis=1, keepdims=True)
