@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from knowing import cosine
 
 import sq_imputer as sqi
@@ -44,3 +45,27 @@ def test_without_transformers_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with warnings.catch_warnings(), pytest.raises(sqi.MissingKey, match=r"pip install 'sq-imputer\[text\]'"):
         GeneKnowledge.from_descriptions({"A": "one"}, "some/model")
+
+
+@pytest.mark.parametrize("pad", [True, False])
+def test_a_model_of_transformers_gives_the_mean_over_the_tokens_of_a_text(pad, tmp_path):
+    """GPT-2 and its like have no token to pad with, and transformers then refuses texts of several lengths."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra text)")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(models.WordLevel({"zinc": 0, "finger": 1, "protein": 2, "?": 3, "pad": 4}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    more = {"pad_token": "pad"} if pad else {}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?", **more).save_pretrained(tmp_path)
+    config = transformers.BertConfig(
+        vocab_size=5, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.BertModel(config).eval()
+    model.save_pretrained(tmp_path)
+    texts = {"A": "zinc finger protein", "B": "zinc", "C": "?"}
+    said = GeneKnowledge.from_descriptions(texts, str(tmp_path))
+    with torch.inference_mode():
+        alone = [model(torch.tensor([ids])).last_hidden_state[0].mean(dim=0) for ids in ([0, 1, 2], [0], [3])]
+    np.testing.assert_allclose(said.aligned(list(texts)).vectors, torch.stack(alone), rtol=1e-4, atol=1e-5)

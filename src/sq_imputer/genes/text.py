@@ -89,6 +89,9 @@ def transformer(name: str, *, batch_size: int = 16, device: str = "cpu") -> Text
             "folder that holds one, or a callable of texts."
         ) from error
 
+    if tokenizer.pad_token is None:  # as of GPT-2; what is padded is masked, so that any token will do
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+
     def encode(texts: Sequence[str]) -> np.ndarray:
         import torch
 
