@@ -50,14 +50,18 @@ def planted(arrays: type, seed: int, **more):
 
 
 def drawn_maps(source, seed: int = 0, views: int = 2, side: int = 16):
-    """The section with maps `(n, views, 4, side, side)` that nothing else tells of, and a gene of what nuclei cover."""
+    """The section with maps `(n, views, 4, side, side)` that nothing else tells of, and two genes of theirs.
+
+    One is of what nuclei cover, one of how long edges are, each in the crop.
+    """
     rng = np.random.default_rng(seed)
-    share = rng.uniform(0.05, 0.6, len(source))
-    cover = rng.random((len(source), views, 1, side, side)) < share[:, None, None, None, None]
-    others = [rng.random((*cover.shape[:2], n, side, side)) < 0.3 for n in (1, 2)]
-    maps = np.concatenate([others[0], cover, others[1]], axis=2)
-    source.maps = (255 * maps).astype(np.uint8)
-    gene = 4 * maps[:, 0, 1].mean((1, 2)) + 0.1 * rng.normal(size=len(source))
-    source.genes = (*source.genes, "G3")
-    source.expression = np.column_stack([source.expression, gene])
+    cover, length = (rng.uniform(0.05, 0.6, len(source)) for _ in range(2))
+    drawn = rng.random((len(source), views, 4, side, side)) < 0.3
+    for channel, share in ((0, length), (1, cover)):
+        there = rng.random((len(source), views, side, side)) < share[:, None, None, None]
+        drawn[:, :, channel] = there
+    source.maps = (255 * drawn).astype(np.uint8)
+    genes = 4 * drawn[:, 0, [1, 0]].mean((2, 3)) + 0.1 * rng.normal(size=(len(source), 2))
+    source.genes = (*source.genes, "G3", "G4")
+    source.expression = np.column_stack([source.expression, genes])
     return source

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures_of_verbs import *  # noqa: F403
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import sq_imputer as sqi
 from sq_imputer import encoders
@@ -14,6 +14,7 @@ from sq_imputer.contract import CropSpec
 from sq_imputer.encoders import get_encoder, in_blocks
 from sq_imputer.encoders._cards import EncoderCard
 from sq_imputer.encoders._windows import Boxes
+from sq_imputer.section.around import Tokens
 from sq_imputer.section.features import compute, reader
 from sq_imputer.section.slide import Slide
 
@@ -68,6 +69,37 @@ def test_the_mean_of_all_tokens_is_the_feature_of_a_crop(vit):
     assert encoder.block == 0 and form.block == 8 and "described" not in encoder.provenance
 
 
+@pytest.fixture
+def of_colors(vit, tmp_path):
+    """The same transformer, whose patches say their color alone: nothing is attended to, and no place is known."""
+    state = load_file(vit)
+    for name, weight in state.items():
+        if name == "pos_embed" or name.startswith("blocks") and (".proj." in name or ".fc2." in name):
+            weight.zero_()
+    save_file(state, tmp_path / "colors.safetensors")
+    return get_encoder("tiny", weights=tmp_path / "colors.safetensors")
+
+
+def test_patch_tokens_run_from_the_top_left_line_by_line(of_colors):
+    colors = torch.tensor([[200, 30, 30], [30, 200, 30], [30, 30, 200], [120, 90, 240]], dtype=torch.uint8)
+    said = of_colors.tokens(colors[:, :, None, None].expand(-1, -1, 32, 32), None)[:, 0, 0]
+    assert torch.pdist(said).min() > 0.1
+    quarters = colors.view(2, 2, 3).permute(2, 0, 1).repeat_interleave(16, 1).repeat_interleave(16, 2)[None]
+    expected = said.view(2, 2, 16).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    torch.testing.assert_close(of_colors.tokens(quarters, None)[0], expected)
+    torch.testing.assert_close(of_colors.tokens(quarters, 2)[0], said.view(2, 2, 16))
+    flat = Tokens(of_colors, 2, 32).encode(quarters)
+    torch.testing.assert_close(flat.view(4, 16), said)
+
+
+@pytest.mark.parametrize("grid", [1, 2])
+def test_tokens_on_a_grid_are_means_of_the_patches_in_each_part(grid, vit):
+    encoder, pixels = get_encoder("tiny", weights=vit), crops()
+    every, each = encoder.tokens(pixels, None), 4 // grid
+    parts = every.view(3, grid, each, grid, each, 16).mean((2, 4))
+    torch.testing.assert_close(encoder.tokens(pixels, grid), parts)
+
+
 def test_windows_together_hang_on_their_place_alone(vit, section):
     slide, form = Slide.from_sdata(section), in_blocks(get_encoder("tiny", weights=vit))
     every = compute(reader(slide.frame, slide.centers_px, SPEC, form, dense=True), form)
@@ -87,6 +119,19 @@ def test_nobody_gets_them_who_did_not_ask_and_who_did_keeps_them(vit, patients):
     assert [one["described"] for one in said.values()] == ["patch tokens"]
     with pytest.raises(sqi.BadInput, match="fitted on patch tokens of encoder 'tiny'.*Leave out dense="):
         sqi.tl.predict(patients["P3"], fitted, weights=vit, dense=False)
+
+
+def test_places_of_a_convolutional_model_lie_where_it_sees_them(tmp_path):
+    timm = pytest.importorskip("timm", reason="timm is an extra: sq-imputer[encoders]", exc_type=ImportError)
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), tmp_path / "r.safetensors")
+    encoder = get_encoder("timm:test_resnet", weights=tmp_path / "r.safetensors")
+    size, pixels = encoder.card.size_px, crops(2, encoder.card.size_px)
+    pixels[1] = pixels[0]
+    pixels[1, :, : size // 8, -size // 8 :] //= 4  # at the top, on the right
+    one, other = encoder.tokens(pixels, None)
+    moved = (one - other).norm(dim=-1)
+    assert moved.argmax() == moved.shape[1] - 1
 
 
 def test_an_architecture_without_patches_says_so(tmp_path, monkeypatch):

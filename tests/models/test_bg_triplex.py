@@ -13,6 +13,8 @@ from sq_imputer.contract import WholeSlide
 from sq_imputer.errors import BadInput
 from sq_imputer.models import bg_triplex, triplex
 from sq_imputer.nn.turns import STILL, Turn
+from sq_imputer.pixels.chunks import Tiles
+from sq_imputer.section.slide import Slide
 
 PLAN = sqi.Plan(device="cpu", progress=False, calibration=0)
 SAME = {"per_section": False, "width": 16, "epochs": 30, "lr": 5e-3, "batch_size": 144}
@@ -39,22 +41,33 @@ def seen(model, source):
     return next(model.seen(source, 200))
 
 
-def right(model, source) -> float:
-    said = model.predict(source, device="cpu").mean.numpy()
-    return pearsonr(said[:, 3], source.expression[:, 3])[0]
+def right(mean, source) -> dict[str, float]:
+    """Pearson of the two genes that only maps tell of: of cover by nuclei, and of the length of edges."""
+    return {k: pearsonr(mean[:, g].numpy(), source.expression[:, g])[0] for k, g in (("nuclei", 3), ("edges", 4))}
 
 
-def test_what_only_the_maps_tell_is_learned_from_them(fitted, unguided, sections) -> None:
-    """V4: nuclear cover that no feature tells of; maps of other rows do not help."""
-    assert right(fitted, sections[2]) > 0.8 and right(unguided, sections[2]) < 0.3
-    batch = seen(fitted, sections[2])
+@pytest.mark.parametrize("kind", ["nuclei", "edges"])
+def test_what_only_the_maps_tell_is_learned_from_them(kind, fitted, unguided, sections) -> None:
+    """V4: nuclear cover and length of edges that no feature tells of; maps of other rows, or none, do not help."""
+    source = sections[2]
+    assert right(fitted.predict(source, device="cpu").mean, source)[kind] > 0.8
+    assert right(unguided.predict(source, device="cpu").mean, source)[kind] < 0.3
+    batch = seen(fitted, source)
     with torch.no_grad():
-        own = fitted.predict_step(batch).mean
         other = fitted.predict_step(replace(batch, maps=batch.maps.roll(5, 0))).mean
         none = fitted.predict_step(replace(batch, maps=torch.zeros_like(batch.maps))).mean
-    truth = sections[2].expression[:, 3]
-    assert pearsonr(other[:, 3].numpy(), truth)[0] < 0.3
-    assert not torch.allclose(own, none, atol=1e-3)
+    assert max(right(mean, source)[kind] for mean in (other, none)) < 0.3
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("edges", [0]), ("nuclei", [1, 2, 3])])
+def test_maps_of_one_kind_tell_nothing_of_the_other(kind, channels, fitted, sections) -> None:
+    """V4: with the pictures of other rows in the place of one kind, its own gene is lost alone."""
+    batch = seen(fitted, sections[2])
+    maps = batch.maps.clone()
+    maps[:, :, channels] = maps[:, :, channels].roll(5, 0)
+    with torch.no_grad():
+        said = right(fitted.predict_step(replace(batch, maps=maps)).mean, sections[2])
+    assert said.pop(kind) < 0.3 and min(said.values()) > 0.7
 
 
 def test_without_guidance_it_is_triplex_bit_for_bit(unguided, sections) -> None:
@@ -111,13 +124,60 @@ def test_one_guidance_serves_both_branches(fitted) -> None:
     assert set(fitted.guidance.boundary) == {f"{b} {k}" for b in ("spot", "around") for k in ("edges", "nuclei")}
 
 
-def test_boundaries_of_tiles_outside_do_not_guide(fitted) -> None:
-    tokens, maps = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(0)), torch.rand(2, 2, 4, 16, 16)
-    inside = torch.ones(2, 9, dtype=torch.bool)
+@pytest.mark.parametrize("kind", ["edges", "nuclei"])
+def test_boundaries_of_tiles_outside_do_not_guide(kind, fitted, sections) -> None:
+    """The mask of tiles that lie outside is that of their boundary tokens as well: what these say is not asked."""
+    batch = seen(fitted, sections[2])
+    inside = batch.inside.clone()
+    inside[:, :3] = False
+    boundary = fitted.guidance.boundary[f"around {kind}"]
+    strange = torch.randn(3, CONFIG.width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        one = fitted.guidance("around", tokens, inside, maps)
-        inside[:, 0] = False
-        assert not torch.equal(fitted.guidance("around", tokens, inside, maps), one)
+        before = [fitted.said(replace(batch, inside=lies), STILL) for lies in (inside, batch.inside)]
+        hook = boundary.register_forward_hook(
+            lambda *a: torch.cat([strange.expand(len(batch), -1, -1), a[2][:, 3:]], 1)
+        )
+        after = [fitted.said(replace(batch, inside=lies), STILL) for lies in (inside, batch.inside)]
+        hook.remove()
+    for name in HEADS:
+        assert torch.equal(before[0][name], after[0][name])
+        guided = name in ("fused", "around")
+        assert guided != torch.allclose(before[1][name], after[1][name], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [triplex, bg_triplex], ids=["triplex", "bg_triplex"])
+def test_a_second_fit_reads_no_pixels(kind, monkeypatch) -> None:
+    """Features of crops, parts and tiles, the section as a whole, and maps are kept with the section."""
+    reads, read = [], Tiles._read
+    monkeypatch.setattr(Tiles, "_read", lambda self, *tile: reads.append(tile) or read(self, *tile))
+    drawn = sqi.datasets.toy(1, sections_per_patient=2, size_px=520, mpp=1.25, seed=11)
+    slides = [Slide.from_sdata(one, section=name).with_genes(["NUC1", "GLD1"]) for name, one in drawn.items()]
+    counts = []
+    for _ in range(2):
+        kind.Model(replace(kind.Config.small(), calibration=0)).fit(slides, replace(PLAN, epochs=1))
+        counts.append(len(reads))
+    assert counts[1] == counts[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("own", "way", "told"),
+    [
+        ({"nuclei_key": "nuclei"}, "of the object", "way of the object, .* 'P2' are .* way blobs and watershed"),
+        ({}, "blobs and watershed", "way blobs and watershed, .* 'P2' are .* way of the object"),
+    ],
+    ids=["own", "found"],
+)
+def test_whose_nuclei_they_are_is_in_the_provenance_and_held_to(own, way, told) -> None:
+    first, other = sqi.datasets.toy(2, size_px=520, mpp=1.25, spots=24, seed=11).values()
+    config = replace(bg_triplex.Config.small(), calibration=0, epochs=1)
+    model = sqi.tl.fit(first, "bg_triplex", genes=["NUC1", "GLD1"], config=config, progress=False, **own)
+    sqi.tl.predict(other, model, progress=False, **own)
+    said = sqi.io.pythonic(other.tables["imputed"].uns["sq_imputer"])["bg_triplex"]["encoders"].values()
+    assert {one["name"]: one.get("way") for one in said} == {
+        "texture": None, "edges": "pixel differences", "nuclei": way
+    }  # fmt: skip
+    with pytest.raises(BadInput, match=f"fitted on maps of nuclei by .*{told}. Pass nuclei_key= to all or to none"):
+        sqi.tl.predict(other, model, key_added="wrong", progress=False, **({} if own else {"nuclei_key": "nuclei"}))
 
 
 def test_without_a_branch_or_a_map_it_fits(sections) -> None:

@@ -9,7 +9,7 @@ from around import planted
 from scipy.stats import pearsonr
 
 import sq_imputer as sqi
-from sq_imputer.contract import Batch
+from sq_imputer.contract import Batch, WholeSlide
 from sq_imputer.errors import BadInput
 from sq_imputer.models import triplex
 from sq_imputer.nn import triplex as shared
@@ -53,12 +53,18 @@ def test_without_a_branch_its_gene_is_lost(without, gene, sections) -> None:
     assert said[gene] < 0.6 and said[0] > 0.7
 
 
-def test_two_predictions_are_the_same_whatever_mode_the_model_was_left_in(fitted, sections) -> None:
-    """Pitfall 2: the published dropout stays on."""
-    one = fitted.predict(sections[3], device="cpu")
-    fitted.train()
-    assert torch.equal(fitted.predict(sections[3], device="cpu").mean, one.mean)
-    assert all(part.training is False for part in fitted.modules())
+def test_two_predictions_are_the_same_whatever_mode_the_model_was_left_in(sections) -> None:
+    """Pitfall 2: the published dropout stays on. Here it is, in training alone, and changes what every head sees."""
+    dropped = replace(CONFIG, dropout=(0.3,) * 4, input_dropout=0.3, depth=(1, 1, 1, 1), epochs=2)
+    model = triplex.Model(dropped).fit(sections[:1], PLAN)
+    one = model.predict(sections[3], device="cpu")
+    model.train()
+    batch = seen(model, sections[3])
+    taught = [model.branches(batch) for _ in range(2)]
+    assert not any(torch.allclose(taught[0][name], taught[1][name], atol=1e-2) for name in model.heads)
+    again = model.predict(sections[3], device="cpu")
+    assert torch.equal(again.mean, one.mean) and torch.equal(again.std, one.std)
+    assert all(part.training is False for part in model.modules())
 
 
 def test_the_section_is_looked_at_once_however_many_batches_are_predicted(fitted, sections, monkeypatch) -> None:
@@ -91,6 +97,30 @@ def test_rows_are_found_by_number_in_the_section_of_their_own(fitted, sections) 
     with torch.no_grad():
         expected = torch.cat([fitted.predict_step(one).mean[[5, 3]], fitted.predict_step(other).mean[[7]]])
         torch.testing.assert_close(fitted.predict_step(both).mean[:3], expected, rtol=1e-4, atol=1e-5)
+
+
+def elsewhere(batch: Batch, across: int, n: int) -> Batch:
+    """The first rows, as if they were all rows of a section, on a lattice of so many columns."""
+    y, x = np.divmod(np.arange(n), across)
+    slide = WholeSlide(batch.slides[0].tokens[:n], torch.from_numpy(np.stack([x, y], axis=1)))
+    return replace(batch[torch.arange(n)], slides=(slide,))
+
+
+def test_every_section_of_a_batch_has_a_lattice_of_its_own_size(fitted, sections) -> None:
+    """Pitfall 3: the published grid is that of the first section. As many rows in other lines, and fewer of them."""
+    batch = seen(fitted, sections[3])
+    alone = [batch, elsewhere(batch, 16, 144), elsewhere(batch, 5, 35)]
+    expected = []
+    for one in alone:
+        fresh = shared.Branches(fitted.sizes, CONFIG).eval()
+        fresh.load_state_dict(fitted.branches.state_dict())
+        with torch.no_grad():
+            expected.append(fresh(one)["row"][:35])
+    assert not torch.allclose(expected[0], expected[1], atol=0.1)
+    assert not torch.allclose(expected[1], expected[2], atol=0.1)
+    with torch.no_grad():
+        found = fitted.branches(Batch.cat([one[torch.arange(35)] for one in alone]))["row"]
+    torch.testing.assert_close(found, torch.cat(expected), rtol=1e-4, atol=1e-5)
 
 
 def test_tiles_that_stick_out_of_the_image_do_not_count(fitted, sections) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sq_imputer.contract import WholeSlide
+from sq_imputer.nn import transformer
 from sq_imputer.nn.triplex import Branches, Surroundings, distilled
 from sq_imputer.nn.turns import STILL
 
@@ -33,3 +34,24 @@ def test_large_sections_take_memory_that_grows_as_their_rows_do() -> None:
     )
     with torch.inference_mode():
         assert branches._rows_of(slide, STILL, torch.arange(5)).shape == (5, 8)
+
+
+@pytest.mark.parametrize("rows", [90, 300, 600])
+def test_beyond_whole_rows_no_row_looks_at_more_than_a_window(rows, monkeypatch) -> None:
+    """Scores grow as rows do, not as their square; up to `whole_rows` all rows look at all in one call."""
+    looked, attend = [], transformer.scaled_dot_product_attention
+    monkeypatch.setattr(
+        transformer,
+        "scaled_dot_product_attention",
+        lambda q, k, v, **how: looked.append((len(q), q.shape[2], k.shape[2])) or attend(q, k, v, **how),
+    )
+    config = Surroundings(width=8, heads=(2, 2, 2, 2), whole_rows=100, window=32, context_um=())
+    places = torch.cartesian_prod(torch.arange(rows // 10), torch.arange(10))
+    slide = WholeSlide(torch.randn(rows, 6, generator=torch.Generator().manual_seed(0)), places)
+    with torch.no_grad():
+        Branches({"features": 6, "tokens": 6}, config).eval()._rows_of(slide, STILL, torch.arange(5))
+    if rows <= 100:
+        assert looked == [(1, rows, rows)] * 2
+    else:
+        assert max(keys for _, _, keys in looked) == 32
+        assert sum(windows * queries for windows, queries, _ in looked) == 2 * rows

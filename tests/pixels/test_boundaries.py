@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import distance_transform_edt
 
+from sq_imputer.nn.turns import Turn
 from sq_imputer.pixels.boundaries import blobs, edges, nuclei, rendered, threshold
 
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
@@ -96,3 +100,24 @@ def test_nuclei_are_drawn_as_cover_border_and_distance() -> None:
     assert (distance[labels > 0] > 0.5).all() and (distance[labels == 0] < 0.5).all()
     assert distance[0, 0] == 0 and distance.max() <= 1
     assert not rendered(np.zeros((5, 5), dtype=int), 1.0).any()
+
+
+TURNS = [Turn(*flags) for flags in itertools.product((False, True), repeat=3)]
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_maps_of_a_turned_image_are_turned_maps(turn, toy_slides) -> None:
+    """V3: turning pictures, as a model does in training, is as good as turning what they are of."""
+    pixels = np.asarray(toy_slides[0].frame.pyramid.levels[0][:3, 300:556, 300:556])
+
+    def turned(image: np.ndarray) -> np.ndarray:
+        return turn.picture(torch.from_numpy(image)).numpy().copy()
+
+    one, other = edges(turned(pixels), 1.25), turned(edges(pixels, 1.25))
+    assert (np.abs(one - other) > 1e-3).mean() < 2e-3 and (other > 0.1).mean() > 0.05
+    blob = blobs(pixels, 1.25)
+    np.testing.assert_allclose(blobs(turned(pixels), 1.25), turned(blob), atol=1e-4)
+    labels, again = (nuclei(each, threshold([blob]), 1.25) for each in (blob, turned(blob)))
+    assert ((again > 0) == turned(labels > 0)).mean() > 0.999 and abs(again.max() - labels.max()) <= 2
+    drawn = np.stack([turned(part) for part in rendered(labels, 1.25)])
+    np.testing.assert_allclose(rendered(turned(labels), 1.25), drawn, atol=1e-6)

@@ -22,9 +22,10 @@ def of_sources(sources: Sequence[Source], needs: Needs, device: str) -> dict[str
         for name, made_by in _of(source, needs, device).items():
             other, first = found.setdefault(name, (source.section, made_by))
             if not same(first, made_by):
+                what, mend = _named(name, needs, "Embed both again by pp.embed, with one.")
                 raise BadInput(
-                    f"features of encoder '{name}' are by {told(first, made_by)} in section '{other}', and by "
-                    f"{told(made_by, first)} in section '{source.section}'. Embed both again by pp.embed, with one."
+                    f"{what} are by {told(first, made_by)} in section '{other}', and by {told(made_by, first)} in "
+                    f"section '{source.section}'. {mend}"
                 )
     return {name: made_by for name, (_, made_by) in found.items()}
 
@@ -42,11 +43,19 @@ def check(predictor: Model, source: Source, device: str) -> None:
     for name, made_by in _of(source, predictor.needs, device).items():
         first = fitted.get(name, {})
         if not same(first, made_by):
+            embed = "Embed the section again by pp.embed, with the encoder of the fit; or fit again."
+            what, mend = _named(name, predictor.needs, embed)
             raise BadInput(
-                f"'{predictor.card.name}' was fitted on features of encoder '{name}' by {told(first, made_by)}, and "
-                f"those of section '{source.section}' are by {told(made_by, first)}. Embed the section again by "
-                "pp.embed, with the encoder of the fit; or fit again."
+                f"'{predictor.card.name}' was fitted on {what} by {told(first, made_by)}, and those of section "
+                f"'{source.section}' are by {told(made_by, first)}. {mend}"
             )
+
+
+def _named(name: str, needs: Needs, embed: str) -> tuple[str, str]:
+    """What was made otherwise, in a message, and what to do: maps are not embedded."""
+    if name not in needs.maps:
+        return f"features of encoder '{name}'", embed
+    return f"maps of {name}", "Pass nuclei_key= to all or to none; or fit again." if name == "nuclei" else "Fit again."
 
 
 def _of(source: Source, needs: Needs, device: str) -> dict[str, dict]:
