@@ -2,6 +2,7 @@
 
     python benchmarks/around.py [--models triplex bg_triplex dkan] [--rows 1000 10000 100000] [--spots 5000]
         [--json benchmarks/figures.json]
+    python benchmarks/around.py --fit [--data FOLDER] [--models ...] [--json benchmarks/figures.json]
 
 Spots lie 100 µm apart on a hexagonal lattice, 128 of them are measured (250 genes), so that an epoch is two steps of 64
 rows, each of which looks at all rows of the section. Features and maps are made up: pixels are neither read nor
@@ -9,7 +10,9 @@ described, which costs the same for every row and model of the same views. A ste
 epochs, per step. "section" is a prediction of 64 rows, in which the section is looked at; "row" what each of 936 more
 adds. `tl.predict` is asked for `--spots` spots of another section, result and table included, by a fitted model.
 Every line is of a process of its own: seconds of its CPU, one core, and the most memory that it ever held, imports
-included. Models have their defaults.
+included. Models have their defaults. `--fit`: a fit on real tissue, her2st C3 to C5 and 250 genes, where nothing is
+known of the sections: "seen" is reading and describing their pixels, "fit" training on all rows, "error" the fits on
+parts of them that size the standard deviation.
 """
 
 from __future__ import annotations
@@ -111,9 +114,47 @@ def costs(name: str, n: int, spots: bool) -> dict:
     return {name: round(value, 2) for name, value in known.items()} | {"peak, MiB": round(most_memory())}
 
 
+def costs_of_fit(name: str, data: Path | None) -> dict:
+    """Seconds of the parts of a fit on three sections of her2st."""
+    import torch
+
+    import sq_imputer as sqi
+    from sq_imputer.predictor import calibrate
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    sections = sqi.datasets.her2st(None if data is None else data / "her2st", ["C3", "C4", "C5"])
+    slides = [sqi.Slide.from_sdata(section) for section in sections.values()]
+    genes = sqi.genes.choose_genes(slides, GENES)
+    slides = [slide.with_genes(genes) for slide in slides]
+    model, told = sqi.get_model(name), [sqi.GeneKnowledge.lexical(genes)] if name == "dkan" else []
+    plan = sqi.Plan(device="cpu", progress=False)
+    once = sqi.Plan(device="cpu", progress=False, epochs=1, calibration=0)
+    _, seen = seconds(lambda: model(model.Config(), *told).fit(slides, once))
+    error = 0.0
+
+    def timed(*args, own=calibrate.measure) -> None:
+        nonlocal error
+        error += seconds(lambda: own(*args))[1]
+
+    calibrate.measure = timed  # called once: its fits have a plan without it, which returns at once
+    whole = seconds(lambda: model(model.Config(), *told).fit(slides, plan))[1]
+    rows = sum(map(len, slides))
+    return {"rows": rows, "seen": round(seen), "fit": round(whole - error), "error": round(error)}
+
+
 def measured(name: str, n: int, spots: bool) -> dict:
     command = [sys.executable, __file__, "--one", name, str(n), str(int(spots))]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def keep(path: Path | None, title: str, name: str, found: dict) -> None:
+    """Print figures, and bring a file of them up to date if there is one."""
+    print(f"{title:>10} {name:10} {found}", flush=True)
+    if path is not None:
+        figures = json.loads(path.read_text())
+        figures.setdefault("around", {}).setdefault(title, {})[name] = found
+        path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def main() -> None:
@@ -122,20 +163,21 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", default=[1_000, 10_000, 100_000])
     parser.add_argument("--spots", type=int, default=5_000, help="for tl.predict; 0 leaves it out")
     parser.add_argument("--json", type=Path, default=None, help="file of figures to be brought up to date")
+    parser.add_argument("--fit", action="store_true", help="of real tissue, and nothing else")
+    parser.add_argument("--data", type=Path, default=None, help="folder with her2st; or SQ_IMPUTER_DATA")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.fit:
+        for name in args.models:
+            keep(args.json, "tl.fit", name, costs_of_fit(name, args.data))
+        return
     if args.one:
         print(json.dumps(costs(args.one[0], int(args.one[1]), args.one[2] == "1")))
         return
     asked = [(str(n), n, False) for n in args.rows] + [("tl.predict", args.spots, True)] * bool(args.spots)
     for title, n, spots in asked:
         for name in args.models:
-            found = measured(name, n, spots)
-            print(f"{title:>10} {name:10} {found}", flush=True)
-            if args.json is not None:
-                figures = json.loads(args.json.read_text())
-                figures.setdefault("around", {}).setdefault(title, {})[name] = found
-                args.json.write_text(json.dumps(figures, indent=1) + "\n")
+            keep(args.json, title, name, measured(name, n, spots))
 
 
 if __name__ == "__main__":

@@ -196,3 +196,10 @@ def test_names_and_arguments_in_the_blocks_of_model_pages_are_there(example):
 def test_a_name_or_an_argument_that_is_not_there_is_found():
     code = "sqi.tl.predict(a, model='ridge', folds=3)\nsqi.tl.impute(a)\nsqi.io.read_st(image=1, mp=2)"
     assert sorted(wrong_calls(code)) == ["sqi.io.read_st(mp=)", "sqi.tl.impute", "sqi.tl.predict(folds=)"]
+
+
+def test_tests_that_pages_name_are_there():
+    named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", "".join(page.read_text() for page in DOCS.rglob("*.md")))
+    assert len(named) > 30
+    texts = {file: (DOCS.parent / "tests" / file).read_text() for file, _ in named}
+    assert not [f"{file}::{name}" for file, name in named if f"def {name}(" not in texts[file]]

@@ -294,7 +294,7 @@ def test_the_page_on_what_lies_around_quotes_what_it_is_worth_and_costs():
     known = [name for name in AROUND if all(name in top for top in tops)]
     assert shown == [f"| {AROUND[name]} | {' | '.join(quoted(top[name]) for top in tops)} |" for name in known]
     costs = dict(FIGURES["around"])
-    whole = costs.pop("tl.predict")
+    whole, fits = costs.pop("tl.predict"), costs.pop("tl.fit")
     for n, models in costs.items():
         for name, row in models.items():
             times = (row["step, ms"] / 1000, row["section, s"], row["row, ms"])
@@ -302,6 +302,8 @@ def test_the_page_on_what_lies_around_quotes_what_it_is_worth_and_costs():
             assert f"| {int(n):,} | `{name}` | {each} | {row['peak, MiB']:,} |" in page
     said = ", ".join(f"`{name}` {row['seconds']:.1f} s" for name, row in whole.items())
     spots = whole["triplex"]["spots"]
+    each = [f"`{name}` {fits[name]['seen']}, {fits[name]['fit']} and {fits[name]['error']}" for name in whole]
+    assert f"her2st ({fits['dkan']['rows']} spots" in page and ", ".join(each) in " ".join(page.split())
     assert f"`tl.predict` of {spots:,} spots, result and table included, takes {said}" in " ".join(page.split())
 
 
@@ -468,3 +470,15 @@ def test_the_page_on_auxiliary_genes_quotes_its_benchmark():
     cost = FIGURES["auxiliary genes, cost"]
     said = "All {auxiliary:,} other genes of C3 to C5 ({rows} spots) as auxiliary ones take {seconds} ".format(**cost)
     assert said in page and f"{cost['peak_mib']:,} MiB at most" in page
+
+
+def test_the_page_on_what_lies_around_quotes_what_color_does_not_tell():
+    page = (ROOT / "docs" / "concepts" / "around.md").read_text()
+    shown = [line for line in page.splitlines() if line.startswith(("| colors |", "| texture |"))]
+    known = []
+    for features, models in FIGURES["beyond color"].items():
+        for name, row in models.items():
+            said = [f"{mean:.3f} ({low:.3f} to {high:.3f})".replace("0.", ".") for mean, low, high in row.values()]
+            model = f"`{name.split(',')[0]}`{', edges alone' * ('edges' in name)}"
+            known.append(f"| {features} | {model} | {' | '.join(said)} |")
+    assert shown == known and len(known) == 8

@@ -25,6 +25,7 @@ section; or they are those that the object has, from 10x, Cellpose, StarDist or 
 and the prediction alike. Which of them it was is in the provenance. All else is as in `triplex`.
 
 **Limits**: nuclei are visible from about 1 µm per pixel on. In a coarser image both maps say little.
+What lies beside the image is white: tiles at its border see that border as an edge.
 """
 
 from __future__ import annotations
