@@ -238,8 +238,10 @@ def warn_of_empty(n_empty: int, n_rows: int, section: str) -> None:
 
 def check_whole_panel(slide: Slide, genes: Sequence[str], unit: str) -> None:
     """Check that a measured section has all genes of a panel, where values are shares of what the panel has."""
-    mine = slide.which(genes) if unit == LOG10_PANEL and slide.counts is not None else range(len(genes))
-    lost = [gene for number, gene in enumerate(genes) if number not in set(mine)]
+    if unit != LOG10_PANEL or slide.counts is None:
+        return
+    mine = set(slide.which(genes))
+    lost = [gene for number, gene in enumerate(genes) if number not in mine]
     if lost:
         raise BadInput(
             f"section '{slide.section}' lacks {len(lost)} of {len(genes)} genes ({listed(lost, 3)}), and unit '{unit}' "
