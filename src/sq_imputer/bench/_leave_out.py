@@ -16,9 +16,8 @@ from sq_imputer.genes.units import LOG1P_CP10K
 from sq_imputer.predictor.registry import get_model
 from sq_imputer.predictor.train import Plan
 from sq_imputer.scores.splits import LEAST_TRAIN, by_section, folds, strips, told_apart
-from sq_imputer.section.counts import check_whole_panel
 from sq_imputer.section.keys import verb
-from sq_imputer.section.nearby import eps_of, scored
+from sq_imputer.section.nearby import check_whole_panel, eps_of, scored
 from sq_imputer.section.regions import common_names, slides_of
 from sq_imputer.section.resolution import common
 from sq_imputer.section.slide import Slide

@@ -12,13 +12,10 @@ import numpy as np
 
 from sq_imputer.errors import BadInput, MissingKey, listed
 from sq_imputer.genes.names import symbols_of
-from sq_imputer.genes.units import LOG10_PANEL
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from scipy.sparse import csr_matrix
-
-    from sq_imputer.section.slide import Slide
 
 BLOCK = 8192  # rows or columns of a matrix that are in memory at once, where it has no chunks of its own
 
@@ -233,19 +230,6 @@ def warn_of_empty(n_empty: int, n_rows: int, section: str) -> None:
             f"{n_empty} of {n_rows} rows of section '{section}' have no counts and are taken as not measured.{mostly}",
             UserWarning,
             stacklevel=4,
-        )
-
-
-def check_whole_panel(slide: Slide, genes: Sequence[str], unit: str) -> None:
-    """Check that a measured section has all genes of a panel, where values are shares of what the panel has."""
-    if unit != LOG10_PANEL or slide.counts is None:
-        return
-    mine = set(slide.which(genes))
-    lost = [gene for number, gene in enumerate(genes) if number not in mine]
-    if lost:
-        raise BadInput(
-            f"section '{slide.section}' lacks {len(lost)} of {len(genes)} genes ({listed(lost, 3)}), and unit '{unit}' "
-            "divides by the total of them all. Name genes= that every section has, or leave out target=."
         )
 
 

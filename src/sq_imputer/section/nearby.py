@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sq_imputer.errors import BadInput, listed
+from sq_imputer.genes.units import LOG10_PANEL
 from sq_imputer.scores import smoothness
 
 if TYPE_CHECKING:
@@ -21,6 +23,19 @@ NEAREST = 10  # rows that the coordinates say something by, and what is usual, w
 def scored(slide: Slide) -> np.ndarray:
     """`(n,)` which rows are scored: those with counts; of another target than genes, those with a value of it."""
     return slide.measured & ((np.nan_to_num(slide.depth) > 0) | (not slide.target.is_genes))
+
+
+def check_whole_panel(slide: Slide, genes: Sequence[str], unit: str) -> None:
+    """Check that a measured section has all genes of a panel, where values are shares of what the panel has."""
+    if unit != LOG10_PANEL or slide.counts is None:
+        return
+    mine = set(slide.which(genes))
+    lost = [gene for number, gene in enumerate(genes) if number not in mine]
+    if lost:
+        raise BadInput(
+            f"section '{slide.section}' lacks {len(lost)} of {len(genes)} genes ({listed(lost, 3)}), and unit '{unit}' "
+            "divides by the total of them all. Name genes= that every section has, or leave out target=."
+        )
 
 
 def eps_of(slide: Slide, rows: np.ndarray, measured: np.ndarray, needs: Needs, plan: Plan) -> dict[str, np.ndarray]:

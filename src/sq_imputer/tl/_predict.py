@@ -33,8 +33,8 @@ from sq_imputer.runs.streamed import stream, streams
 from sq_imputer.runs.targets import in_their_sections, measured_of, read_targets, recall
 from sq_imputer.runs.totals import share_of, warn_of_shares
 from sq_imputer.scores.splits import check_folds
-from sq_imputer.section.counts import check_whole_panel
 from sq_imputer.section.keys import verb
+from sq_imputer.section.nearby import check_whole_panel
 from sq_imputer.section.opened import open_for
 from sq_imputer.section.resolution import check_resolution, common, fitting, for_model, read_at
 from sq_imputer.store.workers import Workers
