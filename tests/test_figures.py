@@ -293,6 +293,10 @@ def test_the_page_on_what_lies_around_quotes_what_it_is_worth_and_costs():
     shown = [line for line in page.splitlines() if re.match(r"\| [^|]* \| \.\d{3} ", line)]
     known = [name for name in AROUND if all(name in top for top in tops)]
     assert shown == [f"| {AROUND[name]} | {' | '.join(quoted(top[name]) for top in tops)} |" for name in known]
+    brain = {name: quoted(row) for name, row in FIGURES["mouse_brain"]["top-100"].items()}
+    assert f"`triplex` is the best of all models here: {brain['triplex']}" in page
+    without = brain["triplex no neighbors"], brain["triplex no slide"]
+    assert "Without the tiles around it has {}, without the section {}".format(*without) in page
     costs = dict(FIGURES["around"])
     whole, fits = costs.pop("tl.predict"), costs.pop("tl.fit")
     for n, models in costs.items():
