@@ -81,6 +81,14 @@ def seconds(what: Callable):
     return found, time.process_time() - start
 
 
+def unfitted(name: str, genes: list[str]):
+    """A model with its defaults; one that needs to be told of genes is told how they are spelled."""
+    import sq_imputer as sqi
+
+    model = sqi.get_model(name)
+    return model(model.Config(), *([sqi.GeneKnowledge.lexical(genes)] if name == "dkan" else []))
+
+
 def costs(name: str, n: int, spots: bool) -> dict:
     """The figures of a model and a section of so many rows."""
     import torch
@@ -91,14 +99,14 @@ def costs(name: str, n: int, spots: bool) -> dict:
     warnings.simplefilter("ignore")
     make_up()
     sdata, genes = toy(n), [f"G{k}" for k in range(GENES)]
-    model, told = sqi.get_model(name), [sqi.GeneKnowledge.lexical(genes)] if name == "dkan" else []
+    model = unfitted(name, genes)
 
     def slide(of):
         return sqi.Slide.from_sdata(of, mpp=MPP).with_genes(genes, "log1p_cp10k")
 
     def fit(slide, epochs: int):
         plan = sqi.Plan(epochs=epochs, validation=0.0, calibration=0, device="cpu", progress=False)
-        return seconds(lambda: model(model.Config(), *told).fit(slide, plan))
+        return seconds(lambda: model.fresh().fit(slide, plan))
 
     fitted, _ = fit(slide(toy(MEASURED)), 1)  # imports, and what is done once per process
     if spots:
@@ -127,10 +135,10 @@ def costs_of_fit(name: str, data: Path | None) -> dict:
     slides = [sqi.Slide.from_sdata(section) for section in sections.values()]
     genes = sqi.genes.choose_genes(slides, GENES)
     slides = [slide.with_genes(genes) for slide in slides]
-    model, told = sqi.get_model(name), [sqi.GeneKnowledge.lexical(genes)] if name == "dkan" else []
+    model = unfitted(name, genes)
     plan = sqi.Plan(device="cpu", progress=False)
     once = sqi.Plan(device="cpu", progress=False, epochs=1, calibration=0)
-    _, seen = seconds(lambda: model(model.Config(), *told).fit(slides, once))
+    _, seen = seconds(lambda: model.fresh().fit(slides, once))
     error = 0.0
 
     def timed(*args, own=calibrate.measure) -> None:
@@ -138,7 +146,7 @@ def costs_of_fit(name: str, data: Path | None) -> dict:
         error += seconds(lambda: own(*args))[1]
 
     calibrate.measure = timed  # called once: its fits have a plan without it, which returns at once
-    whole = seconds(lambda: model(model.Config(), *told).fit(slides, plan))[1]
+    whole = seconds(lambda: model.fresh().fit(slides, plan))[1]
     rows = sum(map(len, slides))
     return {"rows": rows, "seen": round(seen), "fit": round(whole - error), "error": round(error)}
 

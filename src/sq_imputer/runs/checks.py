@@ -18,6 +18,7 @@ from sq_imputer.runs.decide import LEAVE_OUT, shows
 from sq_imputer.runs.retrieved import check_patient
 from sq_imputer.scores.splits import LEAST_TRAIN
 from sq_imputer.section.looks import looks_of, unlike
+from sq_imputer.section.nearby import lacking
 from sq_imputer.section.resolution import trained
 
 FEW_GENES = 5  # a panel of fewer, where more were asked for, is an accident
@@ -179,8 +180,7 @@ def warn_of_genes(targets: Targets, genes: Sequence[str], unit: str, n_library: 
     for slide in targets.slides:
         if slide.counts is None:
             continue
-        there = set(slide.which(genes))
-        missing = [gene for number, gene in enumerate(genes) if number not in there]
+        missing = lacking(slide, genes)
         if 2 * len(missing) > len(genes):
             same = alike(missing, slide.var_names)
             hint = f", {len(same)} match but for case ({listed(same, 3)})" if same else ""

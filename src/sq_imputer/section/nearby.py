@@ -25,12 +25,17 @@ def scored(slide: Slide) -> np.ndarray:
     return slide.measured & ((np.nan_to_num(slide.depth) > 0) | (not slide.target.is_genes))
 
 
+def lacking(slide: Slide, genes: Sequence[str]) -> list[str]:
+    """Those of some genes that a section does not have, by name or by id."""
+    there = set(slide.which(genes))
+    return [gene for number, gene in enumerate(genes) if number not in there]
+
+
 def check_whole_panel(slide: Slide, genes: Sequence[str], unit: str) -> None:
     """Check that a measured section has all genes of a panel, where values are shares of what the panel has."""
     if unit != LOG10_PANEL or slide.counts is None:
         return
-    mine = set(slide.which(genes))
-    lost = [gene for number, gene in enumerate(genes) if number not in mine]
+    lost = lacking(slide, genes)
     if lost:
         raise BadInput(
             f"section '{slide.section}' lacks {len(lost)} of {len(genes)} genes ({listed(lost, 3)}), and unit '{unit}' "

@@ -355,7 +355,7 @@ def _measured(
 def _compare_libraries(
     targets: Targets, predictor: Predictor, training: Sequence[Slide], genes: list[str], unit: str
 ) -> None:
-    """Whether a section has other genes, or the panel another share of its counts, than where a model is fitted."""
+    """Refuse sections whose unit a panel cannot have, and warn of those with another library than a model's own."""
     if not targets.slides[0].target.is_genes:
         return
     for slide in targets.slides:
